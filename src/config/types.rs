@@ -1,0 +1,429 @@
+//! The validated configuration: what every other room may assume to be true.
+//!
+//! Values here are in range, names are unique, durations are [`Duration`]s and each default has
+//! been filled in. Only `config::load` builds a [`Config`]. This file knows no YAML, no network and
+//! no other room of the crate. Read [`Config`] first, then [`Version`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// One whole configuration file, validated.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Config {
+    /// Worker threads; read at start only.
+    pub workers: Workers,
+    /// Addresses that accept clients; at least one.
+    pub listeners: Vec<Listener>,
+    /// Peers whose `X-Forwarded-*` and `Forwarded` request fields are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// What is told to instances about the client.
+    pub forwarding: Forwarding,
+    /// Where `/metrics` and `/healthz` are served; `None` switches the admin listener off.
+    pub admin: Option<Admin>,
+    /// Keys that seal and open affinity tokens.
+    pub affinity_keys: AffinityKeys,
+    /// Whether each finished request writes a line to the log.
+    pub access_log: bool,
+    /// Limits on the client side of every listener.
+    pub client_timeouts: ClientTimeouts,
+    /// How long a stopping process waits for requests and tunnels.
+    pub shutdown: Drain,
+    /// At least one; names are unique.
+    pub services: Vec<Service>,
+}
+
+/// The number of worker threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// One per core that this process may use.
+    Auto,
+    /// Exactly this many, 1 to 1024.
+    Count(usize),
+}
+
+/// An address that accepts clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// IP address and port; port 0 asks the kernel for a free one.
+    pub address: SocketAddr,
+}
+
+/// The request fields that tell an instance about the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forwarding {
+    /// Send `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
+    pub x_forwarded: bool,
+    /// Send `Forwarded` (RFC 7239).
+    pub forwarded: bool,
+    /// Send `X-Request-Id`: the client's own where it brings a sane one, else a new one.
+    pub request_id: bool,
+}
+
+impl Default for Forwarding {
+    fn default() -> Self {
+        Self { x_forwarded: true, forwarded: false, request_id: true }
+    }
+}
+
+/// The admin listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// IP address and port; must be loopback.
+    pub address: SocketAddr,
+    /// Whether the file names it. An address taken by default may be in use without harm.
+    pub explicit: bool,
+}
+
+impl Admin {
+    /// `127.0.0.1:9900`.
+    pub const DEFAULT_ADDRESS: SocketAddr =
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9900);
+}
+
+/// Where the keys of affinity tokens come from. With neither, a key is made at start.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct AffinityKeys {
+    /// A file with one base64 key of 32 bytes per line, newest first; read again at each reload.
+    pub file: Option<PathBuf>,
+    /// Keys in the configuration itself, newest first.
+    pub inline: Vec<[u8; 32]>,
+}
+
+impl std::fmt::Debug for AffinityKeys {
+    /// Keys are secrets: only how many there are is shown.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AffinityKeys")
+            .field("file", &self.file)
+            .field("inline", &self.inline.len())
+            .finish()
+    }
+}
+
+/// Limits on a client's connection, each with its own reason label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientTimeouts {
+    /// From the first byte of a request head, or from the accept, to the end of the head.
+    pub header_read: Duration,
+    /// How long a connection may rest between two requests.
+    pub keep_alive: Duration,
+}
+
+impl Default for ClientTimeouts {
+    fn default() -> Self {
+        Self { header_read: Duration::from_secs(10), keep_alive: Duration::from_secs(75) }
+    }
+}
+
+/// A service: what a host and a path lead to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// Unique among services.
+    pub name: String,
+    /// Lower-case host names without port, `*.` allowed as the first label; empty takes every host.
+    pub hosts: Vec<String>,
+    /// Path prefixes that end at a segment boundary; `/` takes every path.
+    pub paths: Vec<String>,
+    /// The version that serves it.
+    pub version: Version,
+}
+
+/// A version of a service: instances that answer alike, and how they are treated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Version {
+    /// Unique within its service.
+    pub name: String,
+    /// `Some` when `session_affinity` is on.
+    pub affinity: Option<Affinity>,
+    /// How an instance is chosen for a request that is bound to none.
+    pub balance: Balance,
+    /// At least one; names are unique within the version.
+    pub instances: Vec<Instance>,
+    /// May it get traffic?
+    pub readiness_check: Option<Check>,
+    /// Is it alive?
+    pub liveness_check: Option<Check>,
+    /// Passive ejection; `None` switches it off.
+    pub breaker: Option<Breaker>,
+    /// What is tried again, and how often.
+    pub retry: Retry,
+    /// Upgraded connections.
+    pub websocket: Websocket,
+    /// What happens to an instance that is drained or removed.
+    pub drain: Drain,
+    /// Limits on the way to an instance and back.
+    pub timeouts: Timeouts,
+}
+
+/// One process that serves a version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// Its identity, and what a token names: the name if given, else the address.
+    pub name: String,
+    /// `IP:port`, `[IPv6]:port` or `host:port`.
+    pub address: String,
+    /// Its share of new sessions beside its siblings', 0 to 1000; 0 takes none.
+    pub weight: u32,
+}
+
+/// How an instance is chosen for a request that is bound to none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// Weighted round robin, exact over all workers.
+    #[default]
+    Even,
+    /// The less busy of two drawn at random; tunnels count as requests.
+    LeastRequests,
+    /// A weighted draw.
+    Random,
+    /// A ketama ring over this part of the request; even where the part is absent.
+    Hash(HashKey),
+}
+
+/// The part of a request that `balance: hash` looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashKey {
+    /// The client's address, as trusted proxies tell it.
+    ClientIp,
+    /// The path and query.
+    Uri,
+    /// The value of a request field, by its lower-case name.
+    Header(String),
+    /// The value of a cookie.
+    Cookie(String),
+    /// The value of a query parameter.
+    Query(String),
+}
+
+/// Session affinity by a sealed token.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Affinity {
+    /// The carrier.
+    pub cookie: AffinityCookie,
+    /// Absolute lifetime of a token; `None` means as long as the client keeps it.
+    pub ttl: Option<Duration>,
+    /// Lifetime since the last renewal; renewed when a quarter of it has passed.
+    pub idle_ttl: Option<Duration>,
+    /// Whether the instance sees the cookie.
+    pub pass_cookie: bool,
+}
+
+/// The attributes of the affinity cookie (RFC 6265bis section 4.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AffinityCookie {
+    /// A token of RFC 9110; `BURDOCK` by default.
+    pub name: String,
+    /// `Domain`; host-only when absent.
+    pub domain: Option<String>,
+    /// `Path`.
+    pub path: String,
+    /// `Secure`.
+    pub secure: Secure,
+    /// `HttpOnly`.
+    pub http_only: bool,
+    /// `SameSite`.
+    pub same_site: SameSite,
+    /// `Partitioned`; needs `secure` other than `never`.
+    pub partitioned: bool,
+    /// `Max-Age`; a session cookie when absent.
+    pub max_age: Option<Duration>,
+}
+
+impl Default for AffinityCookie {
+    fn default() -> Self {
+        Self {
+            name: "BURDOCK".to_owned(),
+            domain: None,
+            path: "/".to_owned(),
+            secure: Secure::Auto,
+            http_only: true,
+            same_site: SameSite::Lax,
+            partitioned: false,
+            max_age: None,
+        }
+    }
+}
+
+/// When a cookie is marked `Secure`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secure {
+    /// When the client came by https, as this listener or a trusted proxy tells.
+    Auto,
+    /// On every response.
+    Always,
+    /// On none.
+    Never,
+}
+
+/// `SameSite` of the affinity cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SameSite {
+    /// Sent with requests of the same site only.
+    Strict,
+    /// Also with top-level navigation from elsewhere.
+    Lax,
+    /// Always; browsers ask for `Secure`.
+    None,
+}
+
+/// An active health check with App Engine's keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// Request target of the probe; `None` probes by a TCP connect.
+    pub path: Option<String>,
+    /// `Host` of the probe; the instance's address when absent.
+    pub host: Option<String>,
+    /// How long one probe may take.
+    pub timeout: Duration,
+    /// Time between the starts of two probes.
+    pub interval: Duration,
+    /// Consecutive failures that change the verdict to bad, 1 to 10.
+    pub failure_threshold: u32,
+    /// Consecutive successes that change the verdict to good, 1 to 10.
+    pub success_threshold: u32,
+    /// Liveness only: probes begin this long after the instance was added.
+    pub initial_delay: Duration,
+    /// Readiness only: how long an instance may take to become ready before a warning says so.
+    pub app_start_timeout: Duration,
+    /// Readiness only: what an instance counts as before its first verdict.
+    pub initial_state: InitialState,
+    /// Inclusive ranges of statuses that pass; only 200 by default.
+    pub expected_statuses: Vec<(u16, u16)>,
+}
+
+impl Check {
+    /// App Engine's defaults for `readiness_check`.
+    pub fn readiness() -> Self {
+        Self {
+            path: None,
+            host: None,
+            timeout: Duration::from_secs(4),
+            interval: Duration::from_secs(5),
+            failure_threshold: 2,
+            success_threshold: 2,
+            initial_delay: Duration::ZERO,
+            app_start_timeout: Duration::from_secs(300),
+            initial_state: InitialState::Unknown,
+            expected_statuses: vec![(200, 200)],
+        }
+    }
+
+    /// App Engine's defaults for `liveness_check`.
+    pub fn liveness() -> Self {
+        Self {
+            interval: Duration::from_secs(30),
+            failure_threshold: 4,
+            initial_delay: Duration::from_secs(300),
+            app_start_timeout: Duration::ZERO,
+            ..Self::readiness()
+        }
+    }
+}
+
+/// What an instance counts as before its first readiness verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InitialState {
+    /// It gets no traffic.
+    Unknown,
+    /// It gets traffic.
+    Ready,
+}
+
+/// Passive ejection from live traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Breaker {
+    /// Consecutive failures that open it, 1 to 1000.
+    pub failures: u32,
+    /// How long it stays open before it lets trial requests pass.
+    pub open: Duration,
+    /// Trial requests that must succeed in a row to close it, 1 to 100.
+    pub trials: u32,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { failures: 5, open: Duration::from_secs(5), trials: 1 }
+    }
+}
+
+/// What is tried again, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Tries of one request in all, 1 to 10; 1 means no retry.
+    pub attempts: u32,
+    /// Bytes of a request body that are kept for another try.
+    pub max_body: usize,
+    /// Retries allowed as a share of requests, in basis points (2000 is 20 %).
+    pub budget: u32,
+    /// Retries always allowed per second, whatever the share.
+    pub budget_floor: u32,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 3, max_body: 64 * 1024, budget: 2000, budget_floor: 100 }
+    }
+}
+
+/// Upgraded connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Websocket {
+    /// Longest life of a tunnel; `None` for no limit.
+    pub max_lifetime: Option<Duration>,
+    /// Random share of `max_lifetime` that is taken off, in basis points (500 is 5 %).
+    pub lifetime_jitter: u32,
+    /// A tunnel without a byte in either direction for this long is ended; `None` for no limit.
+    pub idle_timeout: Option<Duration>,
+    /// How long a peer's Close is waited for after Burdock sent its own.
+    pub close_grace: Duration,
+}
+
+impl Default for Websocket {
+    fn default() -> Self {
+        Self {
+            max_lifetime: Some(Duration::from_secs(3600)),
+            lifetime_jitter: 500,
+            idle_timeout: None,
+            close_grace: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How something that leaves is emptied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain {
+    /// How long requests, bound sessions and tunnels may go on.
+    pub timeout: Duration,
+    /// Tunnels that are still open are closed spread over this long, ending at the deadline.
+    pub spread: Duration,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(30), spread: Duration::from_secs(10) }
+    }
+}
+
+/// Limits on the way to an instance and back, each with its own reason label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To open a connection to an instance.
+    pub connect: Duration,
+    /// From the request sent to the first byte of the answer.
+    pub first_byte: Duration,
+    /// Between two reads or two writes of a message that has begun, on either side.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(2),
+            first_byte: Duration::from_secs(60),
+            idle: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! Burdock
+pub mod config;

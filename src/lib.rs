@@ -1,2 +1,3 @@
 //! Burdock
 pub mod config;
+pub mod demo;

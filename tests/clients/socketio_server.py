@@ -10,7 +10,7 @@ import sys
 import socketio
 from aiohttp import web
 
-# A leaving client waits for its open long poll, which nothing but the next ping ends.
+# Short, so that a run of a few seconds has pings in it.
 PING_INTERVAL = 1
 
 

@@ -3,16 +3,12 @@
 //! Takes what means something here, lists the rest as ignored, and points at its own lines. Knows
 //! nothing of Burdock's own keys.
 
-use std::path::Path;
-
 use super::errors::Problem;
 use super::node::{Node, Sink};
+use super::read;
 use super::tree::{self, Data};
 use super::types::Check;
 use super::validate::checks::{self, Kind};
-
-/// The largest file that is read; a configuration of ten thousand instances has a megabyte.
-pub(super) const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 /// What an app.yaml says about a version; empty where there is none.
 #[derive(Default)]
@@ -26,11 +22,11 @@ pub(super) struct AppYaml {
 pub(super) fn beside(node: &Node<'_>) -> Option<AppYaml> {
     let path = node.sink.resolve(node.text("the path of an app.yaml")?);
     node.sink.watch(&path);
-    let text = match read_text(&path) {
+    let text = match read::text(&path) {
         Ok(text) => text,
-        Err(message) => {
+        Err(error) => {
             let path = path.display();
-            node.problem(format_args!("cannot read {path}: {message}; needed: an app.yaml"));
+            node.problem(format_args!("cannot read {path}: {error}; needed: an app.yaml"));
             return None;
         }
     };
@@ -46,18 +42,6 @@ pub(super) fn beside(node: &Node<'_>) -> Option<AppYaml> {
             None
         }
     }
-}
-
-/// A file's text, if it is UTF-8 and of a size that a configuration may have.
-pub(super) fn read_text(path: &Path) -> Result<String, String> {
-    use std::io::Read;
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(format!("more than {MAX_FILE} bytes"));
-    }
-    String::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())
 }
 
 fn described(root: &Node<'_>) -> Option<AppYaml> {

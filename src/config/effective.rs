@@ -266,7 +266,9 @@ impl Text {
 
 /// Text as a YAML scalar: plain where YAML reads the plain form back as this very text.
 fn scalar(text: &str) -> String {
-    let is_tame = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-:/".contains(&byte));
+    // A dash or a colon in front means something to YAML in some places and nothing in others.
+    let is_tame = !text.starts_with(['-', ':'])
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-:/".contains(&byte));
     let is_same = || {
         serde_yaml::from_str::<Vec<serde_yaml::Value>>(&format!("[{text}]"))
             .is_ok_and(|items| items == [serde_yaml::Value::from(text)])

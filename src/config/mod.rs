@@ -9,6 +9,7 @@ mod effective;
 mod errors;
 mod nearest;
 mod node;
+mod read;
 mod tree;
 pub mod types;
 mod units;
@@ -43,7 +44,7 @@ pub struct Loaded {
 
 /// Reads a configuration file. Relative paths in it start at its own folder.
 pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
-    let text = app_yaml::read_text(path).map_err(|error| {
+    let text = read::text(path).map_err(|error| {
         ConfigErrors::whole_file(path, format!("cannot read the file: {error}"))
     })?;
     parse(&text, path)

@@ -16,6 +16,9 @@ use super::nearest::nearest;
 use super::tree::{Data, Tree};
 use super::units;
 
+/// Letters of a wrong value that a message repeats.
+const SHOWN: usize = 60;
+
 /// What is gathered while a configuration is read.
 #[derive(Default)]
 pub(super) struct Sink {
@@ -80,6 +83,9 @@ impl<'a> Node<'a> {
             Data::Bool(value) => format!("found `{value}`"),
             Data::Integer(value) => format!("found the number {value}"),
             Data::Float(value) => format!("found the number {value}"),
+            Data::Text(text) if text.chars().count() > SHOWN => {
+                format!("found {:?} and more", text.chars().take(SHOWN).collect::<String>())
+            }
             Data::Text(text) => format!("found {text:?}"),
             Data::List(_) => "found a list".to_owned(),
             Data::Map(_) => "found a map".to_owned(),
@@ -146,7 +152,12 @@ impl<'a> Node<'a> {
             let [low, high] = [range.start(), range.end()].map(|end| units::format_duration(*end));
             format!("a duration from {low} to {high}, such as 500ms, 2s, 30m or 12h")
         };
-        if let Data::Integer(number) = self.tree.data {
+        let number = match self.tree.data {
+            Data::Integer(number) => Some(number.to_string()),
+            Data::Float(number) => Some(number.to_string()),
+            _ => None,
+        };
+        if let Some(number) = number {
             self.problem(format_args!(
                 "the number {number} has no unit, write {number}s or {number}ms; allowed: {}",
                 allowed()
@@ -226,7 +237,10 @@ impl<'a> Node<'a> {
     }
 
     fn key_path(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        // One problem is one line, whatever a key holds.
+        let is_tame = !key.contains(char::is_control);
+        let key = if is_tame { key.to_owned() } else { key.escape_debug().to_string() };
+        if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
     }
 
     fn report_repeated_keys(&self) {

@@ -14,6 +14,10 @@ use serde::de::{
 /// longest form are 70 000; an alias bomb would need all memory.
 const MAX_VALUES: usize = 300_000;
 
+/// Brackets that may be open at once. The parser refuses 128 levels of nesting itself, but only
+/// after a scan whose time grows with the square of the depth.
+const MAX_OPEN: usize = 1000;
+
 /// One YAML value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Tree {
@@ -56,12 +60,13 @@ pub(super) struct SyntaxError {
 
 /// Reads the one document in `text`.
 pub(super) fn read(text: &str) -> Result<Tree, SyntaxError> {
+    refuse_open_brackets(text)?;
     let mut first = None;
     for document in serde_yaml::Deserializer::from_str(text) {
         let state = Progress { line: Cell::new(1), values: Cell::new(0) };
         let tree = ValueSeed(&state).deserialize(document).map_err(|error| SyntaxError {
             line: error.location().map_or(0, |location| location.line()),
-            message: format!("not valid YAML: {error}"),
+            message: format!("not valid YAML: {error}{}", hint(text, &error)),
         })?;
         if first.is_some() {
             let message = "a second YAML document begins; one document per file".to_owned();
@@ -70,6 +75,36 @@ pub(super) fn read(text: &str) -> Result<Tree, SyntaxError> {
         first = Some(tree);
     }
     Ok(first.unwrap_or(Tree { line: 1, data: Data::Null }))
+}
+
+/// Counts brackets in quotes and comments too: no text for people leaves a thousand of them open.
+fn refuse_open_brackets(text: &str) -> Result<(), SyntaxError> {
+    let mut open: usize = 0;
+    for (index, line) in text.lines().enumerate() {
+        for byte in line.bytes() {
+            match byte {
+                b'[' | b'{' => open += 1,
+                b']' | b'}' => open = open.saturating_sub(1),
+                _ => {}
+            }
+            if open > MAX_OPEN {
+                let message =
+                    format!("more than {MAX_OPEN} brackets are open; allowed: 128 levels");
+                return Err(SyntaxError { line: index + 1, message });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the parser cannot know: text that this kind of file is full of, and YAML reads otherwise.
+fn hint(text: &str, error: &serde_yaml::Error) -> &'static str {
+    let line = error.location().and_then(|at| text.lines().nth(at.line().saturating_sub(1)));
+    match line {
+        Some(line) if line.contains("*.") => "; needed: quotes around text that begins with *",
+        Some(line) if line.contains("]:") => "; needed: quotes around addresses in brackets",
+        _ => "",
+    }
 }
 
 /// How far reading has come.

@@ -97,7 +97,7 @@ const FIRST: &[(&str, usize, &str, &str)] = &[
         "instances: [a:1]\nbreaker: {open: 1.5}\n",
         2,
         "breaker.open",
-        "found the number 1.5; allowed",
+        "the number 1.5 has no unit, write 1.5s or 1.5ms",
     ),
     ("instances: [a:1]\naffinity: {}\n", 2, "affinity", "no effect while session_affinity is off"),
     (
@@ -194,6 +194,8 @@ const FIRST: &[(&str, usize, &str, &str)] = &[
         "services.chat.traffic_split",
         "unknown key; allowed in service",
     ),
+    ("services: {a: {paths: [/a/*], instances: [a:1]}}", 1, "services.a.paths[0]", "without *"),
+    ("instances: [a:1]\n\"a\\nb\": 1\n", 2, "a\\nb", "unknown key"),
     ("instances: [a:1]\ndiscovery: {}\n", 2, "discovery", "unknown key"),
     (
         "instances: [a:1]\nlisteners:\n  - address: :80\n    tls: {}\n",
@@ -244,7 +246,9 @@ fn each_problem_is_at_its_line_and_path() {
 fn a_bad_key_is_never_repeated_in_a_message() {
     let folder = Folder::new("secret");
     folder.file("keys", "c2VjcmV0\n");
-    for keys in ["c2VjcmV0", "[c2VjcmV0]", "{ keys: [c2VjcmV0] }", "{ file: keys }"] {
+    for keys in
+        ["c2VjcmV0", "[c2VjcmV0]", "{ keys: [c2VjcmV0] }", "{ keys: c2VjcmV0 }", "{ file: keys }"]
+    {
         let text = format!("instances: [a:1]\naffinity_keys: {keys}\n");
         let errors = load(&folder.file("c.yaml", text)).unwrap_err().to_string();
         assert!(!errors.contains("c2VjcmV0"), "{errors}");

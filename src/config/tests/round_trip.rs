@@ -30,6 +30,7 @@ fn texts_of_many_shapes_come_back_equal() {
         "instances: [a:1]\nbreaker: off\nretry: {max_body: 0, budget: 0.05%}\nbalance: random",
         "instances: [a:1]\nbalance: hash\nhash_by: query a:b\nwebsocket: {max_lifetime: none}",
         "instances: [a:1]\nreadiness_check: {path: '/a?b=\"c\\', host: 'x:1', timeout_sec: 0.25}",
+        "instances: [a:1]\nsession_affinity: true\naffinity: {cookie: '-'}",
         "services: {'on': {hosts: ['*.a'], versions: {'12': {instances: [a:1]}}}, 'null': {hosts: [b], instances: [a:1]}}",
         "services: {'[': {hosts: ['[::1]'], instances: [a:1]}, 'a:': {instances: [a:1]}, '-': {paths: [/-], instances: [a:1]}}",
     ] {
@@ -206,7 +207,7 @@ proptest! {
         version in version(),
         service in name(),
         hosts in proptest::collection::hash_set("(\\*\\.)?[a-m]{1,9}\\.[a-m]{1,9}", 0..3),
-        path in "/[!-\"$->@-~]{0,9}",
+        path in "/[!-\"$-)+->@-~]{0,9}",
         workers in proptest::option::of(1_usize..=1024),
         admin in proptest::option::of((any::<bool>(), 1_u16..9000)),
         shutdown in drain(),

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 use crate::config::errors::Problem;
 use crate::config::node::Node;
+use crate::config::read;
 use crate::config::tree::Data;
 use crate::config::types::AffinityKeys;
 
@@ -46,8 +47,13 @@ fn from_map(node: &Node<'_>) -> Option<AffinityKeys> {
 
 fn inline(node: &Node<'_>) -> Vec<[u8; 32]> {
     let mut keys = Vec::new();
+    if !matches!(node.tree.data, Data::List(_)) {
+        // Not `list`: its message would print what may be a key.
+        node.problem("not a list; allowed: a list of base64 keys");
+        return keys;
+    }
     let items = node.list("base64 keys").unwrap_or_default();
-    if items.is_empty() && matches!(node.tree.data, Data::List(_)) {
+    if items.is_empty() {
         node.problem("no key; needed: at least one, or `affinity_keys: none`");
     }
     for item in items {
@@ -63,7 +69,7 @@ fn inline(node: &Node<'_>) -> Vec<[u8; 32]> {
 fn from_file(node: &Node<'_>) -> Option<AffinityKeys> {
     let path = node.sink.resolve(node.text("the path of a key file")?);
     node.sink.watch(&path);
-    let text = match std::fs::read_to_string(&path) {
+    let text = match read::text(&path) {
         Ok(text) => text,
         Err(error) => {
             node.problem(format_args!(

@@ -97,9 +97,10 @@ fn hosts(node: &Node<'_>) -> Vec<String> {
 }
 
 fn paths(node: &Node<'_>) -> Vec<String> {
-    let allowed = "a path that starts with / and has no query, space or control character";
+    let allowed = "a path that starts with /, without query, space or control character, and without * as \
+                   it takes all below it";
     let paths = distinct(node, "paths", allowed, |text| {
-        (is_path(text) && !text.contains('?')).then(|| text.to_owned())
+        (is_path(text) && !text.contains(['?', '*'])).then(|| text.to_owned())
     });
     if matches!(&node.tree.data, Data::List(all) if all.is_empty()) {
         node.problem("no path; needed: at least one, / takes every path");
@@ -138,7 +139,8 @@ fn report_overlap(services: &[Service], service: &Service, node: &Node<'_>) {
             node.problem(format_args!(
                 "`{}` and `{}` both serve {path} of {host}; allowed: one service for each host \
                  and path",
-                other.name, service.name
+                other.name.escape_debug(),
+                service.name.escape_debug()
             ));
         }
     }

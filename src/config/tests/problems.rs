@@ -243,6 +243,20 @@ fn each_problem_is_at_its_line_and_path() {
 }
 
 #[test]
+fn one_mistake_is_one_problem() {
+    for text in [
+        "instances: [a:1]\nsession_affinity: yes\naffinity: {}\n",
+        "instances: [a:1]\ndrain: {timeout: 60, spread: 60s}\n",
+        "instances: [a:1]\nbalance: hsh\nhash_by: uri\n",
+        "instances: [a:1]\nsession_affinity: true\naffinity: {ttl: 1, idle_ttl: 30d}\n",
+        "instances: [{address: a:1, name: ' '}, {address: b:1, name: b}]\n",
+    ] {
+        let errors = errors(text);
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+    }
+}
+
+#[test]
 fn a_bad_key_is_never_repeated_in_a_message() {
     let folder = Folder::new("secret");
     folder.file("keys", "c2VjcmV0\n");

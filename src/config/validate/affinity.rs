@@ -39,7 +39,8 @@ fn switch(fields: &mut Fields<'_>) -> Option<bool> {
     if let (Some(_), Some(nested)) = (&direct, &nested) {
         nested.problem("session_affinity is given twice; allowed: once");
     }
-    direct.or(nested).and_then(|node| node.boolean())
+    // A wrong value counts as on: that `affinity` has no effect would be a second, false problem.
+    direct.or(nested).map(|node| node.boolean().unwrap_or(true))
 }
 
 fn details(node: &Node<'_>) -> Option<Affinity> {

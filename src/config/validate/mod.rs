@@ -190,15 +190,19 @@ fn drain(fields: &mut Fields<'_>, key: &'static str) -> Drain {
     let default = Drain::default();
     let node = fields.take(key);
     let Some(mut fields) = node.and_then(|node| node.fields("drain")) else { return default };
-    let timeout = fields.duration("timeout", WAIT, default.timeout);
+    let timeout = match fields.take("timeout") {
+        None => Some(default.timeout),
+        Some(node) => node.duration(WAIT),
+    };
     // A timeout shorter than the default spread is no mistake of whoever wrote it.
     let spread = fields.take("spread");
     let given = spread.as_ref().and_then(|node| node.duration(WAIT));
-    if let (Some(node), Some(given)) = (&spread, given)
+    if let (Some(node), Some(given), Some(timeout)) = (&spread, given, timeout)
         && given > timeout
     {
         node.problem("longer than `timeout`; allowed: up to the value of `timeout`");
     }
     fields.finish();
+    let timeout = timeout.unwrap_or(default.timeout);
     Drain { timeout, spread: given.unwrap_or(default.spread.min(timeout)) }
 }

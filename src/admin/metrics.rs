@@ -116,13 +116,14 @@ fn version_rows(rows: &mut Rows<'_>, roster: &Roster) {
     let tally = &roster.tally;
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let sum = |counters: &[std::sync::atomic::AtomicU64]| counters.iter().map(load).sum::<u64>();
+    let name = rows.name;
     let mut row = |extra: &[(&str, &str)], value| rows.row(&[&labels[..], extra].concat(), value);
     let by_rehome = |row: &mut dyn FnMut(&[(&str, &str)], u64), counters: &[_]| {
         for (reason, counter) in Rehome::ALL.iter().zip(counters) {
             row(&[("reason", reason.label())], load(counter));
         }
     };
-    match rows.name {
+    match name {
         "burdock_retries_total" => by_rehome(&mut row, &tally.retried),
         "burdock_rehomes_total" => by_rehome(&mut row, &tally.rehomed),
         "burdock_affinity_rejected_total" => {

@@ -6,7 +6,7 @@
 //! at random by any number of replicas that share a key and nothing else.
 //!
 //! Payload: `issued (4) | renewed (4)`, seconds since [`EPOCH`], then service, version and
-//! instance, each behind its length in one byte.
+//! instance, each behind its length in two bytes.
 //!
 //! This file knows no carrier and no clock.
 
@@ -31,7 +31,7 @@ const NONCE: usize = 24;
 const TAG: usize = 16;
 const HEAD: usize = 1 + KEY_ID;
 const SEALED_AT: usize = HEAD + NONCE;
-const MIN_PAYLOAD: usize = 4 + 4 + 3;
+const MIN_PAYLOAD: usize = 4 + 4 + 3 * 2;
 
 /// What a token says; all text borrowed from the buffer that it was opened into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,8 +127,8 @@ impl Keyring {
             raw.extend_from_slice(&since.to_be_bytes());
         }
         for text in [claim.service, claim.version, claim.instance] {
-            let length = u8::try_from(text.len()).expect("config bounds names to 255 bytes");
-            raw.push(length);
+            let length = u16::try_from(text.len()).expect("config bounds names to a few hundred bytes");
+            raw.extend_from_slice(&length.to_be_bytes());
             raw.extend_from_slice(text.as_bytes());
         }
         let (head, sealed) = raw.split_at_mut(SEALED_AT);
@@ -199,8 +199,8 @@ fn decode(payload: &[u8], mark: u64) -> Option<Claim<'_>> {
 }
 
 fn text(bytes: &[u8]) -> Option<(&str, &[u8])> {
-    let (length, rest) = bytes.split_first()?;
-    let (text, rest) = rest.split_at_checked(usize::from(*length))?;
+    let (length, rest) = bytes.split_first_chunk::<2>()?;
+    let (text, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
     Some((std::str::from_utf8(text).ok()?, rest))
 }
 

@@ -125,7 +125,8 @@ impl Server {
     pub fn reload(&mut self, loaded: Loaded, cause: &str) {
         let config = Arc::new(loaded.config);
         let changes = diff(&self.config, &config);
-        let failed = &self.live.counters.reload_failed;
+        let live = Arc::clone(&self.live);
+        let failed = &live.counters.reload_failed;
         if changes.is_empty() && config == self.config {
             if failed.swap(0, Ordering::Relaxed) != 0 {
                 tracing::info!(cause, "the configuration is in order again; nothing changed");

@@ -28,7 +28,7 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Binds the admin address.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError { address, source })
+    TcpListener::bind(address).await.map_err(|cause| BindError { address, cause })
 }
 
 /// Serves until the task is aborted.

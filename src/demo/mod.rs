@@ -14,6 +14,7 @@ mod ws;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -26,12 +27,27 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use crate::config::{self, ConfigErrors, Loaded};
+
 use chat::Chat;
 pub use console::console;
 
 /// The names `burdock demo` gives its instances: like burdock, flowers of the daisy family. The
 /// page has a colour for each.
 pub const NAMES: [&str; 3] = ["aster", "bellis", "cirsium"];
+
+/// The balancer's configuration in front of `instances`: what a user would write, and no more.
+pub fn config(instances: &[Instance], listen: SocketAddr) -> Result<Loaded, ConfigErrors> {
+    let row = |instance: &Instance| {
+        format!("  - {{ name: {}, address: \"{}\" }}\n", instance.name(), instance.address())
+    };
+    let rows: String = instances.iter().map(row).collect();
+    let text = format!(
+        "listeners: [\"{listen}\"]\ninstances:\n{rows}session_affinity: true\n\
+         readiness_check: {{ path: /readyz, check_interval: 500ms, timeout: 500ms }}\n"
+    );
+    config::parse(&text, Path::new("demo.yaml"))
+}
 
 /// How often an instance shows that it is alive.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);

@@ -24,12 +24,12 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// An address could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("binding {address}: {source}")]
+#[error("binding {address}: {cause}")]
 pub struct BindError {
     /// Which.
     pub address: SocketAddr,
     /// Why.
-    pub source: std_io::Error,
+    pub cause: std_io::Error,
 }
 
 /// The sockets of one address, one per worker, and the address that the kernel gave.
@@ -43,23 +43,32 @@ pub struct Bound {
 
 /// Binds `address` once per worker.
 pub fn bind(address: SocketAddr, workers: usize) -> Result<Bound, BindError> {
-    let failed = |source| BindError { address, source };
+    let failed = |cause| BindError { address, cause };
     // Without SO_REUSEPORT first: with it, a second Burdock would silently share the port.
-    let claim = socket(address, false).map_err(failed)?;
-    let address = claim.local_addr().map_err(failed)?;
-    let sockets: Result<Vec<_>, _> = (0..workers).map(|_| socket(address, true)).collect();
+    let claim = claim(address, false).map_err(failed)?;
+    let address = claim.local_addr().and_then(|local| local.as_socket().ok_or_else(unnamed));
+    let address = address.map_err(failed)?;
     drop(claim);
+    let listen = || {
+        let socket = self::claim(address, true)?;
+        socket.listen(BACKLOG)?;
+        Ok(StdListener::from(socket))
+    };
+    let sockets: Result<Vec<_>, _> = (0..workers).map(|_| listen()).collect();
     Ok(Bound { address, sockets: sockets.map_err(failed)? })
 }
 
-fn socket(address: SocketAddr, shared: bool) -> std_io::Result<StdListener> {
+fn unnamed() -> std_io::Error {
+    std_io::Error::other("the kernel gave no IP address")
+}
+
+fn claim(address: SocketAddr, shared: bool) -> std_io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// What a worker needs to serve a client.

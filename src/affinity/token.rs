@@ -270,7 +270,8 @@ mod tests {
             };
             let text = keyring(&[1]).seal(&claim, nonce);
             prop_assert!(text.len() <= MAX_TEXT);
-            prop_assert_eq!(keyring(&[1]).open(text.as_bytes(), &mut Opened::default()), Ok(claim));
+            let mut buffer = Opened::default();
+            prop_assert_eq!(keyring(&[1]).open(text.as_bytes(), &mut buffer), Ok(claim));
         }
 
         #[test]

@@ -327,7 +327,7 @@ mod tests {
                 ends.insert(stream.len());
             }
             let mut frames = Frames::new(sender);
-            let mut at = 0;
+            let mut at = 0usize;
             for cut in cuts.into_iter().chain([usize::MAX]) {
                 let end = at.saturating_add(cut).min(stream.len());
                 frames.advance(&stream[at..end]);

@@ -37,7 +37,7 @@ pub(super) fn config(root: &Node<'_>) -> Option<Config> {
     let forwarding = fields.take("forwarding").and_then(|node| forwarding(&node));
     let admin = admin(&mut fields, &listeners);
     let affinity_keys = fields.take("affinity_keys").map(|node| keys::affinity_keys(&node));
-    let access_log = fields.boolean("access_log", false);
+    let access_log = fields.boolean("access_log", true);
     let (client_timeouts, timeouts) = timeouts(&mut fields);
     let shutdown = drain(&mut fields, "shutdown");
     let services = service::services(&mut fields, timeouts);

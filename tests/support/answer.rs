@@ -266,9 +266,13 @@ async fn zeros(state: &State, conn: &mut Conn, size: usize) -> io::Result<()> {
 async fn tunnel(state: &State, mut conn: Conn, head: &Head) -> io::Result<()> {
     let protocol = head.field("upgrade").unwrap_or_default();
     let key = head.field("sec-websocket-key").unwrap_or_default();
+    let agreed: String = ["Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"]
+        .iter()
+        .filter_map(|name| head.field(name).map(|value| format!("{name}: {value}\r\n")))
+        .collect();
     let switch = format!(
         "HTTP/1.1 101 Switching Protocols\r\nX-Instance: {}\r\nUpgrade: {protocol}\r\n\
-         Connection: Upgrade\r\nSec-WebSocket-Accept: accept-{key}\r\n\r\n",
+         Connection: Upgrade\r\nSec-WebSocket-Accept: accept-{key}\r\n{agreed}\r\n",
         state.name
     );
     match head.target() {

@@ -41,6 +41,10 @@ pub(super) async fn serve(state: &Arc<State>, mut conn: Conn, connection: usize)
         let target = head.target().to_owned();
         if target == "/readyz" || target == "/healthz" {
             let answer = probe(state, head);
+            if state.hangs_probes.load(Ordering::Acquire) {
+                conn.read_to_end().await;
+                return Ok(());
+            }
             conn.write(&answer).await?;
             continue;
         }
@@ -84,7 +88,15 @@ async fn read_body(state: &State, conn: &mut Conn, head: &Head, n: usize) -> io:
 fn probe(state: &State, head: Head) -> Vec<u8> {
     let passes = if head.target() == "/readyz" { &state.ready } else { &state.alive };
     let passes = passes.load(Ordering::Acquire);
-    let status = if passes { state.ready_status.load(Ordering::Acquire) } else { 503 };
+    let mut script = state.script.lock().unwrap_or_else(PoisonError::into_inner);
+    let scripted = if head.target() == "/readyz" { script.pop_front() } else { None };
+    let status = if let Some(status) = scripted {
+        status as usize
+    } else if passes {
+        state.ready_status.load(Ordering::Acquire)
+    } else {
+        503
+    };
     state.probes.lock().unwrap_or_else(PoisonError::into_inner).push(head);
     format!("HTTP/1.1 {status} Probe\r\nContent-Length: 0\r\n\r\n").into_bytes()
 }

@@ -1,6 +1,7 @@
 //! A backend in the test's own process: it answers with its name, records every request, and has
 //! one knob per way a backend misbehaves. What it answers to which path is in `answer`.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -59,6 +60,9 @@ pub(super) struct State {
     pub(super) ready: AtomicBool,
     pub(super) alive: AtomicBool,
     pub(super) ready_status: AtomicUsize,
+    /// Statuses for the next `/readyz` probes; then the knob decides.
+    pub(super) script: Mutex<VecDeque<u16>>,
+    pub(super) hangs_probes: AtomicBool,
     pub(super) fault: Mutex<(Fault, usize)>,
     pub(super) gate: Semaphore,
     pub(super) closes_after_each: AtomicBool,
@@ -129,6 +133,8 @@ impl Backend {
             ready: AtomicBool::new(true),
             alive: AtomicBool::new(true),
             ready_status: AtomicUsize::new(200),
+            script: Mutex::default(),
+            hangs_probes: AtomicBool::new(false),
             fault: Mutex::default(),
             gate: Semaphore::new(0),
             closes_after_each: AtomicBool::new(false),
@@ -203,6 +209,22 @@ impl Backend {
     /// The status of `/readyz` while ready.
     pub fn ready_status(&self, status: u16) {
         self.state.ready_status.store(status as usize, Ordering::Release);
+    }
+
+    /// What the next probes of `/readyz` are told, one by one.
+    pub fn probes_meet(&self, statuses: &[u16]) {
+        self.state.script.lock().unwrap().extend(statuses);
+    }
+
+    /// Waits until [`Backend::probes_meet`] is used up.
+    pub async fn script_ended(&self) {
+        let ended = || self.state.script.lock().unwrap().is_empty().then_some(());
+        eventually("the end of the probes' script", ended).await;
+    }
+
+    /// Probes get no answer; everything else does.
+    pub fn hangs_probes(&self, hangs: bool) {
+        self.state.hangs_probes.store(hangs, Ordering::Release);
     }
 
     /// Closes after each answer without having said so.

@@ -118,7 +118,7 @@ async fn an_answer_that_began_is_never_asked_for_again() {
     assert!(!bytes.ends_with(b"0\r\n\r\n"), "it must not look whole");
     assert_eq!(a.request_count() + b.request_count(), 1);
     let line = &burdock.access("/cut", 1).await[0];
-    assert_eq!((&line["error"], &line["attempts"]), (&"instance_reset".into(), &1.into()));
+    assert_eq!((&line["error"], &line["attempts"]), (&"response_broken".into(), &1.into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

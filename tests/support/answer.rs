@@ -7,8 +7,8 @@
 //! | `/ws/refuse` | 403 with a body instead of the upgrade |
 //! | `/ws/greet` | a 101 and a text frame in one write, then an echo |
 //! | `/ws/deaf` | a WebSocket that sends nothing, not even a Close back |
-//! | `/raw` | `Upgrade: echo`: bytes come back; at the client's end `bye`, then the end |
-//! | `/raw/first` | `Upgrade: echo`: `hello`, the end, then it reads what the client still sends |
+//! | `/raw` | an upgrade: bytes come back; at the client's end `bye`, then the end |
+//! | `/raw/first` | an upgrade: `hello`, the end, then it reads what the client still sends |
 //! | `/sized/N`, `/chunked/N` | N bytes of [`pattern`](super::pattern) |
 //! | `/zeros/N` | N bytes, written as fast as they are taken |
 //! | `/trailers` | a chunked body with trailers |

@@ -233,11 +233,36 @@ impl Drop for Burdock {
     }
 }
 
-/// Runs a command to its end, in `directory`.
+/// Runs a command to its end, in `directory`; one that does not end is killed and fails the test.
 pub fn run_to_end(directory: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(BINARY);
     command.args(arguments).current_dir(directory).stdin(Stdio::null());
-    command.output().expect("run the binary")
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("run the binary");
+    let pid = child.id() as i32;
+    let (ended, waiting) = std::sync::mpsc::channel::<()>();
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let watch = std::thread::spawn(move || {
+        let late = waiting.recv_timeout(DEADLINE).is_err();
+        if late {
+            // SAFETY: kill takes any pid by value; the child is reaped only after this thread.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        late
+    });
+    let errors = std::thread::spawn(move || read_all(stderr));
+    let (stdout, stderr) = (read_all(stdout), errors.join().expect("a reader"));
+    ended.send(()).ok();
+    let late = watch.join().expect("a watch");
+    let status = child.wait().expect("an exit status");
+    assert!(!late, "{arguments:?} did not end within {DEADLINE:?}");
+    Output { status, stdout, stderr }
+}
+
+fn read_all(from: Option<impl Read>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    from.expect("output is piped").read_to_end(&mut bytes).expect("read the output");
+    bytes
 }
 
 /// A new empty folder; the operating system's temporary space is cleaned by whoever owns it.

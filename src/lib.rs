@@ -1,2 +1,53 @@
-//! Burdock
+//! Burdock: a sticky load balancer in front of any HTTP backend.
+//!
+//! # The path of a request
+//!
+//! ```text
+//! listener ── proxy::handle ─┬─ route       host and path -> service
+//!                            ├─ affinity    token -> bound instance
+//!                            ├─ balance     else: whose turn is it
+//!                            ├─ instance    its connections, counters, eligibility
+//!                            └─ tunnel      after a 101: two raw sockets
+//! ```
+//!
+//! Beside it: [`config`] (file -> validated types), [`snapshot`] (what a request may read),
+//! [`health`] (checks and breaker), [`observe`] (logs), [`admin`] (metrics), [`run`] (puts all of
+//! it together), [`demo`] (embedded instances).
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | listener | an address that accepts clients |
+//! | service, version, instance | as App Engine has them: a service has versions, a version instances |
+//! | session | the requests of one client, recognised by its affinity token |
+//! | bound instance | the instance that a valid token names |
+//! | re-home | bind a session to another instance because its own can't serve it |
+//! | probe | one active health check |
+//! | breaker | passive ejection: closed passes, open refuses, half-open tries |
+//! | drain | refuse new sessions, keep bound ones, until a deadline |
+//! | tunnel | an upgraded connection |
+//! | attempt, retry | one try at an instance; the same request again on another |
+//!
+//! # Direction
+//!
+//! Rooms depend downwards only, and a test holds them to it: `config::types`, then `config`, then
+//! the pure decisions (`route`, `affinity`, `balance`, the machines of `health`, `proxy::retry`,
+//! `proxy::headers`, `proxy::error`, `tunnel::frames`), then `instance`, then `snapshot`, then
+//! `proxy`, `tunnel`, `listener`, `admin` and the prober, then `run`.
+
+pub mod admin;
+pub mod affinity;
+pub mod balance;
+pub mod cli;
 pub mod config;
+pub mod demo;
+pub mod health;
+pub mod instance;
+pub mod listener;
+pub mod observe;
+pub mod proxy;
+pub mod route;
+pub mod run;
+pub mod snapshot;
+pub mod tunnel;

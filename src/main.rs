@@ -1,1 +1,93 @@
-fn main() {}
+//! Arguments lead to a command, a command to an exit code.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use burdock::cli::{Cli, Command, Demo, Run};
+use burdock::observe::{log, sink};
+use burdock::run::{Ended, Server, Settings, Source, StartError};
+use burdock::{config, demo, run};
+use clap::Parser;
+
+/// Failed at run time.
+const FAILED: u8 = 1;
+/// The configuration was rejected; nothing was bound.
+const REJECTED: u8 = 3;
+/// The drain deadline passed, or a second signal came, and something was cut.
+const CUT: u8 = 5;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo(demo) => block_on(show(demo)),
+        Command::Run(run) => block_on(serve(run)),
+        Command::Check { file } => Ok(check(&file)),
+    };
+    sink::sink().flush();
+    result.unwrap_or_else(|error| {
+        eprintln!("burdock: {error:#}");
+        ExitCode::from(FAILED)
+    })
+}
+
+/// The control side (signals, checks, admin) runs here; traffic has threads of its own.
+fn block_on(
+    work: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("starting the runtime")?.block_on(work)
+}
+
+async fn serve(run: Run) -> anyhow::Result<ExitCode> {
+    log::start(run.logging.log_format, &run.logging.log_level);
+    let source = match run.app_yaml {
+        Some(path) => Source::AppYaml { path, instances: run.instance },
+        None => Source::File(run.config),
+    };
+    match run::run(Settings { source, listen: run.listen }).await {
+        Ok(Ended::Clean) => Ok(ExitCode::SUCCESS),
+        Ok(Ended::Cut) => Ok(ExitCode::from(CUT)),
+        Err(StartError::Config(errors)) => {
+            eprintln!("{errors}");
+            Ok(ExitCode::from(REJECTED))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn check(file: &Path) -> ExitCode {
+    match config::load(file) {
+        Ok(loaded) => {
+            for note in &loaded.notes {
+                eprintln!("{note}");
+            }
+            print!("{}", config::effective(&loaded.config));
+            ExitCode::SUCCESS
+        }
+        Err(errors) => {
+            eprintln!("{errors}");
+            ExitCode::from(REJECTED)
+        }
+    }
+}
+
+async fn show(options: Demo) -> anyhow::Result<ExitCode> {
+    log::start(log::Format::Pretty, &options.log_level);
+    let mut instances = Vec::new();
+    for name in demo::NAMES {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let instance = demo::Instance::start(name, address).await;
+        instances.push(instance.with_context(|| format!("starting the instance {name}"))?);
+    }
+    let loaded = demo::config(&instances, options.listen)?;
+    let server = Server::start(loaded, None).await?;
+    let url = format!("http://{}/", options.listen);
+    let stop = async {
+        // Without the handler the default one ends the process, which is as good.
+        let _ = tokio::signal::ctrl_c().await;
+    };
+    demo::console(instances, &url, stop).await;
+    server.drain(std::future::ready(())).await;
+    Ok(ExitCode::SUCCESS)
+}

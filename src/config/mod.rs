@@ -1,2 +1,116 @@
-//! Configuration
+//! The configuration: from a file to validated types, back to text, and what a reload changes.
+//!
+//! The only room that reads configuration files. Knows no sockets, no runtime and no other room of
+//! the crate. Read [`load`] first, then `validate`.
+
+mod app_yaml;
+mod diff;
+mod effective;
+mod errors;
+mod nearest;
+mod node;
+mod read;
+mod tree;
 pub mod types;
+mod units;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+pub use diff::{Change, diff};
+pub use effective::effective;
+pub use errors::{ConfigErrors, Problem};
+
+use node::{Node, Sink};
+use tree::{Data, Entry, Tree};
+use types::Config;
+
+/// What stands for a file name in problems with values from the command line.
+const COMMAND_LINE: &str = "command line";
+
+/// A configuration and what is to be known about its reading.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// For the operator to read once, at start and at each reload.
+    pub notes: Vec<String>,
+    /// Every file that the configuration was read from.
+    pub watched: Vec<PathBuf>,
+}
+
+/// Reads a configuration file. Relative paths in it start at its own folder.
+pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
+    let text = read::text(path).map_err(|error| {
+        ConfigErrors::whole_file(path, format!("cannot read the file: {error}"))
+    })?;
+    parse(&text, path)
+}
+
+/// Reads the text of a configuration file that is, or would be, at `origin`.
+pub fn parse(text: &str, origin: &Path) -> Result<Loaded, ConfigErrors> {
+    let tree = tree::read(text).map_err(|error| {
+        let (line, message) = (error.line, error.message);
+        let problem = Problem { file: origin.to_owned(), line, path: String::new(), message };
+        ConfigErrors::new(origin, vec![problem])
+    })?;
+    if tree.data == Data::Null {
+        let message = "the file is empty; needed: at least `instances: [HOST:PORT]`".to_owned();
+        return Err(ConfigErrors::whole_file(origin, message));
+    }
+    let folder = origin.parent().unwrap_or(Path::new("")).to_owned();
+    let sink = Sink { folder, ..Sink::default() };
+    sink.watch(origin);
+    validated(&tree, origin, sink)
+}
+
+/// The configuration that `burdock run --app-yaml F --instance HOST:PORT ...` asks for.
+pub fn from_app_yaml(app_yaml: &Path, instances: &[String]) -> Result<Loaded, ConfigErrors> {
+    // Config paths are text, and a path that is not would be opened under another name.
+    let Some(path) = app_yaml.to_str() else {
+        return Err(ConfigErrors::whole_file(app_yaml, "the path is not UTF-8".to_owned()));
+    };
+    let entries = vec![entry("instances", texts(instances)), entry("app_yaml", text(path))];
+    validated(&without_line(Data::Map(entries)), Path::new(COMMAND_LINE), Sink::default())
+}
+
+/// A configuration of defaults over `instances`.
+pub fn minimal(instances: &[String], session_affinity: bool) -> Result<Config, ConfigErrors> {
+    let affinity = without_line(Data::Bool(session_affinity));
+    let entries = vec![entry("instances", texts(instances)), entry("session_affinity", affinity)];
+    let tree = without_line(Data::Map(entries));
+    validated(&tree, Path::new(COMMAND_LINE), Sink::default()).map(|loaded| loaded.config)
+}
+
+fn validated(tree: &Tree, file: &Path, sink: Sink) -> Result<Loaded, ConfigErrors> {
+    let config = validate::config(&Node::root(tree, file, &sink));
+    let problems = sink.problems.into_inner();
+    match config {
+        Some(config) if problems.is_empty() => {
+            let ignored: Vec<String> = sink.ignored.into_inner().into_iter().collect();
+            let note = || format!("app.yaml: ignored here: {}", ignored.join(", "));
+            let notes = if ignored.is_empty() { Vec::new() } else { vec![note()] };
+            Ok(Loaded { config, notes, watched: sink.watched.into_inner() })
+        }
+        _ => Err(ConfigErrors::new(file, problems)),
+    }
+}
+
+fn without_line(data: Data) -> Tree {
+    Tree { line: 0, data }
+}
+
+fn text(value: &str) -> Tree {
+    without_line(Data::Text(value.to_owned()))
+}
+
+fn texts(values: &[String]) -> Tree {
+    without_line(Data::List(values.iter().map(|value| text(value)).collect()))
+}
+
+fn entry(key: &str, value: Tree) -> Entry {
+    Entry { key: key.to_owned(), key_is_text: true, line: 0, value }
+}

@@ -1,0 +1,193 @@
+//! The Prometheus exposition: every name, type and help text in one table.
+//!
+//! Values are read when somebody asks; nothing is summed on a request's path.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+use crate::affinity::Rejection;
+use crate::health::breaker::Passage;
+use crate::health::{Health, Rehome};
+use crate::instance::lane::CLASSES;
+use crate::instance::{Instance, Lane, Roster};
+use crate::observe::counters::TunnelEnd;
+use crate::observe::sink::sink;
+use crate::proxy::error::Reason;
+use crate::snapshot::{Live, Snapshot};
+
+/// Everything that is exposed: name, type, help.
+pub const NAMES: &[(&str, &str, &str)] = &[
+    ("burdock_build_info", "gauge", "1, with the version."),
+    ("burdock_workers", "gauge", "Worker threads."),
+    ("burdock_config_generation", "gauge", "Configurations taken over since the start."),
+    ("burdock_config_last_reload_success", "gauge", "0 if the last reload was rejected."),
+    ("burdock_client_connections", "gauge", "Open client connections, tunnels not counted."),
+    ("burdock_client_connections_total", "counter", "Client connections accepted."),
+    ("burdock_accept_errors_total", "counter", "Accepts that failed."),
+    ("burdock_log_lines_dropped_total", "counter", "Log lines dropped because the output was slow."),
+    ("burdock_errors_total", "counter", "What went wrong for clients, by reason."),
+    ("burdock_requests_total", "counter", "Answers of instances, by class of status."),
+    ("burdock_failures_total", "counter", "Attempts at an instance that brought no answer."),
+    ("burdock_retries_total", "counter", "Requests tried again on another instance, by reason."),
+    ("burdock_affinity_total", "counter", "Requests by what became of their session."),
+    ("burdock_affinity_rejected_total", "counter", "Affinity tokens rejected, by reason."),
+    ("burdock_rehomes_total", "counter", "Requests whose session moved, by reason."),
+    ("burdock_tunnels_opened_total", "counter", "Tunnels opened."),
+    ("burdock_tunnels_ended_total", "counter", "Tunnels ended, by cause."),
+    ("burdock_instance_health", "gauge", "1 for the state that health checks say."),
+    ("burdock_instance_breaker", "gauge", "0 closed, 1 half-open, 2 open."),
+    ("burdock_instance_weight", "gauge", "Share of new sessions."),
+    ("burdock_instance_requests_in_flight", "gauge", "Requests in flight."),
+    ("burdock_instance_tunnels", "gauge", "Open tunnels."),
+];
+
+/// One scrape.
+pub fn render(live: &Live) -> String {
+    let snapshot = live.snapshot();
+    let mut text = String::with_capacity(16 * 1024);
+    for (name, kind, help) in NAMES {
+        let mut rows = Rows { text: &mut text, name };
+        rows.head(kind, help);
+        if name.starts_with("burdock_instance_") || matches!(*name, "burdock_requests_total" | "burdock_failures_total") {
+            instance_rows(&mut rows, &snapshot);
+        } else if !process_rows(&mut rows, live, &snapshot) {
+            for service in snapshot.services() {
+                version_rows(&mut rows, &service.roster);
+            }
+        }
+    }
+    text
+}
+
+/// Writes the samples of one name.
+struct Rows<'a> {
+    text: &'a mut String,
+    name: &'a str,
+}
+
+impl Rows<'_> {
+    fn head(&mut self, kind: &str, help: &str) {
+        let name = self.name;
+        // Writing to a string fails for nobody.
+        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    /// Label values come from enums and from the configuration, whose names need no escaping.
+    fn row(&mut self, labels: &[(&str, &str)], value: u64) {
+        self.text.push_str(self.name);
+        for (place, (key, label)) in labels.iter().enumerate() {
+            let open = if place == 0 { '{' } else { ',' };
+            let _ = write!(self.text, "{open}{key}=\"{label}\"");
+        }
+        let close = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.text, "{close} {value}");
+    }
+}
+
+/// Whether `rows.name` is one of the whole process.
+fn process_rows(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bool {
+    let counters = &live.counters;
+    let value = match rows.name {
+        "burdock_build_info" => {
+            rows.row(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+            return true;
+        }
+        "burdock_errors_total" => {
+            for reason in Reason::ALL {
+                rows.row(&[("reason", reason.label())], counters.errors(reason));
+            }
+            return true;
+        }
+        "burdock_workers" => live.workers as u64,
+        "burdock_config_generation" => snapshot.generation,
+        "burdock_config_last_reload_success" => 1 - counters.reload_failed.load(Ordering::Relaxed).min(1),
+        "burdock_client_connections" => counters.connections(),
+        "burdock_client_connections_total" => counters.accepted.load(Ordering::Relaxed),
+        "burdock_accept_errors_total" => counters.accept_errors.load(Ordering::Relaxed),
+        "burdock_log_lines_dropped_total" => sink().dropped(),
+        _ => return false,
+    };
+    rows.row(&[], value);
+    true
+}
+
+fn version_rows(rows: &mut Rows<'_>, roster: &Roster) {
+    let labels = [("service", roster.service()), ("version", roster.version())];
+    let tally = &roster.tally;
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let sum = |counters: &[std::sync::atomic::AtomicU64]| counters.iter().map(load).sum::<u64>();
+    let name = rows.name;
+    let mut row = |extra: &[(&str, &str)], value| rows.row(&[&labels[..], extra].concat(), value);
+    let by_rehome = |row: &mut dyn FnMut(&[(&str, &str)], u64), counters: &[_]| {
+        for (reason, counter) in Rehome::ALL.iter().zip(counters) {
+            row(&[("reason", reason.label())], load(counter));
+        }
+    };
+    match name {
+        "burdock_retries_total" => by_rehome(&mut row, &tally.retried),
+        "burdock_rehomes_total" => by_rehome(&mut row, &tally.rehomed),
+        "burdock_affinity_rejected_total" => {
+            for (reason, counter) in Rejection::ALL.iter().zip(&tally.rejected) {
+                row(&[("reason", reason.label())], load(counter));
+            }
+        }
+        "burdock_affinity_total" => {
+            row(&[("outcome", "new")], load(&tally.new));
+            row(&[("outcome", "kept")], roster.kept());
+            row(&[("outcome", "rehomed")], sum(&tally.rehomed));
+            row(&[("outcome", "rejected")], sum(&tally.rejected));
+        }
+        "burdock_tunnels_opened_total" => row(&[], load(&tally.tunnels)),
+        "burdock_tunnels_ended_total" => {
+            for (end, counter) in TunnelEnd::ALL.iter().zip(&tally.ended) {
+                row(&[("cause", end.label())], load(counter));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn instance_rows(rows: &mut Rows<'_>, snapshot: &Snapshot) {
+    for service in snapshot.services() {
+        for instance in service.roster.members().all() {
+            rows_of_instance(rows, instance);
+        }
+    }
+}
+
+fn rows_of_instance(rows: &mut Rows<'_>, instance: &Instance) {
+    let identity = instance.identity();
+    let labels = [
+        ("service", &*identity.service),
+        ("version", &*identity.version),
+        ("instance", &*identity.name),
+    ];
+    let sum = |of: &dyn Fn(&Lane) -> u64| instance.lanes().iter().map(of).sum::<u64>();
+    let name = rows.name;
+    let mut row = |extra: &[(&str, &str)], value| rows.row(&[&labels[..], extra].concat(), value);
+    match name {
+        "burdock_requests_total" => {
+            let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+            for class in 0..CLASSES {
+                row(&[("class", classes[class])], sum(&|lane| lane.answers(class)));
+            }
+        }
+        "burdock_failures_total" => row(&[], sum(&Lane::failures)),
+        "burdock_instance_health" => {
+            let mut labels: Vec<_> = Health::ALL.iter().map(|health| health.label()).collect();
+            labels.dedup();
+            for label in labels {
+                row(&[("state", label)], u64::from(instance.health().label() == label));
+            }
+        }
+        "burdock_instance_breaker" => row(&[], match instance.passage() {
+            Passage::Passes => 0,
+            Passage::Trial => 1,
+            Passage::Refuses => 2,
+        }),
+        "burdock_instance_weight" => row(&[], u64::from(instance.weight())),
+        "burdock_instance_requests_in_flight" => row(&[], sum(&Lane::requests)),
+        "burdock_instance_tunnels" => row(&[], sum(&Lane::tunnels)),
+        _ => {}
+    }
+}

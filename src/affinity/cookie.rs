@@ -1,0 +1,221 @@
+//! The cookie that carries a token: found in a request, taken out of it, set on a response.
+//!
+//! Knows nothing of what the value means. Other cookies pass byte for byte.
+
+use ::cookie::{Cookie, SameSite as CookieSameSite};
+use http::header::{CACHE_CONTROL, COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
+
+use crate::affinity::Rejection;
+use crate::affinity::token::MAX_TEXT;
+use crate::config::types::{AffinityCookie, SameSite, Secure};
+
+/// A copy of a carrier's value on the stack.
+#[derive(Debug, Clone, Copy)]
+pub struct Value {
+    bytes: [u8; MAX_TEXT],
+    length: usize,
+}
+
+impl Value {
+    fn new(value: &[u8]) -> Result<Self, Rejection> {
+        let mut bytes = [0; MAX_TEXT];
+        bytes.get_mut(..value.len()).ok_or(Rejection::Oversized)?.copy_from_slice(value);
+        Ok(Self { bytes, length: value.len() })
+    }
+
+    /// The bytes as they came.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// Finds the cookie `name`. With `strip` it is taken out of the fields that are passed on.
+///
+/// A client with two cookies of that name (set for two paths or domains) says nothing clear, and
+/// the order in which they come is not to be relied upon (RFC 6265bis section 5.8.3).
+pub fn find(
+    headers: &mut HeaderMap,
+    name: &str,
+    strip: bool,
+) -> Result<Option<Value>, Rejection> {
+    let mut found = Ok(None);
+    for line in headers.get_all(COOKIE) {
+        for pair in line.as_bytes().split(|byte| *byte == b';') {
+            let Some(value) = value_of(pair, name) else { continue };
+            found = match found {
+                Ok(None) => Value::new(value).map(Some),
+                Ok(Some(_)) | Err(_) => Err(Rejection::Duplicated),
+            };
+        }
+    }
+    if strip && !matches!(found, Ok(None)) {
+        remove(headers, name);
+    }
+    found
+}
+
+/// The value if `pair` is `name=value`; cookie names are case-sensitive.
+fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let pair = pair.trim_ascii();
+    pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
+}
+
+fn remove(headers: &mut HeaderMap, name: &str) {
+    let lines: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
+    headers.remove(COOKIE);
+    for line in lines {
+        let kept: Vec<&[u8]> = line
+            .as_bytes()
+            .split(|byte| *byte == b';')
+            .filter(|pair| value_of(pair, name).is_none())
+            .collect();
+        let rest = kept.join(&b';');
+        if let (false, Ok(rest)) =
+            (rest.trim_ascii().is_empty(), HeaderValue::from_bytes(rest.trim_ascii_start()))
+        {
+            headers.append(COOKIE, rest);
+        }
+    }
+}
+
+/// The `Set-Cookie` value that carries `value`; `https` is how the client came.
+pub fn set(cookie: &AffinityCookie, value: String, https: bool) -> HeaderValue {
+    let mut built = Cookie::build((cookie.name.as_str(), value))
+        .path(cookie.path.as_str())
+        .http_only(cookie.http_only)
+        .partitioned(cookie.partitioned)
+        .same_site(match cookie.same_site {
+            SameSite::Strict => CookieSameSite::Strict,
+            SameSite::Lax => CookieSameSite::Lax,
+            SameSite::None => CookieSameSite::None,
+        })
+        .secure(match cookie.secure {
+            Secure::Auto => https,
+            Secure::Always => true,
+            Secure::Never => false,
+        });
+    if let Some(domain) = &cookie.domain {
+        built = built.domain(domain.as_str());
+    }
+    if let Some(max_age) = cookie.max_age {
+        let seconds = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
+        built = built.max_age(::cookie::time::Duration::seconds(seconds));
+    }
+    HeaderValue::try_from(built.build().to_string())
+        .expect("config allows only header-safe attributes, and a token is base64url")
+}
+
+/// Puts `set_cookie` on a response and keeps shared caches from handing it to other clients.
+///
+/// RFC 9111 section 3: a shared cache may store any answer with a heuristically cacheable status;
+/// `private` (5.2.2.7) forbids it. An answer that is already private or not stored is left alone.
+pub fn attach(headers: &mut HeaderMap, set_cookie: HeaderValue) {
+    headers.append(SET_COOKIE, set_cookie);
+    let mut directives = headers
+        .get_all(CACHE_CONTROL)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii);
+    let guarded = directives.any(|directive| {
+        directive.eq_ignore_ascii_case(b"private") || directive.eq_ignore_ascii_case(b"no-store")
+    });
+    if !guarded {
+        headers.append(CACHE_CONTROL, HeaderValue::from_static("private"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn headers(lines: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(COOKIE, HeaderValue::from_str(line).unwrap());
+        }
+        headers
+    }
+
+    fn cookies(headers: &HeaderMap) -> Vec<&str> {
+        headers.get_all(COOKIE).iter().map(|line| line.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn it_is_found_and_taken_out_and_the_rest_stays_byte_for_byte() {
+        let table: &[(&[&str], Option<&str>, &[&str])] = &[
+            (&["BURDOCK=x"], Some("x"), &[]),
+            (&["a=1; BURDOCK=x; b=2"], Some("x"), &["a=1; b=2"]),
+            (&["BURDOCK=x; b=\"q;\"; c"], Some("x"), &["b=\"q;\"; c"]),
+            (&["a=1", "BURDOCK=x", "b=2"], Some("x"), &["a=1", "b=2"]),
+            (&["a=1;  burdock=x;XBURDOCK=y"], None, &["a=1;  burdock=x;XBURDOCK=y"]),
+            (&["a=BURDOCK=x"], None, &["a=BURDOCK=x"]),
+            (&["BURDOCK="], Some(""), &[]),
+        ];
+        for (lines, value, rest) in table {
+            let mut headers = headers(lines);
+            let found = find(&mut headers, "BURDOCK", true).unwrap();
+            assert_eq!(found.as_ref().map(Value::as_bytes), value.map(str::as_bytes), "{lines:?}");
+            assert_eq!(cookies(&headers), *rest, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_that_comes_twice_is_rejected_and_both_are_taken_out() {
+        for lines in [&["BURDOCK=x; a=1; BURDOCK=y"][..], &["BURDOCK=x; a=1", "BURDOCK=x"][..]] {
+            let mut headers = headers(lines);
+            assert_eq!(find(&mut headers, "BURDOCK", true).unwrap_err(), Rejection::Duplicated);
+            assert_eq!(cookies(&headers), ["a=1"]);
+        }
+    }
+
+    #[test]
+    fn a_value_longer_than_any_token_is_oversized() {
+        let mut headers = headers(&[&format!("BURDOCK={}", "x".repeat(MAX_TEXT + 1))]);
+        assert_eq!(find(&mut headers, "BURDOCK", false).unwrap_err(), Rejection::Oversized);
+        assert_eq!(headers.len(), 1);
+    }
+
+    #[test]
+    fn attributes_are_those_of_the_configuration() {
+        let plain = AffinityCookie::default();
+        assert_eq!(set(&plain, "v".into(), false), "BURDOCK=v; HttpOnly; SameSite=Lax; Path=/");
+        assert_eq!(
+            set(&plain, "v".into(), true),
+            "BURDOCK=v; HttpOnly; SameSite=Lax; Secure; Path=/"
+        );
+        let full = AffinityCookie {
+            name: "S".into(),
+            domain: Some("example.com".into()),
+            path: "/app".into(),
+            secure: Secure::Always,
+            http_only: false,
+            same_site: SameSite::None,
+            partitioned: true,
+            max_age: Some(Duration::from_secs(60)),
+        };
+        assert_eq!(
+            set(&full, "v".into(), false),
+            "S=v; SameSite=None; Partitioned; Secure; Path=/app; Domain=example.com; Max-Age=60"
+        );
+    }
+
+    #[test]
+    fn shared_caches_are_kept_away() {
+        for (before, after) in [
+            (None, Some("private")),
+            (Some("max-age=60"), Some("max-age=60|private")),
+            (Some("no-store"), Some("no-store")),
+            (Some("max-age=1, Private"), Some("max-age=1, Private")),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(before) = before {
+                headers.insert(CACHE_CONTROL, HeaderValue::from_static(before));
+            }
+            attach(&mut headers, HeaderValue::from_static("a=b"));
+            let lines: Vec<_> =
+                headers.get_all(CACHE_CONTROL).iter().map(|v| v.to_str().unwrap()).collect();
+            assert_eq!(Some(lines.join("|").as_str()), after);
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The affinity token: sealed, so that a client can neither read, forge nor aim it.
+//!
+//! Text form: base64url without padding of
+//! `format (1) | key id (4) | nonce (24) | sealed payload | tag (16)`, with the first five bytes
+//! authenticated as well. XChaCha20-Poly1305 is used because its nonce is long enough to be drawn
+//! at random by any number of replicas that share a key and nothing else.
+//!
+//! Payload: `issued (4) | renewed (4)`, seconds since [`EPOCH`], then service, version and
+//! instance, each behind its length in two bytes.
+//!
+//! This file knows no carrier and no clock.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chacha20poly1305::aead::{AeadInOut, KeyInit};
+use chacha20poly1305::{Tag, XChaCha20Poly1305, XNonce};
+use sha2::{Digest, Sha256};
+
+use crate::affinity::Rejection;
+
+/// Text longer than this is refused before it is decoded.
+pub const MAX_TEXT: usize = 1024;
+/// How far the clocks of two replicas may be apart.
+pub const CLOCK_SKEW_SECONDS: u64 = 60;
+/// 2020-01-01T00:00:00Z: with it, 32 bits of seconds last until 2156.
+const EPOCH: u64 = 1_577_836_800;
+
+const FORMAT: u8 = 1;
+const KEY_ID: usize = 4;
+const NONCE: usize = 24;
+const TAG: usize = 16;
+const HEAD: usize = 1 + KEY_ID;
+const SEALED_AT: usize = HEAD + NONCE;
+const MIN_PAYLOAD: usize = 4 + 4 + 3 * 2;
+
+/// What a token says; all text borrowed from the buffer that it was opened into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim<'a> {
+    /// The service it was issued for.
+    pub service: &'a str,
+    /// The version it binds to.
+    pub version: &'a str,
+    /// The bound instance.
+    pub instance: &'a str,
+    /// When the session began, in seconds since the Unix epoch.
+    pub issued: u64,
+    /// When the token was last renewed, in seconds since the Unix epoch.
+    pub renewed: u64,
+    /// Random bits that no other token has; ignored when sealing.
+    pub mark: u64,
+}
+
+/// How long a token is good for; `None` means no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lifetimes {
+    /// Since the session began, in seconds.
+    pub ttl: Option<u64>,
+    /// Since the last renewal, in seconds.
+    pub idle_ttl: Option<u64>,
+}
+
+impl Claim<'_> {
+    /// Whether the token may still be used at `now` (seconds since the Unix epoch).
+    pub fn check(&self, lifetimes: Lifetimes, now: u64) -> Result<(), Rejection> {
+        if self.issued > now + CLOCK_SKEW_SECONDS || self.renewed > now + CLOCK_SKEW_SECONDS {
+            return Err(Rejection::FromFuture);
+        }
+        if lifetimes.ttl.is_some_and(|ttl| now.saturating_sub(self.issued) > ttl) {
+            return Err(Rejection::Expired);
+        }
+        if lifetimes.idle_ttl.is_some_and(|idle| now.saturating_sub(self.renewed) > idle) {
+            return Err(Rejection::IdleExpired);
+        }
+        Ok(())
+    }
+
+    /// Whether a quarter of the idle lifetime has passed, so that a fresh token is due.
+    pub fn wants_renewal(&self, lifetimes: Lifetimes, now: u64) -> bool {
+        lifetimes.idle_ttl.is_some_and(|idle| now.saturating_sub(self.renewed) >= (idle / 4).max(1))
+    }
+}
+
+/// Where [`Keyring::open`] decodes to; reused so that opening allocates nothing.
+#[derive(Debug)]
+pub struct Opened([u8; MAX_TEXT / 4 * 3]);
+
+impl Default for Opened {
+    fn default() -> Self {
+        Self([0; MAX_TEXT / 4 * 3])
+    }
+}
+
+struct Key {
+    id: [u8; KEY_ID],
+    cipher: XChaCha20Poly1305,
+}
+
+/// The keys of this balancer: the first seals, all open.
+pub struct Keyring(Vec<Key>);
+
+impl std::fmt::Debug for Keyring {
+    /// Key ids only; they are in every token and no secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|key| key.id)).finish()
+    }
+}
+
+impl Keyring {
+    /// A keyring of `keys`, newest first; `None` if there are none.
+    pub fn new(keys: &[[u8; 32]]) -> Option<Self> {
+        let key = |secret: &[u8; 32]| Key {
+            id: key_id(secret),
+            cipher: XChaCha20Poly1305::new(secret.into()),
+        };
+        (!keys.is_empty()).then(|| Self(keys.iter().map(key).collect()))
+    }
+
+    /// Seals `claim` with the newest key. `nonce` must be fresh from a secure random source.
+    pub fn seal(&self, claim: &Claim<'_>, nonce: [u8; NONCE]) -> String {
+        let key = &self.0[0];
+        let mut raw = Vec::with_capacity(192);
+        raw.push(FORMAT);
+        raw.extend_from_slice(&key.id);
+        raw.extend_from_slice(&nonce);
+        for instant in [claim.issued, claim.renewed] {
+            let since = u32::try_from(instant.saturating_sub(EPOCH)).unwrap_or(u32::MAX);
+            raw.extend_from_slice(&since.to_be_bytes());
+        }
+        for text in [claim.service, claim.version, claim.instance] {
+            let length = u16::try_from(text.len()).expect("config bounds names to a few hundred bytes");
+            raw.extend_from_slice(&length.to_be_bytes());
+            raw.extend_from_slice(text.as_bytes());
+        }
+        let (head, sealed) = raw.split_at_mut(SEALED_AT);
+        let tag = key
+            .cipher
+            .encrypt_inout_detached(&XNonce::from(nonce), &head[..HEAD], sealed.into())
+            .expect("a payload of under a kilobyte is never too long to seal");
+        raw.extend_from_slice(&tag);
+        URL_SAFE_NO_PAD.encode(&raw)
+    }
+
+    /// Opens a token's text. Lifetimes and the service are the caller's to check.
+    pub fn open<'a>(&self, text: &[u8], buffer: &'a mut Opened) -> Result<Claim<'a>, Rejection> {
+        if text.len() > MAX_TEXT {
+            return Err(Rejection::Oversized);
+        }
+        let length = URL_SAFE_NO_PAD
+            .decode_slice(text, &mut buffer.0)
+            .map_err(|_not_base64| Rejection::Malformed)?;
+        if length < SEALED_AT + MIN_PAYLOAD + TAG || buffer.0[0] != FORMAT {
+            return Err(Rejection::Malformed);
+        }
+        let (head, rest) = buffer.0[..length].split_at_mut(SEALED_AT);
+        let (sealed, tag) = rest.split_at_mut(length - SEALED_AT - TAG);
+        let key = self
+            .0
+            .iter()
+            .find(|key| key.id == head[1..HEAD])
+            .ok_or(Rejection::UnknownKey)?;
+        let nonce: [u8; NONCE] =
+            head[HEAD..].try_into().expect("the head was split behind the nonce");
+        let tag: [u8; TAG] = (&*tag).try_into().expect("the tag was split off by its length");
+        key.cipher
+            .decrypt_inout_detached(
+                &XNonce::from(nonce),
+                &head[..HEAD],
+                (&mut *sealed).into(),
+                &Tag::from(tag),
+            )
+            .map_err(|_not_authentic| Rejection::Tampered)?;
+        let mark = u64::from_be_bytes(std::array::from_fn(|index| nonce[index]));
+        decode(sealed, mark).ok_or(Rejection::Malformed)
+    }
+}
+
+/// Names a key without telling anything about it.
+fn key_id(secret: &[u8; 32]) -> [u8; KEY_ID] {
+    let digest = Sha256::new().chain_update(b"burdock affinity key id").chain_update(secret);
+    let digest = digest.finalize();
+    [digest[0], digest[1], digest[2], digest[3]]
+}
+
+fn decode(payload: &[u8], mark: u64) -> Option<Claim<'_>> {
+    let (issued, rest) = payload.split_first_chunk::<4>()?;
+    let (renewed, rest) = rest.split_first_chunk::<4>()?;
+    let (service, rest) = text(rest)?;
+    let (version, rest) = text(rest)?;
+    let (instance, rest) = text(rest)?;
+    let seconds = |bytes: &[u8; 4]| EPOCH + u64::from(u32::from_be_bytes(*bytes));
+    rest.is_empty().then(|| Claim {
+        service,
+        version,
+        instance,
+        issued: seconds(issued),
+        renewed: seconds(renewed),
+        mark,
+    })
+}
+
+fn text(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<2>()?;
+    let (text, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    Some((std::str::from_utf8(text).ok()?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn claim<'a>() -> Claim<'a> {
+        Claim {
+            service: "chat",
+            version: "v1",
+            instance: "10.0.0.1:80",
+            issued: NOW,
+            renewed: NOW,
+            mark: 0x0707_0707_0707_0707,
+        }
+    }
+
+    fn keyring(secrets: &[u8]) -> Keyring {
+        let keys: Vec<_> = secrets.iter().map(|byte| [*byte; 32]).collect();
+        Keyring::new(&keys).unwrap()
+    }
+
+    #[test]
+    fn a_rotated_key_still_opens_and_the_newest_seals() {
+        let old = keyring(&[1]);
+        let both = keyring(&[2, 1]);
+        let mut buffer = Opened::default();
+        let text = old.seal(&claim(), [7; 24]);
+        assert_eq!(both.open(text.as_bytes(), &mut buffer), Ok(claim()));
+        let fresh = both.seal(&claim(), [7; 24]);
+        assert_eq!(old.open(fresh.as_bytes(), &mut buffer), Err(Rejection::UnknownKey));
+    }
+
+    #[test]
+    fn lifetimes_count_from_issue_and_from_renewal() {
+        let limits = Lifetimes { ttl: Some(100), idle_ttl: Some(20) };
+        let claim = Claim { issued: NOW - 90, renewed: NOW - 10, ..claim() };
+        assert_eq!(claim.check(limits, NOW), Ok(()));
+        assert_eq!(claim.check(limits, NOW + 11), Err(Rejection::Expired));
+        let fresh = Claim { issued: NOW - 30, ..claim };
+        assert_eq!(fresh.check(limits, NOW + 11), Err(Rejection::IdleExpired));
+        assert_eq!(claim.check(Lifetimes::default(), NOW + 1_000_000), Ok(()));
+        assert_eq!(claim.check(limits, NOW - 200), Err(Rejection::FromFuture));
+    }
+
+    #[test]
+    fn renewal_is_due_after_a_quarter_of_the_idle_lifetime() {
+        let limits = Lifetimes { ttl: None, idle_ttl: Some(400) };
+        assert!(!claim().wants_renewal(limits, NOW + 99));
+        assert!(claim().wants_renewal(limits, NOW + 100));
+        assert!(!claim().wants_renewal(Lifetimes::default(), NOW + 1_000_000));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_sealed_opens(
+            service in "[a-z]{1,63}", version in "[a-z0-9]{1,63}", instance in "[a-z0-9.:]{1,255}",
+            nonce in any::<[u8; 24]>(), age in 0u64..1_000_000,
+        ) {
+            let claim = Claim {
+                service: &service, version: &version, instance: &instance,
+                issued: NOW - age, renewed: NOW, mark: u64::from_be_bytes(nonce[..8].try_into().unwrap()),
+            };
+            let text = keyring(&[1]).seal(&claim, nonce);
+            prop_assert!(text.len() <= MAX_TEXT);
+            prop_assert_eq!(keyring(&[1]).open(text.as_bytes(), &mut Opened::default()), Ok(claim));
+        }
+
+        #[test]
+        fn any_flipped_bit_is_rejected(nonce in any::<[u8; 24]>(), bit in 0usize..100_000) {
+            let text = keyring(&[1]).seal(&claim(), nonce);
+            let mut raw = URL_SAFE_NO_PAD.decode(&text).unwrap();
+            let bit = bit % (raw.len() * 8);
+            raw[bit / 8] ^= 1 << (bit % 8);
+            let altered = URL_SAFE_NO_PAD.encode(&raw);
+            prop_assert!(keyring(&[1]).open(altered.as_bytes(), &mut Opened::default()).is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(text in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            prop_assert!(keyring(&[1]).open(&text, &mut Opened::default()).is_err());
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The command line's shape; what the words do is in `main.rs`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::observe::log::Format;
+
+/// A sticky load balancer in front of any HTTP backend.
+#[derive(Debug, Parser)]
+#[command(name = "burdock", version, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 fine, 1 failed at run time, 2 usage, 3 configuration \
+                        rejected, 5 the drain deadline cut something.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Three embedded chat instances with the balancer in front; no file needed.
+    Demo(Demo),
+    /// Serve.
+    Run(Run),
+    /// Validate a configuration and print it with every default filled in.
+    Check {
+        /// The configuration file.
+        file: PathBuf,
+    },
+}
+
+/// How to log.
+#[derive(Debug, Clone, Args)]
+pub struct Logging {
+    /// How log lines look.
+    #[arg(long, value_enum, default_value = "pretty")]
+    pub log_format: Format,
+    /// What is logged: error, warn, info, debug, trace, or RUST_LOG directives.
+    #[arg(long, default_value = "info")]
+    pub log_level: String,
+}
+
+/// `burdock demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Where the balancer listens.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Logging; only warnings by default, so that the console stays readable.
+    #[arg(long, default_value = "warn")]
+    pub log_level: String,
+}
+
+/// `burdock run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The configuration file.
+    #[arg(short, long, default_value = "burdock.yaml", conflicts_with = "app_yaml")]
+    pub config: PathBuf,
+    /// An App Engine app.yaml instead, served by the instances given with --instance.
+    #[arg(long, requires = "instance")]
+    pub app_yaml: Option<PathBuf>,
+    /// An instance, HOST:PORT; may be given several times.
+    #[arg(long, requires = "app_yaml")]
+    pub instance: Vec<String>,
+    /// Listen here instead of at the configured addresses; may be given several times.
+    #[arg(long)]
+    pub listen: Vec<SocketAddr>,
+    /// Logging.
+    #[command(flatten)]
+    pub logging: Logging,
+}

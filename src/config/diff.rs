@@ -1,0 +1,204 @@
+//! What a reload would change, in the operator's words.
+//!
+//! Pure; compares two validated configurations. The order of services, listeners and instances in
+//! the file means nothing and is no change. Read [`diff`] first.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use super::types::{AffinityKeys, Config, Instance, Service, Version};
+
+/// One difference between two configurations; displays as one short line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A setting of the whole process that is read at start only.
+    NeedsRestart { key: &'static str },
+    /// A setting of the whole process.
+    Setting { key: &'static str },
+    /// Keys of affinity tokens came or went.
+    AffinityKeys { added: usize, removed: usize },
+    /// Clients are accepted at one more address.
+    ListenerAdded { address: SocketAddr },
+    /// Clients are no longer accepted at an address.
+    ListenerRemoved { address: SocketAddr },
+    /// A service is new.
+    ServiceAdded { service: String },
+    /// A service is gone.
+    ServiceRemoved { service: String },
+    /// Another setting of a service.
+    ServiceSetting { service: String, key: &'static str },
+    /// A version is new in a service that was there before.
+    VersionAdded { version: String },
+    /// A version is gone from a service that is still there.
+    VersionRemoved { version: String },
+    /// A setting of a version.
+    VersionSetting { version: String, key: &'static str },
+    /// An instance is new in a version that was there before.
+    InstanceAdded { version: String, instance: String },
+    /// An instance is gone from a version that is still there.
+    InstanceRemoved { version: String, instance: String },
+    /// An instance has another weight.
+    InstanceWeight { version: String, instance: String, from: u32, to: u32 },
+    /// An instance of the same name is at another address.
+    InstanceAddress { version: String, instance: String, from: String, to: String },
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeedsRestart { key } => write!(f, "{key}: takes effect after a restart"),
+            Self::Setting { key } => write!(f, "{key}: changed"),
+            Self::AffinityKeys { added: 0, removed: 0 } => {
+                f.write_str("affinity_keys: order changed")
+            }
+            Self::AffinityKeys { added, removed } => {
+                write!(f, "affinity_keys: {added} added, {removed} removed")
+            }
+            Self::ListenerAdded { address } => write!(f, "listener {address} added"),
+            Self::ListenerRemoved { address } => write!(f, "listener {address} removed"),
+            Self::ServiceAdded { service } => write!(f, "service {service} added"),
+            Self::ServiceRemoved { service } => write!(f, "service {service} removed"),
+            Self::ServiceSetting { service, key } => write!(f, "{service}: {key} changed"),
+            Self::VersionAdded { version } => write!(f, "{version}: version added"),
+            Self::VersionRemoved { version } => write!(f, "{version}: version removed"),
+            Self::VersionSetting { version, key } => write!(f, "{version}: {key} changed"),
+            Self::InstanceAdded { version, instance } => {
+                write!(f, "{version}: instance {instance} added")
+            }
+            Self::InstanceRemoved { version, instance } => {
+                write!(f, "{version}: instance {instance} removed")
+            }
+            Self::InstanceWeight { version, instance, from, to } => {
+                write!(f, "{version}: instance {instance} weight {from} -> {to}")
+            }
+            Self::InstanceAddress { version, instance, from, to } => {
+                write!(f, "{version}: instance {instance} address {from} -> {to}")
+            }
+        }
+    }
+}
+
+/// The changes from `old` to `new`: of the process, of listeners, then service by service.
+pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if old.workers != new.workers {
+        changes.push(Change::NeedsRestart { key: "workers" });
+    }
+    settings(old, new, &mut changes);
+    affinity_keys(&old.affinity_keys, &new.affinity_keys, &mut changes);
+    let (before, after) = (&old.listeners, &new.listeners);
+    for listener in after.iter().filter(|listener| !before.contains(listener)) {
+        changes.push(Change::ListenerAdded { address: listener.address });
+    }
+    for listener in before.iter().filter(|listener| !after.contains(listener)) {
+        changes.push(Change::ListenerRemoved { address: listener.address });
+    }
+    for service in &new.services {
+        match old.services.iter().find(|known| known.name == service.name) {
+            None => changes.push(Change::ServiceAdded { service: service.name.clone() }),
+            Some(known) => services(known, service, &mut changes),
+        }
+    }
+    for service in &old.services {
+        if new.services.iter().all(|known| known.name != service.name) {
+            changes.push(Change::ServiceRemoved { service: service.name.clone() });
+        }
+    }
+    changes
+}
+
+fn settings(old: &Config, new: &Config, changes: &mut Vec<Change>) {
+    let admin = |config: &Config| config.admin.as_ref().map(|admin| admin.address);
+    let is_changed = [
+        ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
+        ("forwarding", old.forwarding != new.forwarding),
+        ("admin", admin(old) != admin(new)),
+        ("access_log", old.access_log != new.access_log),
+        ("timeouts", old.client_timeouts != new.client_timeouts),
+        ("shutdown", old.shutdown != new.shutdown),
+    ];
+    let changed = is_changed.into_iter().filter(|(_, is_changed)| *is_changed);
+    changes.extend(changed.map(|(key, _)| Change::Setting { key }));
+}
+
+/// The same keys from another place are no change.
+fn affinity_keys(old: &AffinityKeys, new: &AffinityKeys, changes: &mut Vec<Change>) {
+    if old.inline == new.inline {
+        return;
+    }
+    let missing_in = |keys: &[[u8; 32]], other: &[[u8; 32]]| {
+        keys.iter().filter(|key| !other.contains(key)).count()
+    };
+    let added = missing_in(&new.inline, &old.inline);
+    let removed = missing_in(&old.inline, &new.inline);
+    changes.push(Change::AffinityKeys { added, removed });
+}
+
+fn services(old: &Service, new: &Service, changes: &mut Vec<Change>) {
+    let is_changed = [("hosts", old.hosts != new.hosts), ("paths", old.paths != new.paths)];
+    for (key, _) in is_changed.into_iter().filter(|(_, is_changed)| *is_changed) {
+        changes.push(Change::ServiceSetting { service: new.name.clone(), key });
+    }
+    let label = |version: &Version| format!("{}/{}", new.name, version.name);
+    if old.version.name == new.version.name {
+        versions(&label(&new.version), &old.version, &new.version, changes);
+    } else {
+        changes.push(Change::VersionAdded { version: label(&new.version) });
+        changes.push(Change::VersionRemoved { version: label(&old.version) });
+    }
+}
+
+fn versions(label: &str, old: &Version, new: &Version, changes: &mut Vec<Change>) {
+    let is_switched = old.affinity.is_some() != new.affinity.is_some();
+    let is_changed = [
+        ("session_affinity", is_switched),
+        ("affinity", !is_switched && old.affinity != new.affinity),
+        ("balance", old.balance != new.balance),
+        ("readiness_check", old.readiness_check != new.readiness_check),
+        ("liveness_check", old.liveness_check != new.liveness_check),
+        ("breaker", old.breaker != new.breaker),
+        ("retry", old.retry != new.retry),
+        ("websocket", old.websocket != new.websocket),
+        ("drain", old.drain != new.drain),
+        ("timeouts", old.timeouts != new.timeouts),
+    ];
+    for (key, _) in is_changed.into_iter().filter(|(_, is_changed)| *is_changed) {
+        changes.push(Change::VersionSetting { version: label.to_owned(), key });
+    }
+    for instance in &new.instances {
+        match old.instances.iter().find(|known| known.name == instance.name) {
+            Some(known) => instances(label, known, instance, changes),
+            None => changes.push(Change::InstanceAdded {
+                version: label.to_owned(),
+                instance: instance.name.clone(),
+            }),
+        }
+    }
+    for instance in &old.instances {
+        if new.instances.iter().all(|known| known.name != instance.name) {
+            changes.push(Change::InstanceRemoved {
+                version: label.to_owned(),
+                instance: instance.name.clone(),
+            });
+        }
+    }
+}
+
+fn instances(label: &str, old: &Instance, new: &Instance, changes: &mut Vec<Change>) {
+    if old.address != new.address {
+        changes.push(Change::InstanceAddress {
+            version: label.to_owned(),
+            instance: new.name.clone(),
+            from: old.address.clone(),
+            to: new.address.clone(),
+        });
+    }
+    if old.weight != new.weight {
+        changes.push(Change::InstanceWeight {
+            version: label.to_owned(),
+            instance: new.name.clone(),
+            from: old.weight,
+            to: new.weight,
+        });
+    }
+}

@@ -1,0 +1,281 @@
+//! The configuration that is in effect, as a file that says all of it.
+//!
+//! Every key with its value, defaults included; secrets as their number only. The text loads again
+//! to an equal [`Config`], unless keys of affinity tokens stand in the configuration itself.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use super::types::{
+    Affinity, AffinityKeys, Balance, Check, Config, Drain, HashKey, InitialState, Instance,
+    SameSite, Secure, Service, Timeouts, Version, Workers,
+};
+use super::units::{format_duration, format_percent, format_size};
+
+/// The effective configuration as YAML.
+pub fn effective(config: &Config) -> String {
+    let mut out = Text::default();
+    match config.workers {
+        Workers::Auto => out.key("workers", "auto"),
+        Workers::Count(count) => out.key("workers", count),
+    }
+    let listeners = config.listeners.iter().map(|l| scalar(&l.address.to_string()));
+    out.list("listeners", listeners);
+    out.list("trusted_proxies", config.trusted_proxies.iter().map(|n| scalar(&n.to_string())));
+    out.map("forwarding", |out| {
+        out.key("x_forwarded", config.forwarding.x_forwarded);
+        out.key("forwarded", config.forwarding.forwarded);
+        out.key("request_id", config.forwarding.request_id);
+    });
+    match &config.admin {
+        None => out.key("admin", "off"),
+        Some(admin) => {
+            let address = scalar(&admin.address.to_string());
+            if admin.explicit {
+                out.map("admin", |out| out.key("address", address));
+            } else {
+                // Written as a key it would no longer be a default, which may fail without harm.
+                out.comment(&format!("admin: {{ address: {address} }}   by default"));
+            }
+        }
+    }
+    affinity_keys(&mut out, &config.affinity_keys);
+    out.key("access_log", config.access_log);
+    out.map("timeouts", |out| {
+        out.duration("header_read", config.client_timeouts.header_read);
+        out.duration("keep_alive", config.client_timeouts.keep_alive);
+    });
+    drain(&mut out, "shutdown", &config.shutdown);
+    out.map("services", |out| {
+        for it in &config.services {
+            out.map(&scalar(&it.name), |out| service(out, it));
+        }
+    });
+    out.text
+}
+
+fn affinity_keys(out: &mut Text, keys: &AffinityKeys) {
+    let count = keys.inline.len();
+    let noun = if count == 1 { "key" } else { "keys" };
+    match &keys.file {
+        Some(file) => {
+            out.comment(&format!("{count} {noun} in this file"));
+            out.map("affinity_keys", |out| out.key("file", scalar(&file.display().to_string())));
+        }
+        None => {
+            if count > 0 {
+                out.comment(&format!("masked: {count} {noun} in the configuration itself"));
+            }
+            out.key("affinity_keys", "none");
+        }
+    }
+}
+
+fn service(out: &mut Text, service: &Service) {
+    out.list("hosts", service.hosts.iter().map(|host| scalar(host)));
+    out.list("paths", service.paths.iter().map(|path| scalar(path)));
+    out.map("versions", |out| {
+        out.map(&scalar(&service.version.name), |out| version(out, &service.version));
+    });
+}
+
+fn version(out: &mut Text, version: &Version) {
+    out.key("session_affinity", version.affinity.is_some());
+    if let Some(it) = &version.affinity {
+        out.map("affinity", |out| affinity(out, it));
+    }
+    balance(out, &version.balance);
+    instances(out, &version.instances);
+    check(out, "readiness_check", version.readiness_check.as_ref());
+    check(out, "liveness_check", version.liveness_check.as_ref());
+    match &version.breaker {
+        None => out.key("breaker", "off"),
+        Some(breaker) => out.map("breaker", |out| {
+            out.key("failures", breaker.failures);
+            out.duration("open", breaker.open);
+            out.key("trials", breaker.trials);
+        }),
+    }
+    out.map("retry", |out| {
+        out.key("attempts", version.retry.attempts);
+        out.key("max_body", format_size(version.retry.max_body as u64));
+        out.key("budget", format_percent(version.retry.budget));
+        out.key("budget_floor", version.retry.budget_floor);
+    });
+    out.map("websocket", |out| {
+        out.optional("max_lifetime", version.websocket.max_lifetime.map(format_duration));
+        out.key("lifetime_jitter", format_percent(version.websocket.lifetime_jitter));
+        out.optional("idle_timeout", version.websocket.idle_timeout.map(format_duration));
+        out.duration("close_grace", version.websocket.close_grace);
+    });
+    drain(out, "drain", &version.drain);
+    timeouts(out, &version.timeouts);
+}
+
+fn affinity(out: &mut Text, affinity: &Affinity) {
+    let cookie = &affinity.cookie;
+    out.map("cookie", |out| {
+        out.key("name", scalar(&cookie.name));
+        out.optional("domain", cookie.domain.as_deref().map(scalar));
+        out.key("path", scalar(&cookie.path));
+        out.key(
+            "secure",
+            match cookie.secure {
+                Secure::Auto => "auto",
+                Secure::Always => "always",
+                Secure::Never => "never",
+            },
+        );
+        out.key("http_only", cookie.http_only);
+        out.key(
+            "same_site",
+            match cookie.same_site {
+                SameSite::Strict => "strict",
+                SameSite::Lax => "lax",
+                SameSite::None => "none",
+            },
+        );
+        out.key("partitioned", cookie.partitioned);
+        out.optional("max_age", cookie.max_age.map(format_duration));
+    });
+    out.optional("ttl", affinity.ttl.map(format_duration));
+    out.optional("idle_ttl", affinity.idle_ttl.map(format_duration));
+    out.key("pass_cookie", affinity.pass_cookie);
+}
+
+fn balance(out: &mut Text, balance: &Balance) {
+    let key = match balance {
+        Balance::Even => return out.key("balance", "even"),
+        Balance::LeastRequests => return out.key("balance", "least_requests"),
+        Balance::Random => return out.key("balance", "random"),
+        Balance::Hash(key) => key,
+    };
+    out.key("balance", "hash");
+    let hash_by = match key {
+        HashKey::ClientIp => "client_ip".to_owned(),
+        HashKey::Uri => "uri".to_owned(),
+        HashKey::Header(name) => format!("header {name}"),
+        HashKey::Cookie(name) => format!("cookie {name}"),
+        HashKey::Query(name) => format!("query {name}"),
+    };
+    out.key("hash_by", scalar(&hash_by));
+}
+
+fn instances(out: &mut Text, instances: &[Instance]) {
+    out.line("instances:");
+    for instance in instances {
+        let [name, address] = [&instance.name, &instance.address].map(|text| scalar(text));
+        let weight = instance.weight;
+        if instance.name == instance.address {
+            out.line(&format!("  - {{ address: {address}, weight: {weight} }}"));
+        } else {
+            out.line(&format!("  - {{ name: {name}, address: {address}, weight: {weight} }}"));
+        }
+    }
+}
+
+fn check(out: &mut Text, key: &str, check: Option<&Check>) {
+    let Some(check) = check else { return out.key(key, "off") };
+    let is_readiness = key == "readiness_check";
+    out.map(key, |out| {
+        out.optional("path", check.path.as_deref().map(scalar));
+        out.optional("host", check.host.as_deref().map(scalar));
+        out.duration("timeout", check.timeout);
+        out.duration("check_interval", check.interval);
+        out.key("failure_threshold", check.failure_threshold);
+        out.key("success_threshold", check.success_threshold);
+        if is_readiness {
+            out.duration("app_start_timeout", check.app_start_timeout);
+            out.key(
+                "initial_state",
+                match check.initial_state {
+                    InitialState::Unknown => "unknown",
+                    InitialState::Ready => "ready",
+                },
+            );
+        } else {
+            out.duration("initial_delay", check.initial_delay);
+        }
+        let statuses = check.expected_statuses.iter().map(|(first, last)| {
+            if first == last { first.to_string() } else { format!("{first}-{last}") }
+        });
+        out.list("expected_statuses", statuses);
+    });
+}
+
+fn drain(out: &mut Text, key: &str, drain: &Drain) {
+    out.map(key, |out| {
+        out.duration("timeout", drain.timeout);
+        out.duration("spread", drain.spread);
+    });
+}
+
+fn timeouts(out: &mut Text, timeouts: &Timeouts) {
+    out.map("timeouts", |out| {
+        out.duration("connect", timeouts.connect);
+        out.duration("first_byte", timeouts.first_byte);
+        out.duration("idle", timeouts.idle);
+    });
+}
+
+/// YAML under construction.
+#[derive(Default)]
+struct Text {
+    text: String,
+    depth: usize,
+}
+
+impl Text {
+    fn line(&mut self, content: &str) {
+        self.text.push_str(&"  ".repeat(self.depth));
+        self.text.push_str(content);
+        self.text.push('\n');
+    }
+
+    fn comment(&mut self, content: &str) {
+        self.line(&format!("# {content}"));
+    }
+
+    fn key(&mut self, key: &str, value: impl Display) {
+        self.line(&format!("{key}: {value}"));
+    }
+
+    fn optional(&mut self, key: &str, value: Option<impl Display>) {
+        match value {
+            Some(value) => self.key(key, value),
+            None => self.key(key, "none"),
+        }
+    }
+
+    fn duration(&mut self, key: &str, value: Duration) {
+        self.key(key, format_duration(value));
+    }
+
+    fn list(&mut self, key: &str, items: impl Iterator<Item = String>) {
+        let items: Vec<String> = items.collect();
+        self.key(key, format_args!("[{}]", items.join(", ")));
+    }
+
+    fn map(&mut self, key: &str, content: impl FnOnce(&mut Self)) {
+        self.line(&format!("{key}:"));
+        self.depth += 1;
+        content(self);
+        self.depth -= 1;
+    }
+}
+
+/// Text as a YAML scalar: plain where YAML reads the plain form back as this very text.
+fn scalar(text: &str) -> String {
+    // A dash or a colon in front means something to YAML in some places and nothing in others.
+    let is_tame = !text.starts_with(['-', ':'])
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-:/".contains(&byte));
+    let is_same = || {
+        serde_yaml::from_str::<Vec<serde_yaml::Value>>(&format!("[{text}]"))
+            .is_ok_and(|items| items == [serde_yaml::Value::from(text)])
+    };
+    if is_tame && is_same() {
+        return text.to_owned();
+    }
+    // A JSON string is a double-quoted YAML scalar.
+    serde_json::Value::from(text).to_string()
+}

@@ -1,0 +1,360 @@
+//! The typed reader: a value of the file, where it stands, and what may be there.
+//!
+//! Every method that finds something wrong adds a problem to the [`Sink`] and answers `None`, so
+//! that reading goes on and all problems are found at once. Knows no key by name. Read [`Node`]
+//! first, then [`Fields`].
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::errors::Problem;
+use super::nearest::nearest;
+use super::tree::{Data, Tree};
+use super::units;
+
+/// Letters of a wrong value that a message repeats.
+const SHOWN: usize = 60;
+
+/// What is gathered while a configuration is read.
+#[derive(Default)]
+pub(super) struct Sink {
+    /// Relative paths in the file start here.
+    pub(super) folder: PathBuf,
+    pub(super) problems: RefCell<Vec<Problem>>,
+    /// Keys of App Engine without meaning here.
+    pub(super) ignored: RefCell<BTreeSet<String>>,
+    pub(super) watched: RefCell<Vec<PathBuf>>,
+    /// Map kind and key, for the test that holds `reference.yaml` to the code.
+    #[cfg(test)]
+    pub(super) asked: RefCell<BTreeSet<(&'static str, &'static str)>>,
+}
+
+impl Sink {
+    /// Where a path given in the file leads.
+    pub(super) fn resolve(&self, path: &str) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    pub(super) fn watch(&self, path: &Path) {
+        let mut watched = self.watched.borrow_mut();
+        if !watched.iter().any(|known| known == path) {
+            watched.push(path.to_owned());
+        }
+    }
+}
+
+/// One value and where it stands.
+#[derive(Clone)]
+pub(super) struct Node<'a> {
+    pub(super) tree: &'a Tree,
+    /// Such as `services.chat.hosts[0]`; empty for the whole file.
+    pub(super) path: String,
+    pub(super) file: &'a Path,
+    pub(super) sink: &'a Sink,
+}
+
+impl<'a> Node<'a> {
+    pub(super) fn root(tree: &'a Tree, file: &'a Path, sink: &'a Sink) -> Self {
+        Self { tree, path: String::new(), file, sink }
+    }
+
+    /// Adds a problem with this value.
+    pub(super) fn problem(&self, message: impl Display) {
+        self.problem_at(self.tree.line, &self.path, message);
+    }
+
+    fn problem_at(&self, line: usize, path: &str, message: impl Display) {
+        self.sink.problems.borrow_mut().push(Problem {
+            file: self.file.to_owned(),
+            line,
+            path: path.to_owned(),
+            message: message.to_string(),
+        });
+    }
+
+    /// Adds the problem that this value is none of `allowed`.
+    pub(super) fn wrong<T>(&self, allowed: impl Display) -> Option<T> {
+        let found = match &self.tree.data {
+            Data::Null => "no value".to_owned(),
+            Data::Bool(value) => format!("found `{value}`"),
+            Data::Integer(value) => format!("found the number {value}"),
+            Data::Float(value) => format!("found the number {value}"),
+            Data::Text(text) if text.chars().count() > SHOWN => {
+                format!("found {:?} and more", text.chars().take(SHOWN).collect::<String>())
+            }
+            Data::Text(text) => format!("found {text:?}"),
+            Data::List(_) => "found a list".to_owned(),
+            Data::Map(_) => "found a map".to_owned(),
+        };
+        self.problem(format_args!("{found}; allowed: {allowed}"));
+        None
+    }
+
+    /// The text here without complaint, for choosing between forms of a value.
+    pub(super) fn as_text(&self) -> Option<&'a str> {
+        match &self.tree.data {
+            Data::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Whether this says `off`, `none` or `false`.
+    pub(super) fn is_off(&self) -> bool {
+        matches!(self.tree.data, Data::Bool(false))
+            || matches!(self.as_text(), Some("off" | "none"))
+    }
+
+    pub(super) fn text(&self, allowed: impl Display) -> Option<&'a str> {
+        self.as_text().or_else(|| self.wrong(allowed))
+    }
+
+    /// The text here as what `parse` makes of it.
+    pub(super) fn parsed<T>(
+        &self,
+        allowed: impl Display,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        self.as_text().and_then(parse).or_else(|| self.wrong(allowed))
+    }
+
+    /// One of a few words.
+    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
+        let found = |text: &str| words.iter().find(|(word, _)| *word == text).map(|(_, t)| *t);
+        self.as_text().and_then(found).or_else(|| {
+            let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            self.wrong(names.join(", "))
+        })
+    }
+
+    pub(super) fn boolean(&self) -> Option<bool> {
+        match self.tree.data {
+            Data::Bool(value) => Some(value),
+            _ => self.wrong("true, false"),
+        }
+    }
+
+    pub(super) fn integer(&self, range: RangeInclusive<u32>) -> Option<u32> {
+        let value = match self.tree.data {
+            Data::Integer(value) => u32::try_from(value).ok(),
+            _ => None,
+        };
+        value.filter(|value| range.contains(value)).or_else(|| {
+            self.wrong(format_args!("a whole number from {} to {}", range.start(), range.end()))
+        })
+    }
+
+    pub(super) fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
+        let allowed = || {
+            let [low, high] = [range.start(), range.end()].map(|end| units::format_duration(*end));
+            format!("a duration from {low} to {high}, such as 500ms, 2s, 30m or 12h")
+        };
+        let number = match self.tree.data {
+            Data::Integer(number) => Some(number.to_string()),
+            Data::Float(number) => Some(number.to_string()),
+            _ => None,
+        };
+        if let Some(number) = number {
+            self.problem(format_args!(
+                "the number {number} has no unit, write {number}s or {number}ms; allowed: {}",
+                allowed()
+            ));
+            return None;
+        }
+        self.quantity(units::parse_duration, |value| range.contains(value), allowed)
+    }
+
+    /// A percentage in basis points, from 0 to `highest` percent.
+    pub(super) fn percent(&self, highest: u32) -> Option<u32> {
+        let allowed = || format!("a percentage from 0% to {highest}%, such as 5% or 0.5%");
+        self.quantity(units::parse_percent, |points| *points <= highest * 100, allowed)
+    }
+
+    /// A number of bytes, plain or with a unit.
+    pub(super) fn size(&self, highest: u64) -> Option<u64> {
+        let allowed =
+            || format!("bytes from 0 to {}, such as 65536 or 64KiB", units::format_size(highest));
+        if let Data::Integer(number) = self.tree.data {
+            let bytes = u64::try_from(number).ok().filter(|bytes| *bytes <= highest);
+            return bytes.or_else(|| self.wrong(allowed()));
+        }
+        self.quantity(units::parse_size, |bytes| *bytes <= highest, allowed)
+    }
+
+    /// Text that `parse` understands and `fits` accepts.
+    fn quantity<T>(
+        &self,
+        parse: impl FnOnce(&str) -> Result<T, units::UnitError>,
+        fits: impl FnOnce(&T) -> bool,
+        allowed: impl FnOnce() -> String,
+    ) -> Option<T> {
+        match self.as_text().map(parse) {
+            Some(Ok(value)) if fits(&value) => Some(value),
+            Some(Err(error)) => self.wrong(format_args!("{} ({error})", allowed())),
+            Some(Ok(_)) | None => self.wrong(allowed()),
+        }
+    }
+
+    /// The items of a list.
+    pub(super) fn list(&self, allowed: impl Display) -> Option<Vec<Self>> {
+        let Data::List(items) = &self.tree.data else {
+            return self.wrong(format_args!("a list of {allowed}"));
+        };
+        let item = |(index, tree)| Self { tree, path: format!("{}[{index}]", self.path), ..*self };
+        Some(items.iter().enumerate().map(item).collect())
+    }
+
+    /// The keys of a map; `kind` is what such a map is called in messages.
+    pub(super) fn fields(&self, kind: &'static str) -> Option<Fields<'a>> {
+        let Data::Map(entries) = &self.tree.data else {
+            return self.wrong(format_args!("a map of {kind} keys"));
+        };
+        self.report_repeated_keys();
+        let open = vec![true; entries.len()];
+        Some(Fields { node: self.clone(), kind, open, known: Vec::new() })
+    }
+
+    /// The entries of a map whose keys are names that the user chose.
+    pub(super) fn named(&self, allowed: impl Display) -> Option<Vec<(&'a str, Self)>> {
+        let Data::Map(entries) = &self.tree.data else {
+            return self.wrong(allowed);
+        };
+        self.report_repeated_keys();
+        let mut named: Vec<(&str, Self)> = Vec::new();
+        for entry in entries {
+            let node = Self { tree: &entry.value, path: self.key_path(&entry.key), ..*self };
+            if !entry.key_is_text {
+                let message = format!("a name must be text; allowed: {:?} in quotes", entry.key);
+                self.problem_at(entry.line, &node.path, message);
+            } else if named.iter().all(|(known, _)| *known != entry.key) {
+                named.push((&entry.key, node));
+            }
+        }
+        Some(named)
+    }
+
+    fn key_path(&self, key: &str) -> String {
+        // One problem is one line, whatever a key holds.
+        let is_tame = !key.contains(char::is_control);
+        let key = if is_tame { key.to_owned() } else { key.escape_debug().to_string() };
+        if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
+    }
+
+    fn report_repeated_keys(&self) {
+        let Data::Map(entries) = &self.tree.data else { return };
+        let mut seen = std::collections::HashMap::new();
+        for entry in entries {
+            if let Some(first) = seen.insert(&entry.key, entry.line) {
+                seen.insert(&entry.key, first);
+                let message = format!("given twice, first on line {first}; allowed: once");
+                self.problem_at(entry.line, &self.key_path(&entry.key), message);
+            }
+        }
+    }
+}
+
+/// The keys of one map while they are taken out, one after the other.
+pub(super) struct Fields<'a> {
+    pub(super) node: Node<'a>,
+    kind: &'static str,
+    /// Which entries nobody has taken.
+    open: Vec<bool>,
+    /// Which keys have been asked for.
+    known: Vec<&'static str>,
+}
+
+impl<'a> Fields<'a> {
+    /// The value of a key that may be there.
+    pub(super) fn take(&mut self, key: &'static str) -> Option<Node<'a>> {
+        self.known.push(key);
+        #[cfg(test)]
+        self.node.sink.asked.borrow_mut().insert((self.kind, key));
+        self.remove(key)
+    }
+
+    /// Like [`Self::take`], for a key that is not among the allowed ones.
+    pub(super) fn remove(&mut self, key: &str) -> Option<Node<'a>> {
+        let Data::Map(entries) = &self.node.tree.data else { return None };
+        let mut found = None;
+        for (entry, open) in entries.iter().zip(&mut self.open) {
+            if entry.key == key && entry.key_is_text {
+                *open = false;
+                found = found.or(Some(entry));
+            }
+        }
+        let path = self.node.key_path(key);
+        found.map(|entry| Node { tree: &entry.value, path, ..self.node })
+    }
+
+    /// Takes every key that is left, without complaint.
+    pub(super) fn take_rest(&mut self) -> Vec<&'a str> {
+        let Data::Map(entries) = &self.node.tree.data else { return Vec::new() };
+        let rest = entries.iter().zip(&self.open).filter(|(_, open)| **open);
+        let rest = rest.map(|(entry, _)| entry.key.as_str()).collect();
+        self.open.fill(false);
+        rest
+    }
+
+    /// Adds the problem that a key which must be there is not.
+    pub(super) fn missing(&self, key: &str, allowed: impl Display) {
+        self.node.problem(format_args!("`{key}` is missing; needed: {allowed}"));
+    }
+
+    /// Adds a problem for each key that was not taken.
+    pub(super) fn finish(self) {
+        let Data::Map(entries) = &self.node.tree.data else { return };
+        for (entry, _) in entries.iter().zip(&self.open).filter(|(_, open)| **open) {
+            let message = self.unknown(&entry.key);
+            self.node.problem_at(entry.line, &self.node.key_path(&entry.key), message);
+        }
+    }
+
+    fn unknown(&self, key: &str) -> String {
+        if key == "<<" {
+            return "nothing to merge; allowed: a map or a list of maps".to_owned();
+        }
+        let meant = nearest(key, &self.known)
+            .map(|known| format!(", did you mean `{known}`?"))
+            .unwrap_or_default();
+        format!("unknown key{meant}; allowed in {}: {}", self.kind, self.known.join(", "))
+    }
+
+    pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> bool {
+        self.take(key).and_then(|node| node.boolean()).unwrap_or(default)
+    }
+
+    pub(super) fn integer(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<u32>,
+        default: u32,
+    ) -> u32 {
+        self.take(key).and_then(|node| node.integer(range)).unwrap_or(default)
+    }
+
+    pub(super) fn duration(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<Duration>,
+        default: Duration,
+    ) -> Duration {
+        self.take(key).and_then(|node| node.duration(range)).unwrap_or(default)
+    }
+
+    /// What `read` makes of the value; `none` clears a default.
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &'static str,
+        default: Option<T>,
+        read: impl FnOnce(&Node<'a>) -> Option<T>,
+    ) -> Option<T> {
+        match self.take(key) {
+            None => default,
+            Some(node) if node.as_text() == Some("none") => None,
+            Some(node) => read(&node).or(default),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What a reload is said to change.
+
+use super::config;
+use crate::config::diff;
+
+/// The changes from one text to another, as the operator reads them.
+fn changes(old: &str, new: &str) -> Vec<String> {
+    diff(&config(old), &config(new)).iter().map(ToString::to_string).collect()
+}
+
+const VERSION: &str = "services: {chat: {versions: {v1: {instances: [127.0.0.1:9001] @}}}}";
+
+#[test]
+fn nothing_changes_between_equals_whatever_their_order() {
+    let one = "services: {a: {hosts: [a], instances: [x:1, y:1]}, b: {instances: [x:1]}}";
+    let two = "services: {b: {instances: [x:1]}, a: {hosts: [a], instances: [y:1, x:1]}}";
+    assert_eq!(changes(one, one), [""; 0]);
+    assert_eq!(changes(one, two), [""; 0]);
+    let by_default = "instances: [a:1]";
+    assert_eq!(changes(by_default, "instances: [a:1]\nadmin: {address: 127.0.0.1:9900}"), [""; 0]);
+}
+
+#[test]
+fn instances_come_go_move_and_gain_weight() {
+    let old = "services: {chat: {versions: {v1: {instances: [
+        a:1, b:1, {name: c, address: c:1}, {name: d, address: d:1, weight: 1}]}}}}";
+    let new = "services: {chat: {versions: {v1: {instances: [
+        a:1, e:1, {name: c, address: c:2}, {name: d, address: d:1, weight: 3}]}}}}";
+    assert_eq!(
+        changes(old, new),
+        [
+            "chat/v1: instance e:1 added",
+            "chat/v1: instance c address c:1 -> c:2",
+            "chat/v1: instance d weight 1 -> 3",
+            "chat/v1: instance b:1 removed",
+        ]
+    );
+}
+
+#[test]
+fn each_setting_of_a_version_is_named() {
+    let plain = VERSION.replace('@', "");
+    for (setting, expected) in [
+        ("session_affinity: true", "session_affinity"),
+        ("balance: random", "balance"),
+        ("readiness_check: {}", "readiness_check"),
+        ("liveness_check: {}", "liveness_check"),
+        ("breaker: off", "breaker"),
+        ("retry: off", "retry"),
+        ("websocket: {max_lifetime: none}", "websocket"),
+        ("drain: {spread: 0s}", "drain"),
+        ("timeouts: {idle: 1s}", "timeouts"),
+    ] {
+        let new = VERSION.replace('@', &format!(", {setting}"));
+        assert_eq!(changes(&plain, &new), [format!("chat/v1: {expected} changed")]);
+    }
+    let sticky = VERSION.replace('@', ", session_affinity: true");
+    let named = VERSION.replace('@', ", session_affinity: true, affinity: {cookie: X}");
+    assert_eq!(changes(&sticky, &named), ["chat/v1: affinity changed"]);
+}
+
+#[test]
+fn services_and_versions_come_and_go() {
+    let old =
+        "services: {a: {hosts: [a], instances: [x:1]}, b: {versions: {v1: {instances: [x:1]}}}}";
+    let new = "services: {b: {hosts: [b], paths: [/b], versions: {v2: {instances: [x:1]}}}, \
+               c: {instances: [x:1]}}";
+    assert_eq!(
+        changes(old, new),
+        [
+            "b: hosts changed",
+            "b: paths changed",
+            "b/v2: version added",
+            "b/v1: version removed",
+            "service c added",
+            "service a removed",
+        ]
+    );
+}
+
+#[test]
+fn settings_of_the_process_and_listeners() {
+    let new = "instances: [a:1]\nworkers: 2\nlisteners: [\":80\"]\ntrusted_proxies: [10.0.0.0/8]\n\
+               forwarding: {forwarded: true}\nadmin: off\naccess_log: true\n\
+               timeouts: {keep_alive: 1s}\nshutdown: {timeout: 60s}\n";
+    assert_eq!(
+        changes("instances: [a:1]", new),
+        [
+            "workers: takes effect after a restart",
+            "trusted_proxies: changed",
+            "forwarding: changed",
+            "admin: changed",
+            "access_log: changed",
+            "timeouts: changed",
+            "shutdown: changed",
+            "listener 0.0.0.0:80 added",
+            "listener 0.0.0.0:8080 removed",
+        ]
+    );
+}
+
+#[test]
+fn keys_are_counted_and_never_shown() {
+    let [a, b] = ["A", "B"].map(|letter| format!("{}A=", letter.repeat(42)));
+    let keys = |list: &str| format!("instances: [a:1]\naffinity_keys: [{list}]");
+    assert_eq!(changes(&keys(&a), &keys(&b)), ["affinity_keys: 1 added, 1 removed"]);
+    let both = changes(&keys(&format!("{a}, {b}")), &keys(&format!("{b}, {a}")));
+    assert_eq!(both, ["affinity_keys: order changed"]);
+}

@@ -1,0 +1,275 @@
+//! Every range: its ends are accepted, what lies beyond is refused at its own line.
+
+use super::{errors, parsed, with_instance};
+
+/// Key path in flow style with `@` for the value, values that pass, values that don't.
+type Row = (&'static str, &'static [&'static str], &'static [&'static str]);
+
+const LIMIT_GOOD: &[&str] = &["1ms", "1.5s", "30m", "365d"];
+const LIMIT_BAD: &[&str] =
+    &["0s", "366d", "10", "10sec", "-1s", "[]", "{}", "null", "true", "\"\""];
+const WAIT_GOOD: &[&str] = &["0s", "0ms", "5s"];
+const WAIT_BAD: &[&str] = &["366d", "0", "soon", "null"];
+
+const TOP: &[Row] = &[
+    ("workers: @", &["auto", "1", "1024"], &["0", "1025", "-1", "1.5", "many", "null", "\"2\""]),
+    ("access_log: @", &["true", "false"], &["yes", "1", "null", "[]"]),
+    ("forwarding: { x_forwarded: @ }", &["true", "false"], &["on", "null"]),
+    ("forwarding: { forwarded: @ }", &["true"], &["on"]),
+    ("forwarding: { request_id: @ }", &["true"], &["0"]),
+    ("timeouts: { header_read: @ }", LIMIT_GOOD, LIMIT_BAD),
+    ("timeouts: { keep_alive: @ }", LIMIT_GOOD, LIMIT_BAD),
+    ("timeouts: { connect: @ }", LIMIT_GOOD, LIMIT_BAD),
+    ("timeouts: { first_byte: @ }", LIMIT_GOOD, LIMIT_BAD),
+    ("timeouts: { idle: @ }", LIMIT_GOOD, LIMIT_BAD),
+    ("shutdown: { timeout: @ }", WAIT_GOOD, WAIT_BAD),
+    ("shutdown: { spread: @ }", &["0s", "30s"], &["31s", "10", "null"]),
+    (
+        "listeners: [@]",
+        &[
+            "0.0.0.0:80",
+            "\":80\"",
+            "\"[::]:80\"",
+            "127.0.0.1:0",
+            "{ address: 1.2.3.4:5 }",
+            "127.0.0.1:0, 127.0.0.1:0",
+        ],
+        &["80", "localhost:80", "0.0.0.0", "{}", "null", "1.2.3.4:5, 1.2.3.4:5", ""],
+    ),
+    (
+        "trusted_proxies: [@]",
+        &["", "10.0.0.0/8", "192.0.2.1", "\"::1\"", "\"2001:db8::/32\""],
+        &["10.0.0.1/8", "10.0.0.0/33", "proxy", "10", "null"],
+    ),
+    ("trusted_proxies: @", &["[]"], &["10.0.0.0/8", "null", "{}"]),
+    (
+        "admin: @",
+        &["off", "none", "false", "{ address: 127.0.0.1:1 }", "{ address: \"[::1]:1\" }"],
+        &["on", "true", "127.0.0.1:1", "{}", "{ address: 0.0.0.0:1 }", "{ address: 10.0.0.1:1 }"],
+    ),
+    ("admin: { address: @ }", &["127.0.0.1:0", "127.9.9.9:1"], &["0.0.0.0:8080", "localhost:1"]),
+];
+
+const VERSION: &[Row] = &[
+    ("session_affinity: @", &["true", "false"], &["yes", "1", "null"]),
+    ("network: { session_affinity: @ }", &["true", "false"], &["yes", "null"]),
+    ("balance: @", &["even", "least_requests", "random", "hash"], &["Even", "round_robin", "null"]),
+    (
+        "balance: hash\nhash_by: @",
+        &["client_ip", "uri", "header X-User", "cookie id", "query id"],
+        &["header", "header a b", "header a:b", "ip", "query a=b", "null", "client_ip x"],
+    ),
+    ("breaker: @", &["off", "none", "false", "{}"], &["on", "true", "5", "null"]),
+    ("breaker: { failures: @ }", &["1", "1000"], &["0", "1001", "1.5", "\"5\"", "-1"]),
+    ("breaker: { open: @ }", LIMIT_GOOD, LIMIT_BAD),
+    ("breaker: { trials: @ }", &["1", "100"], &["0", "101"]),
+    ("retry: @", &["off", "none", "false", "{}"], &["on", "3"]),
+    ("retry: { attempts: @ }", &["1", "10"], &["0", "11"]),
+    (
+        "retry: { max_body: @ }",
+        &["0", "65536", "64KiB", "16MiB", "16777216"],
+        &["17MiB", "16777217", "-1", "64KB", "64k", "null"],
+    ),
+    ("retry: { budget: @ }", &["0%", "20%", "0.5%", "100%"], &["101%", "20", "0.2", "0.001%"]),
+    ("retry: { budget_floor: @ }", &["0", "1000000"], &["1000001", "-1"]),
+    ("websocket: { max_lifetime: @ }", LIMIT_GOOD, LIMIT_BAD),
+    ("websocket: { max_lifetime: @ }", &["none"], &["off", "never"]),
+    ("websocket: { lifetime_jitter: @ }", &["0%", "50%"], &["51%", "5"]),
+    ("websocket: { idle_timeout: @ }", LIMIT_GOOD, LIMIT_BAD),
+    ("websocket: { idle_timeout: @ }", &["none"], &[]),
+    ("websocket: { close_grace: @ }", WAIT_GOOD, WAIT_BAD),
+    ("drain: { timeout: @ }", WAIT_GOOD, WAIT_BAD),
+    ("drain: { timeout: 5s, spread: @ }", &["0s", "5s"], &["5001ms"]),
+    ("readiness_check: @", &["{}", "off", "none", "false"], &["on", "true", "null", "[]", "/r"]),
+    ("liveness_check: @", &["{}", "off"], &["on", "null"]),
+    (
+        "readiness_check: { path: @ }",
+        &["/", "/r?x=y", "none"],
+        &["r", "\"/a b\"", "\"/\\n\"", "1", "null", "\"\""],
+    ),
+    (
+        "readiness_check: { host: @ }",
+        &["a.example", "a.example:80", "\"[::1]\"", "none"],
+        &["\"a b\"", "a/b", "\"a:\"", "1"],
+    ),
+    (
+        "readiness_check: { timeout_sec: @ }",
+        &["1", "300", "0.01", "0.5", "2.5"],
+        &["0", "301", "0.009", "-1", ".nan", ".inf", "1s", "\"1\"", "300.5"],
+    ),
+    ("readiness_check: { timeout: @ }", &["10ms", "300s", "5m"], &["9ms", "301s", "4", "0s"]),
+    ("readiness_check: { check_interval_sec: @ }", &["1", "300", "0.01"], &["0", "301", "0.001"]),
+    ("readiness_check: { check_interval: @ }", &["10ms", "5m"], &["9ms", "301s"]),
+    ("readiness_check: { app_start_timeout_sec: @ }", &["1", "1800"], &["0", "1801"]),
+    ("readiness_check: { app_start_timeout: @ }", &["30m"], &["31m", "0s"]),
+    ("readiness_check: { failure_threshold: @ }", &["1", "10"], &["0", "11", "2.0"]),
+    ("readiness_check: { success_threshold: @ }", &["1", "10"], &["0", "11"]),
+    ("readiness_check: { initial_state: @ }", &["unknown", "ready"], &["unready", "true"]),
+    (
+        "readiness_check: { expected_statuses: @ }",
+        &["[200]", "[200, 300-399]", "[\"204\"]", "[100, 599]"],
+        &["[]", "200", "[99]", "[600]", "[299-200]", "[2xx]", "null"],
+    ),
+    ("readiness_check: { initial_delay_sec: @ }", &[], &["5"]),
+    ("liveness_check: { initial_delay_sec: @ }", &["0", "3600", "0.5"], &["3601", "-1"]),
+    ("liveness_check: { initial_delay: @ }", &["0s", "1h"], &["61m"]),
+    ("liveness_check: { check_interval_sec: @ }", &["1", "300"], &["301"]),
+    ("liveness_check: { app_start_timeout_sec: @ }", &[], &["5"]),
+    ("liveness_check: { initial_state: @ }", &[], &["ready"]),
+];
+
+const AFFINITY: &[Row] = &[
+    ("@", &["{}", "{ cookie: {} }"], &["null", "BURDOCK", "true"]),
+    ("{ cookie: @ }", &["SID", "__Host-a", "__Secure-a"], &["\"a b\"", "a=b", "\"\"", "1", "null"]),
+    ("{ cookie: { name: @ } }", &["a", "__Host-a"], &["\"a;\"", "null"]),
+    ("{ cookie: { domain: @ } }", &["none", "example.com", ".Example.com"], &["a b", "1", "-a"]),
+    ("{ cookie: { path: @ } }", &["/", "/a"], &["a", "\"/a;b\"", "null"]),
+    ("{ cookie: { secure: @ } }", &["auto", "always", "never"], &["true", "null"]),
+    ("{ cookie: { http_only: @ } }", &["true", "false"], &["yes"]),
+    ("{ cookie: { same_site: @ } }", &["strict", "lax", "none"], &["Lax", "false"]),
+    ("{ cookie: { partitioned: @ } }", &["true", "false"], &["yes"]),
+    ("{ cookie: { max_age: @ } }", &["none", "1s", "365d"], &["0s", "1500ms", "60", "366d"]),
+    ("{ cookie: { name: __Host-a, @ } }", &["secure: always"], &["secure: never"]),
+    ("{ cookie: { name: __host-a, @ } }", &["path: /"], &["path: /a", "domain: a.example"]),
+    ("{ cookie: { name: __Secure-a, @ } }", &["path: /a"], &["secure: never"]),
+    ("{ cookie: { same_site: none, @ } }", &["secure: auto"], &["secure: never"]),
+    ("{ cookie: { partitioned: true, @ } }", &["secure: auto"], &["secure: never"]),
+    ("{ ttl: @ }", &["none", "1s", "365d"], &["999ms", "0s", "3600", "null"]),
+    ("{ idle_ttl: @ }", &["none", "1s", "365d"], &["999ms", "366d"]),
+    ("{ ttl: 1h, idle_ttl: @ }", &["1h", "1m"], &["61m"]),
+    ("{ pass_cookie: @ }", &["true", "false"], &["yes"]),
+];
+
+const INSTANCES: &[Row] = &[
+    (
+        "[@]",
+        &[
+            "a:1",
+            "1.2.3.4:65535",
+            "\"[::1]:9001\"",
+            "{ address: a:1 }",
+            "{ name: big, address: a:1, weight: 1000 }",
+            "a:1, { address: b:1, weight: 0 }",
+        ],
+        &[
+            "",
+            "a",
+            "9001",
+            "a:0",
+            "a:65536",
+            "[a]",
+            "null",
+            "{}",
+            "{ name: big }",
+            "{ address: a:1, name: \"a b\" }",
+            "{ address: a:1, weight: 1001 }",
+            "{ address: a:1, weight: -1 }",
+            "{ address: a:1, weight: 0 }",
+            "a:1, a:1",
+            "a:1, A:1",
+            "\"[::1]:1\", \"[0::1]:1\"",
+            "{ name: x, address: a:1 }, { name: x, address: b:1 }",
+            "{ name: b:1, address: a:1 }, b:1",
+        ],
+    ),
+    ("@", &[], &["null", "a:1", "{}", "[]"]),
+];
+
+const SERVICES: &[Row] = &[
+    ("services: @", &[], &["{}", "null", "[]", "{ a: null }", "{ a: {} }", "{ 1: {} }"]),
+    ("services: { @: { instances: [a:1] } }", &["a", "a.b_c-1"], &["a b", "\"\"", "é", "true"]),
+    (
+        "services: { a: { instances: [a:1], hosts: [@] } }",
+        &["", "a.example", "\"*.example\"", "A.example, b.example", "1.2.3.4", "\"[::1]\""],
+        &[
+            "a.example:80",
+            "\"*\"",
+            "a.*.example",
+            "\"*.*.example\"",
+            "a b",
+            "1",
+            "A.x, a.x",
+            "http://a",
+        ],
+    ),
+    (
+        "services: { a: { instances: [a:1], paths: [@] } }",
+        &["/", "/a, /b"],
+        &["", "a", "/a?b", "\"/a b\"", "/a, /a", "1"],
+    ),
+    (
+        "services: { a: { versions: @ } }",
+        &["{ v1: { instances: [a:1] } }"],
+        &[
+            "{}",
+            "null",
+            "{ v1: { instances: [a:1] }, v2: { instances: [a:1] } }",
+            "{ v1: {} }",
+            "{ 1: { instances: [a:1] } }",
+            "{ a b: { instances: [a:1] } }",
+        ],
+    ),
+];
+
+fn hold(rows: &[Row], whole: impl Fn(&str) -> String) {
+    for (template, good, bad) in rows {
+        for value in *good {
+            let text = whole(&template.replace('@', value));
+            if let Err(errors) = parsed(&text) {
+                panic!("refused: {errors}\n{text}");
+            }
+        }
+        for value in *bad {
+            let text = whole(&template.replace('@', value));
+            let problems = match parsed(&text) {
+                Ok(_) => panic!("accepted:\n{text}"),
+                Err(errors) => errors.problems().to_vec(),
+            };
+            let [problem] = &problems[..] else { panic!("{problems:#?}\n{text}") };
+            assert_eq!(problem.line, text.trim_end().lines().count(), "{problem}\n{text}");
+            assert!(
+                ["; allowed", "; needed", "; it belongs", "; one version"]
+                    .iter()
+                    .any(|what| problem.message.contains(what)),
+                "{problem} does not say what is allowed"
+            );
+        }
+    }
+}
+
+#[test]
+fn keys_of_the_whole_file() {
+    hold(TOP, with_instance);
+}
+
+#[test]
+fn keys_of_a_version() {
+    hold(VERSION, with_instance);
+    hold(VERSION, |text| {
+        let indented = text.replace('\n', "\n        ");
+        format!(
+            "services:\n  s:\n    versions:\n      v:\n        instances: [a:1]\n        {indented}"
+        )
+    });
+}
+
+#[test]
+fn keys_of_affinity() {
+    hold(AFFINITY, |text| format!("session_affinity: true\ninstances: [a:1]\naffinity: {text}"));
+}
+
+#[test]
+fn instances() {
+    hold(INSTANCES, |text| format!("access_log: true\ninstances: {text}"));
+}
+
+#[test]
+fn services() {
+    hold(SERVICES, |text| format!("access_log: true\n{text}"));
+}
+
+#[test]
+fn a_wrong_value_is_never_replaced_by_its_default() {
+    let text = with_instance("affinity_keys: 5\nbreaker: 5\nretry: 5\ndrain: 5\n");
+    assert_eq!(errors(&text).lines().count(), 4);
+}

@@ -1,0 +1,109 @@
+//! `config/reference.yaml` and `config/minimal.yaml` say what the code does.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::config;
+use crate::config::node::{Node, Sink};
+use crate::config::types::{Admin, Config};
+use crate::config::validate::version::VERSION_KEYS;
+use crate::config::{load, tree, validate};
+
+fn sample(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
+}
+
+fn loaded(name: &str) -> Config {
+    load(&sample(name)).unwrap_or_else(|errors| panic!("{errors}")).config
+}
+
+/// Map kind and key of everything that reading `text` asks for.
+fn asked(text: &str) -> BTreeSet<(&'static str, &'static str)> {
+    let tree = tree::read(text).unwrap();
+    let sink = Sink::default();
+    validate::config(&Node::root(&tree, Path::new("c.yaml"), &sink));
+    assert_eq!(sink.problems.into_inner(), []);
+    sink.asked.into_inner()
+}
+
+#[test]
+fn minimal_yaml_is_three_instances_with_affinity() {
+    let config = loaded("minimal.yaml");
+    let version = &config.services[0].version;
+    assert_eq!(version.instances.len(), 3);
+    assert!(version.affinity.is_some());
+}
+
+#[test]
+fn reference_yaml_shows_the_defaults() {
+    let reference = loaded("reference.yaml");
+    let mut defaults = config(
+        "instances: [127.0.0.1:9001]\nsession_affinity: true\nreadiness_check: {}\n\
+         liveness_check: {}\n",
+    );
+    // The one value that a file cannot give without showing that it was given.
+    defaults.admin = Some(Admin { address: Admin::DEFAULT_ADDRESS, explicit: true });
+    assert_eq!(reference, defaults);
+}
+
+/// Forms that stand in comments of reference.yaml, since they exclude the forms that stand there.
+const OTHER_FORMS: [&str; 2] = [
+    "instances: [a:1]\naffinity_keys: {keys: [AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=]}\n",
+    "instances: [a:1]\nnetwork: {session_affinity: true}\n",
+];
+
+/// Every kind of map that the code reads; a kind that is missing here is found by its parent's row.
+const KINDS: [&str; 19] = [
+    "configuration",
+    "listener",
+    "forwarding",
+    "admin",
+    "affinity_keys",
+    "timeouts",
+    "drain",
+    "service",
+    "version",
+    "instance",
+    "network",
+    "affinity",
+    "cookie",
+    "readiness_check",
+    "liveness_check",
+    "breaker",
+    "retry",
+    "websocket",
+    "version timeouts",
+];
+
+#[test]
+fn reference_yaml_has_a_row_for_each_key_of_each_map() {
+    let text = std::fs::read_to_string(sample("reference.yaml")).unwrap();
+    let mut known = asked(&text);
+    for form in OTHER_FORMS {
+        // Their version stands at the top level, where reference.yaml has none.
+        known.extend(asked(form).into_iter().filter(|(kind, _)| *kind != "configuration"));
+    }
+    let kinds: BTreeSet<&str> = known.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds, KINDS.into_iter().collect());
+    for (kind, key) in &known {
+        let is_row = |line: &&str| {
+            let row = line.trim_start_matches([' ', '#', '-']);
+            row.strip_prefix(key).is_some_and(|rest| rest.starts_with(':'))
+        };
+        let rows = text.lines().filter(is_row).count();
+        let maps = known.iter().filter(|(_, other)| other == key).count();
+        assert!(
+            rows >= maps,
+            "{kind}.{key}: {rows} rows in reference.yaml for {maps} kinds of map"
+        );
+    }
+}
+
+#[test]
+fn the_keys_of_a_version_are_known_to_be_such_at_the_top_level() {
+    let asked = asked("services: {a: {versions: {b: {instances: [a:1]}}}}");
+    let read: BTreeSet<&str> =
+        asked.iter().filter(|(kind, _)| *kind == "version").map(|(_, key)| *key).collect();
+    let listed = VERSION_KEYS.into_iter().chain(["timeouts"]).collect();
+    assert_eq!(read, listed);
+}

@@ -1,0 +1,232 @@
+//! The effective configuration loads again to the same one, and shows no secret.
+
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::{Folder, config, parsed};
+use crate::config::types::{
+    Admin, Affinity, AffinityCookie, Balance, Breaker, Check, Config, Drain, HashKey, InitialState,
+    Instance, Listener, Retry, SameSite, Secure, Service, Timeouts, Version, Websocket, Workers,
+};
+use crate::config::{effective, load, parse};
+
+fn assert_round_trip(config: &Config) {
+    let text = effective(config);
+    match parsed(&text) {
+        Ok(loaded) => assert_eq!(&loaded.config, config, "\n{text}"),
+        Err(errors) => panic!("{errors}\n{text}"),
+    }
+}
+
+#[test]
+fn texts_of_many_shapes_come_back_equal() {
+    for text in [
+        "instances: [a:1]",
+        "instances: ['[::1]:1', {name: '1', address: a.b:2, weight: 0}]\nsession_affinity: true",
+        "instances: [a:1]\nworkers: 7\nadmin: off\nlisteners: ['[::]:0']\naccess_log: true",
+        "instances: [a:1]\nadmin: {address: 127.0.0.1:9900}\ntrusted_proxies: ['::1', 10.0.0.0/8]",
+        "instances: [a:1]\nbreaker: off\nretry: {max_body: 0, budget: 0.05%}\nbalance: random",
+        "instances: [a:1]\nbalance: hash\nhash_by: query a:b\nwebsocket: {max_lifetime: none}",
+        "instances: [a:1]\nreadiness_check: {path: '/a?b=\"c\\', host: 'x:1', timeout_sec: 0.25}",
+        "instances: [a:1]\nsession_affinity: true\naffinity: {cookie: '-'}",
+        "services: {'on': {hosts: ['*.a'], versions: {'12': {instances: [a:1]}}}, 'null': {hosts: [b], instances: [a:1]}}",
+        "services: {'[': {hosts: ['[::1]'], instances: [a:1]}, 'a:': {instances: [a:1]}, '-': {paths: [/-], instances: [a:1]}}",
+    ] {
+        assert_round_trip(&config(text));
+    }
+}
+
+#[test]
+fn a_key_file_is_named_and_its_keys_are_not() {
+    let folder = Folder::new("effective-keys");
+    let key = "q83vq83vq83vq83vq83vq83vq83vq83vq83vq83vq80=";
+    folder.file("my keys", key);
+    let file = folder.file("c.yaml", "instances: [a:1]\naffinity_keys: {file: my keys}\n");
+    let loaded = load(&file).unwrap();
+    let text = effective(&loaded.config);
+    assert!(!text.contains("q83v"), "{text}");
+    assert!(text.contains("# 1 key in this file"), "{text}");
+    let elsewhere = parse(&text, Path::new("/elsewhere/c.yaml")).unwrap();
+    assert_eq!(elsewhere.config, loaded.config);
+}
+
+#[test]
+fn inline_keys_are_counted_and_masked() {
+    let key = "q83vq83vq83vq83vq83vq83vq83vq83vq83vq83vq80=";
+    let config = config(&format!("instances: [a:1]\naffinity_keys: [{key}]\n"));
+    let text = effective(&config);
+    assert!(!text.contains("q83v"), "{text}");
+    assert!(text.contains("# masked: 1 key in the configuration itself"), "{text}");
+    assert!(parsed(&text).unwrap().config.affinity_keys.inline.is_empty());
+}
+
+fn duration(millis: impl Strategy<Value = u64>) -> impl Strategy<Value = Duration> {
+    millis.prop_map(Duration::from_millis)
+}
+
+fn limit() -> impl Strategy<Value = Duration> {
+    duration(prop_oneof![1_u64..100_000, (1_u64..31_000_000).prop_map(|seconds| seconds * 1000)])
+}
+
+fn drain() -> impl Strategy<Value = Drain> {
+    (limit(), 0_u32..=10)
+        .prop_map(|(timeout, tenths)| Drain { timeout, spread: timeout_share(timeout, tenths) })
+}
+
+/// Some tenths of a duration, in whole milliseconds.
+fn timeout_share(timeout: Duration, tenths: u32) -> Duration {
+    let millis = u64::try_from(timeout.as_millis()).unwrap() * u64::from(tenths) / 10;
+    Duration::from_millis(millis)
+}
+
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-zA-Z0-9._:\\[\\]-]{1,63}", "(true|null|no|12|1e3|0x1F|~|-|\\.inf)"]
+        .prop_filter("a name", |name: &String| name != "~")
+}
+
+fn instances() -> impl Strategy<Value = Vec<Instance>> {
+    let one = (name(), 1_u32..=1000);
+    proptest::collection::hash_map(name(), one, 1..5).prop_map(|named| {
+        let instance = |(index, (name, (_, weight)))| {
+            let address = format!("10.0.0.{index}:80");
+            Instance { name, address, weight }
+        };
+        named.into_iter().enumerate().map(instance).collect()
+    })
+}
+
+fn check() -> impl Strategy<Value = Check> {
+    let path = proptest::option::of("/[!-\"$-~]{0,20}");
+    let host = proptest::option::of("[a-m]{1,9}(\\.[a-m]{1,9})?(:[1-9][0-9]{0,3})?");
+    let statuses = proptest::collection::vec((100_u16..400, 0_u16..100), 1..3);
+    let probe = (duration(10_u64..=300_000), duration(10_u64..=300_000));
+    (path, host, statuses, probe, 1_u32..=10, 1_u32..=10).prop_map(
+        |(path, host, statuses, (timeout, interval), failure_threshold, success_threshold)| Check {
+            path,
+            host,
+            timeout,
+            interval,
+            failure_threshold,
+            success_threshold,
+            expected_statuses: statuses.iter().map(|(low, more)| (*low, low + more)).collect(),
+            ..Check::readiness()
+        },
+    )
+}
+
+fn affinity() -> impl Strategy<Value = Affinity> {
+    let secure = prop_oneof![Just(Secure::Auto), Just(Secure::Always)];
+    let same_site = prop_oneof![Just(SameSite::Strict), Just(SameSite::Lax), Just(SameSite::None)];
+    let cookie = ("[!#$%&'*+.^`|~a-z-]{1,20}", "/[!-:<-~]{0,9}", secure, same_site, any::<bool>());
+    let max_age = proptest::option::of((1_u64..31_000_000).prop_map(Duration::from_secs));
+    (cookie, max_age, any::<bool>(), any::<bool>()).prop_map(
+        |((name, path, secure, same_site, partitioned), max_age, http_only, pass_cookie)| {
+            Affinity {
+                cookie: AffinityCookie {
+                    name,
+                    domain: Some("example.com".to_owned()).filter(|_| http_only),
+                    path,
+                    secure,
+                    http_only,
+                    same_site,
+                    partitioned,
+                    max_age,
+                },
+                ttl: max_age,
+                idle_ttl: max_age,
+                pass_cookie,
+            }
+        },
+    )
+}
+
+fn balance() -> impl Strategy<Value = Balance> {
+    prop_oneof![
+        Just(Balance::Even),
+        Just(Balance::LeastRequests),
+        Just(Balance::Random),
+        Just(Balance::Hash(HashKey::ClientIp)),
+        Just(Balance::Hash(HashKey::Uri)),
+        "[a-z0-9!#$%'*+.^_`|~-]{1,9}".prop_map(|name| Balance::Hash(HashKey::Header(name))),
+        "[A-Za-z0-9!#$%'*+.^_`|~-]{1,9}".prop_map(|name| Balance::Hash(HashKey::Cookie(name))),
+        "[A-Za-z0-9!%'()*+,./:;@\\[\\]{}\"|~-]{1,9}".prop_map(|n| Balance::Hash(HashKey::Query(n))),
+    ]
+}
+
+prop_compose! {
+    fn version()(
+        name in name(),
+        affinity in proptest::option::of(affinity()),
+        balance in balance(),
+        instances in instances(),
+        readiness in proptest::option::of((check(), any::<bool>(), duration(10_u64..=1_800_000))),
+        liveness in proptest::option::of((check(), duration(0_u64..=3_600_000))),
+        breaker in proptest::option::of((1_u32..=1000, limit(), 1_u32..=100)),
+        retry in (1_u32..=10, 0_usize..=16 * 1024 * 1024, 0_u32..=10_000, 0_u32..=1_000_000),
+        websocket in (proptest::option::of(limit()), 0_u32..=5000, proptest::option::of(limit()), limit()),
+        drain in drain(),
+        timeouts in (limit(), limit(), limit()),
+    ) -> Version {
+        Version {
+            name,
+            affinity,
+            balance,
+            instances,
+            readiness_check: readiness.map(|(check, is_ready, app_start_timeout)| Check {
+                initial_state: if is_ready { InitialState::Ready } else { InitialState::Unknown },
+                app_start_timeout,
+                ..check
+            }),
+            liveness_check: liveness.map(|(check, initial_delay)| {
+                Check { initial_delay, app_start_timeout: Duration::ZERO, ..check }
+            }),
+            breaker: breaker.map(|(failures, open, trials)| Breaker { failures, open, trials }),
+            retry: Retry {
+                attempts: retry.0,
+                max_body: retry.1,
+                budget: retry.2,
+                budget_floor: retry.3,
+            },
+            websocket: Websocket {
+                max_lifetime: websocket.0,
+                lifetime_jitter: websocket.1,
+                idle_timeout: websocket.2,
+                close_grace: websocket.3,
+            },
+            drain,
+            timeouts: Timeouts { connect: timeouts.0, first_byte: timeouts.1, idle: timeouts.2 },
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_configuration_comes_back_equal(
+        version in version(),
+        service in name(),
+        hosts in proptest::collection::hash_set("(\\*\\.)?[a-m]{1,9}\\.[a-m]{1,9}", 0..3),
+        path in "/[!-\"$-)+->@-~]{0,9}",
+        workers in proptest::option::of(1_usize..=1024),
+        admin in proptest::option::of((any::<bool>(), 1_u16..9000)),
+        shutdown in drain(),
+        port in 9001_u16..,
+    ) {
+        let mut config = config("instances: [a:1]");
+        config.workers = workers.map_or(Workers::Auto, Workers::Count);
+        config.listeners = vec![Listener { address: ([0, 0, 0, 0], port).into() }];
+        config.admin = admin.map(|(explicit, port)| {
+            let named = Admin { address: ([127, 0, 0, 1], port).into(), explicit };
+            if explicit { named } else { Admin { address: Admin::DEFAULT_ADDRESS, ..named } }
+        });
+        config.shutdown = shutdown;
+        config.services = vec![Service {
+            name: service,
+            hosts: hosts.into_iter().collect(),
+            paths: vec![path],
+            version,
+        }];
+        assert_round_trip(&config);
+    }
+}

@@ -1,0 +1,208 @@
+//! The keys of the whole file, from a tree to a [`Config`].
+//!
+//! Rules of one part live in that part's file. Always answers a whole value: what was wrong is in
+//! the sink, and the caller throws the value away if anything is.
+
+mod affinity;
+pub(super) mod checks;
+mod instances;
+mod keys;
+mod names;
+mod service;
+pub(super) mod version;
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::node::{Fields, Node};
+use super::tree::Data;
+use super::types::{
+    Admin, AffinityKeys, ClientTimeouts, Config, Drain, Forwarding, Listener, Timeouts, Workers,
+};
+
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+/// For limits that would refuse everything if they were zero.
+pub(super) const LIMIT: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
+/// For waits that may be skipped.
+const WAIT: RangeInclusive<Duration> = Duration::ZERO..=LONGEST;
+
+pub(super) fn config(root: &Node<'_>) -> Option<Config> {
+    let mut fields = root.fields("configuration")?;
+    let workers = fields.take("workers").and_then(|node| workers(&node));
+    let listeners = listeners(&mut fields);
+    let trusted_proxies = fields.take("trusted_proxies").map(|node| trusted_proxies(&node));
+    let forwarding = fields.take("forwarding").and_then(|node| forwarding(&node));
+    let admin = admin(&mut fields, &listeners);
+    let affinity_keys = fields.take("affinity_keys").map(|node| keys::affinity_keys(&node));
+    let access_log = fields.boolean("access_log", false);
+    let (client_timeouts, timeouts) = timeouts(&mut fields);
+    let shutdown = drain(&mut fields, "shutdown");
+    let services = service::services(&mut fields, timeouts);
+    fields.finish();
+    Some(Config {
+        workers: workers.unwrap_or(Workers::Auto),
+        listeners,
+        trusted_proxies: trusted_proxies.unwrap_or_default(),
+        forwarding: forwarding.unwrap_or_default(),
+        admin,
+        affinity_keys: affinity_keys.unwrap_or_else(AffinityKeys::default),
+        access_log,
+        client_timeouts,
+        shutdown,
+        services,
+    })
+}
+
+fn workers(node: &Node<'_>) -> Option<Workers> {
+    if node.as_text() == Some("auto") {
+        return Some(Workers::Auto);
+    }
+    match node.tree.data {
+        Data::Integer(count @ 1..=1024) => usize::try_from(count).ok().map(Workers::Count),
+        _ => node.wrong("auto, or a whole number from 1 to 1024"),
+    }
+}
+
+/// At least one, even where all that are given are wrong.
+fn listeners(fields: &mut Fields<'_>) -> Vec<Listener> {
+    const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 8080);
+    let mut listeners: Vec<Listener> = Vec::new();
+    let allowed = "addresses such as 0.0.0.0:8080";
+    if let Some(node) = fields.take("listeners") {
+        for item in node.list(allowed).unwrap_or_default() {
+            let Some(address) = listener(&item) else { continue };
+            // Port 0 is another free port each time.
+            if address.port() != 0 && listeners.iter().any(|known| known.address == address) {
+                item.problem(format_args!("{address} is listed twice; allowed: once"));
+            } else {
+                listeners.push(Listener { address });
+            }
+        }
+        if matches!(&node.tree.data, Data::List(items) if items.is_empty()) {
+            node.problem("no listener; needed: at least one, such as 0.0.0.0:8080");
+        }
+    }
+    if listeners.is_empty() {
+        listeners.push(Listener { address: DEFAULT });
+    }
+    listeners
+}
+
+fn listener(item: &Node<'_>) -> Option<SocketAddr> {
+    if item.as_text().is_some() {
+        return listen_address(item);
+    }
+    let mut fields = item.fields("listener")?;
+    let address = fields.take("address");
+    if address.is_none() {
+        fields.missing("address", "IP:PORT or :PORT");
+    }
+    fields.finish();
+    listen_address(&address?)
+}
+
+fn listen_address(node: &Node<'_>) -> Option<SocketAddr> {
+    node.parsed("IP:PORT such as 0.0.0.0:8080 or \"[::]:8080\", or \":8080\"", |text| {
+        match text.strip_prefix(':') {
+            Some(port) => format!("0.0.0.0:{port}").parse().ok(),
+            None => text.parse().ok(),
+        }
+    })
+}
+
+fn trusted_proxies(node: &Node<'_>) -> Vec<IpNet> {
+    let items = node.list("networks such as 10.0.0.0/8").unwrap_or_default();
+    items.iter().filter_map(network).collect()
+}
+
+fn network(item: &Node<'_>) -> Option<IpNet> {
+    let net = item.parsed("a network such as 10.0.0.0/8, or an IP address", |text| {
+        text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+    })?;
+    if net != net.trunc() {
+        let message = format!("{net} has bits set beyond its prefix; allowed: {}", net.trunc());
+        item.problem(message);
+        return None;
+    }
+    Some(net)
+}
+
+fn forwarding(node: &Node<'_>) -> Option<Forwarding> {
+    let mut fields = node.fields("forwarding")?;
+    let default = Forwarding::default();
+    let forwarding = Forwarding {
+        x_forwarded: fields.boolean("x_forwarded", default.x_forwarded),
+        forwarded: fields.boolean("forwarded", default.forwarded),
+        request_id: fields.boolean("request_id", default.request_id),
+    };
+    fields.finish();
+    Some(forwarding)
+}
+
+fn admin(fields: &mut Fields<'_>, listeners: &[Listener]) -> Option<Admin> {
+    let default = Admin { address: Admin::DEFAULT_ADDRESS, explicit: false };
+    let Some(node) = fields.take("admin") else { return Some(default) };
+    if node.is_off() {
+        return None;
+    }
+    if !matches!(node.tree.data, Data::Map(_)) {
+        return node.wrong("{ address: 127.0.0.1:9900 } or off");
+    }
+    let mut fields = node.fields("admin")?;
+    let address = fields.take("address");
+    if address.is_none() {
+        fields.missing("address", "IP:PORT such as 127.0.0.1:9900");
+    }
+    fields.finish();
+    let node = address?;
+    let address: SocketAddr =
+        node.parsed("IP:PORT such as 127.0.0.1:9900", |text| text.parse().ok())?;
+    if !address.ip().is_loopback() {
+        node.problem(format_args!(
+            "{address} can be reached from elsewhere and the admin API has no authentication yet; \
+             allowed: a loopback address such as 127.0.0.1:9900"
+        ));
+    } else if address.port() != 0 && listeners.iter().any(|listener| listener.address == address) {
+        node.problem(format_args!("{address} is also a listener; allowed: an address of its own"));
+    }
+    Some(Admin { address, explicit: true })
+}
+
+/// The limits of listeners, and what a version's limits are unless it says otherwise.
+fn timeouts(fields: &mut Fields<'_>) -> (ClientTimeouts, Timeouts) {
+    let (client, instance) = (ClientTimeouts::default(), Timeouts::default());
+    let Some(mut fields) = fields.take("timeouts").and_then(|node| node.fields("timeouts")) else {
+        return (client, instance);
+    };
+    let client = ClientTimeouts {
+        header_read: fields.duration("header_read", LIMIT, client.header_read),
+        keep_alive: fields.duration("keep_alive", LIMIT, client.keep_alive),
+    };
+    let instance = version::timeouts(&mut fields, instance);
+    fields.finish();
+    (client, instance)
+}
+
+fn drain(fields: &mut Fields<'_>, key: &'static str) -> Drain {
+    let default = Drain::default();
+    let node = fields.take(key);
+    let Some(mut fields) = node.and_then(|node| node.fields("drain")) else { return default };
+    let timeout = match fields.take("timeout") {
+        None => Some(default.timeout),
+        Some(node) => node.duration(WAIT),
+    };
+    // A timeout shorter than the default spread is no mistake of whoever wrote it.
+    let spread = fields.take("spread");
+    let given = spread.as_ref().and_then(|node| node.duration(WAIT));
+    if let (Some(node), Some(given), Some(timeout)) = (&spread, given, timeout)
+        && given > timeout
+    {
+        node.problem("longer than `timeout`; allowed: up to the value of `timeout`");
+    }
+    fields.finish();
+    let timeout = timeout.unwrap_or(default.timeout);
+    Drain { timeout, spread: given.unwrap_or(default.spread.min(timeout)) }
+}

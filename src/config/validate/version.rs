@@ -1,0 +1,194 @@
+//! What a version says: its instances, and how they are treated.
+//!
+//! Knows no services. Where an app.yaml describes the version, its values stand in the place of
+//! the defaults, so that Burdock's own keys win.
+
+use super::names::is_token;
+use super::{LIMIT, WAIT, affinity, checks, drain, instances};
+use crate::config::app_yaml::{self, AppYaml};
+use crate::config::node::{Fields, Node};
+use crate::config::types::{Balance, Breaker, Check, HashKey, Retry, Timeouts, Version, Websocket};
+
+/// The keys of a version but `timeouts`, which the whole file has too.
+pub(in crate::config) const VERSION_KEYS: [&str; 13] = [
+    "instances",
+    "session_affinity",
+    "network",
+    "affinity",
+    "balance",
+    "hash_by",
+    "readiness_check",
+    "liveness_check",
+    "breaker",
+    "retry",
+    "websocket",
+    "drain",
+    "app_yaml",
+];
+
+/// Reads the keys of a version that has a `timeouts` key of its own.
+pub(super) fn version_with_timeouts(
+    fields: &mut Fields<'_>,
+    name: &str,
+    default: Timeouts,
+) -> Version {
+    let node = fields.take("timeouts");
+    let timeouts = node.and_then(|node| node.fields("version timeouts")).map(|mut fields| {
+        let timeouts = timeouts(&mut fields, default);
+        fields.finish();
+        timeouts
+    });
+    version(fields, name, timeouts.unwrap_or(default))
+}
+
+/// Reads the keys of a version but `timeouts`.
+pub(super) fn version(fields: &mut Fields<'_>, name: &str, timeouts: Timeouts) -> Version {
+    let app = fields.take("app_yaml").and_then(|node| app_yaml::beside(&node)).unwrap_or_default();
+    let AppYaml { session_affinity, readiness_check, liveness_check } = app;
+    Version {
+        name: name.to_owned(),
+        affinity: affinity::affinity(fields, session_affinity),
+        balance: balance(fields),
+        instances: instances::instances(fields),
+        readiness_check: check(fields, "readiness_check", &checks::READINESS, readiness_check),
+        liveness_check: check(fields, "liveness_check", &checks::LIVENESS, liveness_check),
+        breaker: breaker(fields),
+        retry: retry(fields),
+        websocket: websocket(fields),
+        drain: drain(fields, "drain"),
+        timeouts,
+    }
+}
+
+/// The limits that both the file and a version may set.
+pub(super) fn timeouts(fields: &mut Fields<'_>, default: Timeouts) -> Timeouts {
+    Timeouts {
+        connect: fields.duration("connect", LIMIT, default.connect),
+        first_byte: fields.duration("first_byte", LIMIT, default.first_byte),
+        idle: fields.duration("idle", LIMIT, default.idle),
+    }
+}
+
+fn check(
+    fields: &mut Fields<'_>,
+    key: &'static str,
+    kind: &checks::Kind,
+    default: Option<Check>,
+) -> Option<Check> {
+    match fields.take(key) {
+        None => default,
+        Some(node) if node.is_off() => None,
+        Some(node) => checks::check(&node, kind, default),
+    }
+}
+
+fn balance(fields: &mut Fields<'_>) -> Balance {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Word {
+        Even,
+        LeastRequests,
+        Random,
+        Hash,
+    }
+    let words = [
+        ("even", Word::Even),
+        ("least_requests", Word::LeastRequests),
+        ("random", Word::Random),
+        ("hash", Word::Hash),
+    ];
+    let node = fields.take("balance");
+    let is_given = node.is_some();
+    let word = node.and_then(|node| node.word(&words));
+    let hash_by = fields.take("hash_by");
+    if let Some(node) = &hash_by
+        && word != Some(Word::Hash)
+        && (word.is_some() || !is_given)
+    {
+        node.problem("`hash_by` has no effect without `balance: hash`; allowed: only beside it");
+    }
+    let hash_by = hash_by.and_then(|node| hash_key(&node)).unwrap_or(HashKey::ClientIp);
+    match word.unwrap_or(Word::Even) {
+        Word::Even => Balance::Even,
+        Word::LeastRequests => Balance::LeastRequests,
+        Word::Random => Balance::Random,
+        Word::Hash => Balance::Hash(hash_by),
+    }
+}
+
+fn hash_key(node: &Node<'_>) -> Option<HashKey> {
+    let allowed = "client_ip, uri, header NAME, cookie NAME, query NAME";
+    node.parsed(allowed, |text| {
+        let mut words = text.split_ascii_whitespace();
+        let key = match (words.next()?, words.next()) {
+            ("client_ip", None) => HashKey::ClientIp,
+            ("uri", None) => HashKey::Uri,
+            ("header", Some(name)) if is_token(name) => HashKey::Header(name.to_ascii_lowercase()),
+            ("cookie", Some(name)) if is_token(name) => HashKey::Cookie(name.to_owned()),
+            ("query", Some(name)) if is_query_name(name) => HashKey::Query(name.to_owned()),
+            _ => return None,
+        };
+        words.next().is_none().then_some(key)
+    })
+}
+
+fn is_query_name(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_graphic() && !b"&=?#".contains(&byte))
+}
+
+fn breaker(fields: &mut Fields<'_>) -> Option<Breaker> {
+    let default = Breaker::default();
+    let Some(node) = fields.take("breaker") else { return Some(default) };
+    if node.is_off() {
+        return None;
+    }
+    let mut fields = node.fields("breaker")?;
+    let breaker = Breaker {
+        failures: fields.integer("failures", 1..=1000, default.failures),
+        open: fields.duration("open", LIMIT, default.open),
+        trials: fields.integer("trials", 1..=100, default.trials),
+    };
+    fields.finish();
+    Some(breaker)
+}
+
+fn retry(fields: &mut Fields<'_>) -> Retry {
+    /// A body is kept in memory for as long as its request may be tried again.
+    const MAX_BODY: u64 = 16 * 1024 * 1024;
+    let default = Retry::default();
+    let Some(node) = fields.take("retry") else { return default };
+    if node.is_off() {
+        return Retry { attempts: 1, ..default };
+    }
+    let Some(mut fields) = node.fields("retry") else { return default };
+    let attempts = fields.integer("attempts", 1..=10, default.attempts);
+    let max_body = fields.take("max_body").and_then(|node| node.size(MAX_BODY));
+    let budget = fields.take("budget").and_then(|node| node.percent(100));
+    let budget_floor = fields.integer("budget_floor", 0..=1_000_000, default.budget_floor);
+    fields.finish();
+    Retry {
+        attempts,
+        max_body: max_body
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .unwrap_or(default.max_body),
+        budget: budget.unwrap_or(default.budget),
+        budget_floor,
+    }
+}
+
+fn websocket(fields: &mut Fields<'_>) -> Websocket {
+    let default = Websocket::default();
+    let node = fields.take("websocket");
+    let Some(mut fields) = node.and_then(|node| node.fields("websocket")) else { return default };
+    let limit = |node: &Node<'_>| node.duration(LIMIT);
+    let max_lifetime = fields.optional("max_lifetime", default.max_lifetime, limit);
+    let lifetime_jitter = fields.take("lifetime_jitter").and_then(|node| node.percent(50));
+    let idle_timeout = fields.optional("idle_timeout", default.idle_timeout, limit);
+    let close_grace = fields.duration("close_grace", WAIT, default.close_grace);
+    fields.finish();
+    Websocket {
+        max_lifetime,
+        lifetime_jitter: lifetime_jitter.unwrap_or(default.lifetime_jitter),
+        idle_timeout,
+        close_grace,
+    }
+}

@@ -1,0 +1,292 @@
+//! Active checks: one task per instance, which outlive reloads.
+//!
+//! The prober opens sockets and feeds the pure machines of [`super::check`]; what they say goes to
+//! the instance. First probes are spread, so that a start or a reload is no burst; each later one
+//! is a little early or late, so that balancers don't fall into step.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
+use http::{Request, StatusCode, Uri};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::config::types::{self, InitialState};
+use crate::health::Health;
+use crate::health::check::{Check, Outcome, Verdict};
+use crate::instance::Instance;
+use crate::snapshot::Snapshot;
+
+/// What probes call themselves.
+const PROBE: &str = concat!("burdock-probe/", env!("CARGO_PKG_VERSION"));
+/// First probes of many instances are spread this far apart, but never beyond one interval.
+const SPREAD: Duration = Duration::from_millis(2);
+/// An interval is up to this share longer or shorter, in percent.
+const JITTER: f64 = 5.0;
+
+/// The two checks of one instance, kept through changes of their settings.
+#[derive(Debug)]
+struct Vitals {
+    readiness: Check,
+    liveness: Check,
+}
+
+/// What a version asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Settings {
+    readiness: Option<types::Check>,
+    liveness: Option<types::Check>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    /// Also keeps the key, which is its address, from being given to another instance.
+    instance: Arc<Instance>,
+    settings: Settings,
+    vitals: Arc<Mutex<Vitals>>,
+    tasks: Vec<AbortHandle>,
+}
+
+/// Probes every instance that a snapshot names.
+#[derive(Debug, Default)]
+pub struct Prober {
+    tasks: JoinSet<()>,
+    watched: HashMap<usize, Watched>,
+    verdict: Arc<Notify>,
+}
+
+impl Prober {
+    /// Probes what `snapshot` names, drained instances included, and nothing else. An instance
+    /// whose checks didn't change is not disturbed.
+    pub fn follow(&mut self, snapshot: &Snapshot) {
+        let mut before = std::mem::take(&mut self.watched);
+        for service in snapshot.services() {
+            let version = service.version();
+            let settings = Settings {
+                readiness: version.readiness_check.clone(),
+                liveness: version.liveness_check.clone(),
+            };
+            let members = service.roster.members();
+            let window = |check: &types::Check| {
+                let count = u32::try_from(members.all().len()).unwrap_or(u32::MAX);
+                check.interval.min(SPREAD * count)
+            };
+            for instance in members.all() {
+                let key = Arc::as_ptr(instance).addr();
+                let watched = match before.remove(&key) {
+                    Some(watched) if watched.settings == settings => watched,
+                    known => self.watch(instance, &settings, known, window),
+                };
+                self.watched.insert(key, watched);
+            }
+        }
+        for watched in before.into_values() {
+            watched.tasks.iter().for_each(AbortHandle::abort);
+        }
+        while self.tasks.try_join_next().is_some() {}
+    }
+
+    /// Waits until every instance has its first verdict, but no longer than `limit`.
+    pub async fn first_verdicts(&self, limit: Duration) {
+        let unknown = || {
+            let mut instances = self.watched.values().map(|watched| &watched.instance);
+            instances.any(|instance| instance.health() == Health::Unknown)
+        };
+        let known = async {
+            loop {
+                let verdict = self.verdict.notified();
+                if !unknown() {
+                    return;
+                }
+                verdict.await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, known).await;
+    }
+
+    fn watch(
+        &mut self,
+        instance: &Arc<Instance>,
+        settings: &Settings,
+        known: Option<Watched>,
+        window: impl Fn(&types::Check) -> Duration,
+    ) -> Watched {
+        let vitals = match &known {
+            Some(known) => Arc::clone(&known.vitals),
+            None => Arc::new(Mutex::new(Vitals::new(settings))),
+        };
+        for task in known.iter().flat_map(|known| &known.tasks) {
+            task.abort();
+        }
+        {
+            let mut vitals = vitals.lock().unwrap_or_else(PoisonError::into_inner);
+            vitals.drop_unasked(settings);
+            instance.set_health(vitals.health(), "its checks changed");
+        }
+        let first = known.is_none();
+        let kinds = [(Kind::Readiness, &settings.readiness), (Kind::Liveness, &settings.liveness)];
+        let mut tasks = Vec::new();
+        for (kind, check) in kinds {
+            let Some(check) = check else { continue };
+            let delay = if first { check.initial_delay } else { Duration::ZERO };
+            let probe = Probe {
+                kind,
+                check: check.clone(),
+                instance: Arc::clone(instance),
+                vitals: Arc::clone(&vitals),
+                verdict: Arc::clone(&self.verdict),
+                start: Instant::now() + delay + window(check).mul_f64(fastrand::f64()),
+            };
+            tasks.push(self.tasks.spawn(probe.run()));
+        }
+        Watched { instance: Arc::clone(instance), settings: settings.clone(), vitals, tasks }
+    }
+}
+
+impl Vitals {
+    fn new(settings: &Settings) -> Self {
+        let unseen = settings.readiness.as_ref().map(|check| check.initial_state);
+        let readiness = match unseen {
+            Some(InitialState::Unknown) => Verdict::Unknown,
+            Some(InitialState::Ready) | None => Verdict::Pass,
+        };
+        // Alive until shown otherwise.
+        Self { readiness: Check::starting(readiness), liveness: Check::starting(Verdict::Pass) }
+    }
+
+    /// A check that is no longer asked for must not go on counting; a new one starts afresh.
+    fn drop_unasked(&mut self, settings: &Settings) {
+        let fresh = Self::new(settings);
+        if settings.readiness.is_none() {
+            self.readiness = fresh.readiness;
+        }
+        if settings.liveness.is_none() {
+            self.liveness = fresh.liveness;
+        }
+    }
+
+    fn health(&self) -> Health {
+        match (self.liveness.verdict(), self.readiness.verdict()) {
+            (Verdict::Refused | Verdict::NoAnswer, _) => Health::Dead,
+            (_, Verdict::Unknown) => Health::Unknown,
+            (_, Verdict::Pass) => Health::Ready,
+            (_, Verdict::Refused) => Health::Unready,
+            (_, Verdict::NoAnswer) => Health::Unanswered,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Readiness,
+    Liveness,
+}
+
+/// One check of one instance.
+struct Probe {
+    kind: Kind,
+    check: types::Check,
+    instance: Arc<Instance>,
+    vitals: Arc<Mutex<Vitals>>,
+    verdict: Arc<Notify>,
+    start: Instant,
+}
+
+impl Probe {
+    async fn run(self) {
+        let added = Instant::now();
+        let mut warned = self.kind == Kind::Liveness;
+        tokio::time::sleep_until(self.start.into()).await;
+        loop {
+            let began = Instant::now();
+            let (outcome, reason) = self.probe().await;
+            self.record(outcome, &reason);
+            let ready = self.instance.health() == Health::Ready;
+            if !warned && !ready && added.elapsed() > self.check.app_start_timeout {
+                warned = true;
+                let instance = &*self.instance.identity().name;
+                tracing::warn!(instance, reason, "not ready within app_start_timeout");
+            }
+            warned |= ready;
+            let jitter = 1.0 + (fastrand::f64() * 2.0 - 1.0) * JITTER / 100.0;
+            let next = began + self.check.interval.mul_f64(jitter);
+            tokio::time::sleep_until(next.into()).await;
+        }
+    }
+
+    fn record(&self, outcome: Outcome, reason: &str) {
+        let mut vitals = self.vitals.lock().unwrap_or_else(PoisonError::into_inner);
+        let check = match self.kind {
+            Kind::Readiness => &mut vitals.readiness,
+            Kind::Liveness => &mut vitals.liveness,
+        };
+        check.record(outcome, (&self.check).into());
+        let health = vitals.health();
+        drop(vitals);
+        self.instance.set_health(health, reason);
+        self.verdict.notify_waiters();
+    }
+
+    /// One probe, and in words what came of it.
+    async fn probe(&self) -> (Outcome, String) {
+        let kind = match self.kind {
+            Kind::Readiness => "readiness",
+            Kind::Liveness => "liveness",
+        };
+        let result = tokio::time::timeout(self.check.timeout, self.ask()).await;
+        match result {
+            Ok(Ok(status)) if self.passes(status) => (Outcome::Pass, format!("{kind} check passed")),
+            Ok(Ok(status)) => (Outcome::Refused, format!("{kind} check answered {status}")),
+            Ok(Err(error)) => (Outcome::NoAnswer, format!("{kind} check: {error}")),
+            Err(_elapsed) => {
+                (Outcome::NoAnswer, format!("{kind} check: no answer in {:?}", self.check.timeout))
+            }
+        }
+    }
+
+    fn passes(&self, status: StatusCode) -> bool {
+        let expected = &self.check.expected_statuses;
+        expected.iter().any(|(from, to)| (*from..=*to).contains(&status.as_u16()))
+    }
+
+    /// A connection of its own for each probe: a kept one would tell nothing about new ones.
+    async fn ask(&self) -> Result<StatusCode, ProbeError> {
+        let stream = TcpStream::connect(self.instance.address()).await.map_err(ProbeError::Connect)?;
+        let Some(path) = &self.check.path else { return Ok(StatusCode::OK) };
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let host = self.check.host.as_deref().unwrap_or(self.instance.address());
+        let mut request = Request::new(Empty::<Bytes>::new());
+        *request.uri_mut() = Uri::try_from(path.as_str()).map_err(|_bad| ProbeError::Target)?;
+        let headers = request.headers_mut();
+        headers.insert(HOST, HeaderValue::from_str(host).map_err(|_bad| ProbeError::Target)?);
+        headers.insert(USER_AGENT, HeaderValue::from_static(PROBE));
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        let answer = sender.send_request(request);
+        tokio::pin!(answer);
+        tokio::select! {
+            biased;
+            answer = &mut answer => return Ok(answer?.status()),
+            over = connection => over?,
+        }
+        // The connection is over; what came of the request is known.
+        Ok(answer.await?.status())
+    }
+}
+
+/// Why a probe got no answer.
+#[derive(Debug, thiserror::Error)]
+enum ProbeError {
+    #[error("connecting: {0}")]
+    Connect(#[source] std::io::Error),
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    #[error("path or host is no valid request target")]
+    Target,
+}

@@ -1,0 +1,142 @@
+//! What one worker counts and keeps of one instance.
+//!
+//! Only that worker writes here on a request's path; readers sum over lanes. Counts of what is in
+//! flight fall when a guard drops, and in no other way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+use crate::instance::Instance;
+use crate::instance::pool::Pool;
+
+/// Classes of statuses, 1xx to 5xx.
+pub const CLASSES: usize = 5;
+
+/// One worker's share of an instance; aligned so that two workers never share a cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct Lane {
+    requests: AtomicU64,
+    tunnels: AtomicU64,
+    answers: [AtomicU64; CLASSES],
+    failures: AtomicU64,
+    kept: AtomicU64,
+    alarm: Notify,
+    /// Idle connections to the instance.
+    pub pool: Pool,
+}
+
+impl Lane {
+    /// Requests in flight.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Open tunnels.
+    pub fn tunnels(&self) -> u64 {
+        self.tunnels.load(Ordering::Relaxed)
+    }
+
+    /// Answers so far, by class of status.
+    pub fn answers(&self, class: usize) -> u64 {
+        self.answers[class].load(Ordering::Relaxed)
+    }
+
+    /// Attempts without an answer so far.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Requests of bound sessions so far.
+    pub fn kept(&self) -> u64 {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request of a bound session.
+    pub fn keep(&self) {
+        self.kept.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an answer.
+    pub fn answered(&self, status: http::StatusCode) {
+        let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES) - 1;
+        self.answers[class].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an attempt without an answer.
+    pub fn failed(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Resolves when the instance comes into distress after this call.
+    pub fn alarmed(&self) -> Notified<'_> {
+        self.alarm.notified()
+    }
+
+    pub(super) fn alarm(&self) {
+        self.alarm.notify_waiters();
+    }
+}
+
+/// What is in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Request,
+    Tunnel,
+}
+
+/// Counts one request or tunnel of an instance for as long as it lives.
+#[derive(Debug)]
+pub struct InFlight {
+    instance: Arc<Instance>,
+    worker: usize,
+    kind: Kind,
+}
+
+impl InFlight {
+    /// A request.
+    pub fn request(instance: Arc<Instance>, worker: usize) -> Self {
+        let guard = Self { instance, worker, kind: Kind::Request };
+        guard.count().fetch_add(1, Ordering::Relaxed);
+        guard
+    }
+
+    /// A tunnel.
+    pub fn tunnel(instance: Arc<Instance>, worker: usize) -> Self {
+        let guard = Self { instance, worker, kind: Kind::Tunnel };
+        guard.count().fetch_add(1, Ordering::Relaxed);
+        guard
+    }
+
+    /// Whose it is.
+    pub fn instance(&self) -> &Arc<Instance> {
+        &self.instance
+    }
+
+    /// The worker that counts it.
+    pub fn worker(&self) -> usize {
+        self.worker
+    }
+
+    /// The part of the instance that this worker counts in.
+    pub fn lane(&self) -> &Lane {
+        self.instance.lane(self.worker)
+    }
+
+    fn count(&self) -> &AtomicU64 {
+        let lane = self.instance.lane(self.worker);
+        match self.kind {
+            Kind::Request => &lane.requests,
+            Kind::Tunnel => &lane.tunnels,
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.count().fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,376 @@
+//! The live state of instances, which outlives every configuration.
+//!
+//! An [`Instance`] is found by its identity; a reload changes its weight or its membership, never
+//! its counters, and a new address makes a new instance. What is touched on each request lies in
+//! one [`Lane`] per worker, so that workers share no cache line. A change of any axis folds
+//! eligibility once and lets the [`Roster`] publish anew. Read [`Instance`] first.
+
+pub mod body;
+pub mod budget;
+pub mod lane;
+pub mod pool;
+pub mod rehomes;
+pub mod roster;
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use crate::config::types;
+use crate::health::breaker::{Breaker, Change, Passage};
+use crate::health::{self, Eligibility, Health, Membership, Rehome};
+use crate::observe::events;
+
+pub use lane::{InFlight, Lane};
+pub use roster::{Members, Roster};
+
+/// Who an instance is, on every replica of Burdock and across restarts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Its service.
+    pub service: String,
+    /// Its version.
+    pub version: String,
+    /// Its name: what a token says.
+    pub name: String,
+}
+
+/// Why requests that wait for this instance should not wait any longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Distress {
+    /// None.
+    Fine,
+    /// Its readiness probes get no answer.
+    Unanswered,
+    /// Its liveness check failed.
+    Dead,
+}
+
+/// The axes, changed together with what is folded from them.
+#[derive(Debug)]
+struct Axes {
+    membership: Membership,
+    health: Health,
+    breaker: Breaker,
+    limits: Option<types::Breaker>,
+}
+
+/// One process that serves a version.
+#[derive(Debug)]
+pub struct Instance {
+    identity: Identity,
+    address: String,
+    weight: AtomicU32,
+    axes: Mutex<Axes>,
+    /// The fold of `axes`, see [`pack`].
+    eligibility: AtomicU8,
+    distress: AtomicU8,
+    /// Whether the breaker is closed and has no failure to forget: the common case, for which a
+    /// success takes no lock.
+    calm: AtomicBool,
+    /// Trial requests that a half-open breaker still admits.
+    trials: AtomicU32,
+    /// Whether `departure` holds something: read for every tunnel at every sweep.
+    departs: AtomicBool,
+    departure: Mutex<Option<Departure>>,
+    lanes: Box<[Lane]>,
+    roster: Weak<Roster>,
+}
+
+/// The end of an instance's tunnels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Departure {
+    /// Why they end.
+    pub cause: Cause,
+    /// When the first of them may be closed.
+    pub from: Instant,
+    /// When the last of them must be.
+    pub until: Instant,
+}
+
+/// Why an instance's tunnels end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Its liveness check failed.
+    Dead,
+    /// The configuration no longer names it.
+    Removed,
+}
+
+/// Tunnels of a dead instance are closed spread over this long: they are lost already, and their
+/// clients had better not come back all at once.
+const DEAD_SPREAD: Duration = Duration::from_secs(1);
+
+impl Instance {
+    /// An instance that no check has seen yet; `health` is what it counts as until then.
+    pub fn new(
+        identity: Identity,
+        config: &types::Instance,
+        health: Health,
+        limits: Option<types::Breaker>,
+        workers: usize,
+        roster: Weak<Roster>,
+    ) -> Self {
+        let axes =
+            Axes { membership: Membership::Present, health, breaker: Breaker::default(), limits };
+        let eligibility = AtomicU8::new(pack(axes.fold()));
+        Self {
+            identity,
+            address: config.address.clone(),
+            weight: AtomicU32::new(config.weight),
+            axes: Mutex::new(axes),
+            eligibility,
+            distress: AtomicU8::new(Distress::Fine as u8),
+            calm: AtomicBool::new(true),
+            trials: AtomicU32::new(0),
+            departs: AtomicBool::new(false),
+            departure: Mutex::new(None),
+            lanes: (0..workers).map(|_| Lane::default()).collect(),
+            roster,
+        }
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Where it listens: `host:port`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Its share of new sessions.
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    /// The part that belongs to one worker.
+    pub fn lane(&self, worker: usize) -> &Lane {
+        &self.lanes[worker]
+    }
+
+    /// All parts, for sums.
+    pub fn lanes(&self) -> &[Lane] {
+        &self.lanes
+    }
+
+    /// Requests and tunnels in flight, over all workers.
+    pub fn load(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.requests() + lane.tunnels()).sum()
+    }
+
+    /// What it may receive now.
+    pub fn eligibility(&self) -> Eligibility {
+        unpack(self.eligibility.load(Ordering::Acquire))
+    }
+
+    /// Whether requests should stop waiting for it.
+    pub fn distress(&self) -> Distress {
+        match self.distress.load(Ordering::Acquire) {
+            0 => Distress::Fine,
+            1 => Distress::Unanswered,
+            _ => Distress::Dead,
+        }
+    }
+
+    /// What health checks say of it.
+    pub fn health(&self) -> Health {
+        self.axes().health
+    }
+
+    /// Whether the configuration names it.
+    pub fn membership(&self) -> Membership {
+        self.axes().membership
+    }
+
+    /// What its breaker lets through.
+    pub fn passage(&self) -> Passage {
+        self.axes().breaker.passage()
+    }
+
+    /// When its tunnels end, if they must.
+    pub fn departure(&self) -> Option<Departure> {
+        if !self.departs.load(Ordering::Acquire) {
+            return None;
+        }
+        *self.departure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says when its tunnels end, or with `None` that they may stay.
+    pub fn depart(&self, departure: Option<Departure>) {
+        *self.departure.lock().unwrap_or_else(PoisonError::into_inner) = departure;
+        self.departs.store(departure.is_some(), Ordering::Release);
+    }
+
+    /// Takes a trial if the breaker asks for one; `false` if none is left.
+    pub fn admits(&self) -> bool {
+        if self.calm.load(Ordering::Relaxed) || self.passage() != Passage::Trial {
+            return true;
+        }
+        let take = |left: u32| left.checked_sub(1);
+        self.trials.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
+    }
+
+    /// A verdict of health checks.
+    pub fn set_health(&self, health: Health, reason: &str) {
+        let mut axes = self.axes();
+        let before = std::mem::replace(&mut axes.health, health);
+        if before == health {
+            return;
+        }
+        // What the breaker learnt is older than a check that has just passed.
+        let change = if health == Health::Ready { axes.breaker.reset() } else { None };
+        let removed = axes.membership == Membership::Removed;
+        self.publish(axes);
+        match (health, before) {
+            (Health::Dead, _) => {
+                let from = Instant::now();
+                let until = from + DEAD_SPREAD;
+                self.depart(Some(Departure { cause: Cause::Dead, from, until }));
+            }
+            (_, Health::Dead) if !removed => self.depart(None),
+            _ => {}
+        }
+        events::health_changed(&self.identity, before, health, reason);
+        self.tell(change);
+    }
+
+    /// The configuration names it again, or no longer.
+    pub(crate) fn set_membership(&self, membership: Membership) {
+        let mut axes = self.axes();
+        axes.membership = membership;
+        self.fold(&axes);
+    }
+
+    /// What a reload may change in place.
+    pub(crate) fn reconfigure(&self, config: &types::Instance, limits: Option<types::Breaker>) {
+        self.weight.store(config.weight, Ordering::Relaxed);
+        let mut axes = self.axes();
+        axes.limits = limits;
+        if limits.is_none() {
+            axes.breaker = Breaker::default();
+        }
+        self.fold(&axes);
+    }
+
+    /// It answered a request.
+    pub fn succeeded(&self) {
+        if self.calm.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut axes = self.axes();
+        let Some(limits) = axes.limits else { return };
+        let change = axes.breaker.succeeded(&limits);
+        self.calm.store(axes.breaker.is_calm(), Ordering::Relaxed);
+        if change.is_some() {
+            self.publish(axes);
+            self.tell(change);
+        }
+    }
+
+    /// A request to it failed without an answer. Gives the instant when an opened breaker is due.
+    pub fn failed(&self, now: Instant) -> Option<Instant> {
+        let mut axes = self.axes();
+        let limits = axes.limits?;
+        let change = axes.breaker.failed(&limits, now);
+        self.calm.store(false, Ordering::Relaxed);
+        let Some(Change::Opened { until }) = change else { return None };
+        self.publish(axes);
+        self.tell(change);
+        Some(until)
+    }
+
+    /// Lets an open breaker begin its trials when it is time.
+    pub fn tick(&self, now: Instant) {
+        let mut axes = self.axes();
+        let Some(limits) = axes.limits else { return };
+        let change = axes.breaker.tick(now);
+        if change.is_some() {
+            self.trials.store(limits.trials, Ordering::Release);
+            self.publish(axes);
+            self.tell(change);
+        }
+    }
+
+    fn axes(&self) -> MutexGuard<'_, Axes> {
+        self.axes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fold(&self, axes: &Axes) {
+        self.eligibility.store(pack(axes.fold()), Ordering::Release);
+        self.calm.store(axes.breaker.is_calm(), Ordering::Relaxed);
+        let distress = match axes.health {
+            Health::Dead => Distress::Dead,
+            Health::Unanswered => Distress::Unanswered,
+            Health::Unknown | Health::Ready | Health::Unready => Distress::Fine,
+        };
+        self.distress.store(distress as u8, Ordering::Release);
+    }
+
+    /// Folds, then lets everybody see it: the roster first, so that what is woken chooses anew.
+    fn publish(&self, axes: MutexGuard<'_, Axes>) {
+        self.fold(&axes);
+        drop(axes);
+        if let Some(roster) = self.roster.upgrade() {
+            roster.refresh();
+        }
+        if self.distress() != Distress::Fine {
+            self.lanes.iter().for_each(Lane::alarm);
+        }
+    }
+
+    fn tell(&self, change: Option<Change>) {
+        if let Some(change) = change {
+            events::breaker_changed(&self.identity, change);
+        }
+    }
+
+    /// The roster it belongs to, while that exists.
+    pub fn roster(&self) -> Option<Arc<Roster>> {
+        self.roster.upgrade()
+    }
+}
+
+impl Axes {
+    fn fold(&self) -> Eligibility {
+        health::eligibility(self.membership, self.health, self.breaker.passage())
+    }
+}
+
+const NEW_SESSIONS: u8 = 0x80;
+
+/// One byte: bit 7 for new sessions, below it 0 or the reason's place in [`Rehome::ALL`] plus one.
+fn pack(eligibility: Eligibility) -> u8 {
+    let reason = match eligibility.bound {
+        Ok(()) => 0,
+        Err(reason) => {
+            let place = Rehome::ALL.iter().position(|known| *known == reason);
+            place.expect("ALL lists every reason") as u8 + 1
+        }
+    };
+    reason | if eligibility.new_sessions { NEW_SESSIONS } else { 0 }
+}
+
+fn unpack(byte: u8) -> Eligibility {
+    let bound = match byte & !NEW_SESSIONS {
+        0 => Ok(()),
+        place => Err(Rehome::ALL[usize::from(place) - 1]),
+    };
+    Eligibility { new_sessions: byte & NEW_SESSIONS != 0, bound }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eligibility_survives_packing() {
+        for bound in Rehome::ALL.into_iter().map(Err).chain([Ok(())]) {
+            for new_sessions in [true, false] {
+                let eligibility = Eligibility { new_sessions, bound };
+                assert_eq!(unpack(pack(eligibility)), eligibility);
+            }
+        }
+    }
+}

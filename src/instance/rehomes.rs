@@ -1,0 +1,50 @@
+//! A short memory of where sessions were re-homed to.
+//!
+//! A client has several requests under way when its instance fails, all with the same old token.
+//! Each would be spread elsewhere; instead the first one decides and the others follow, until the
+//! client has its fresh token. Touched only when a session moves.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::instance::Instance;
+
+/// How long an old token is remembered: longer than any client takes to use the new one.
+const MEMORY: Duration = Duration::from_secs(10);
+/// Sessions remembered at once; beyond it the memory starts anew rather than grow.
+const MOST: usize = 100_000;
+
+/// Where sessions went, by the mark of the token they came with.
+#[derive(Debug, Default)]
+pub struct Rehomes {
+    moved: Mutex<HashMap<u64, (Arc<Instance>, Instant)>>,
+}
+
+impl Rehomes {
+    /// Where the session with this token went a moment ago.
+    pub fn find(&self, mark: u64, now: Instant) -> Option<Arc<Instance>> {
+        let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        let (instance, at) = moved.get(&mark)?;
+        (now.saturating_duration_since(*at) < MEMORY).then(|| Arc::clone(instance))
+    }
+
+    /// Notes where the session with this token goes.
+    pub fn note(&self, mark: u64, instance: Arc<Instance>, now: Instant) {
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        if moved.len() >= MOST {
+            moved.retain(|_, (_, at)| now.saturating_duration_since(*at) < MEMORY);
+        }
+        if moved.len() >= MOST {
+            moved.clear();
+        }
+        moved.insert(mark, (instance, now));
+    }
+
+    /// Lets go of what is older than the memory, so that removed instances can go.
+    pub fn sweep(&self, now: Instant) {
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        moved.retain(|_, (_, at)| now.saturating_duration_since(*at) < MEMORY);
+        moved.shrink_to(1024);
+    }
+}

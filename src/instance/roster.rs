@@ -1,0 +1,272 @@
+//! The instances of one version: who they are, whose turn it is, what the version as a whole may
+//! still spend.
+//!
+//! [`Members`] is published whole whenever an instance joins, leaves or changes what it may
+//! receive; a request loads it once and needs no lock.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use arc_swap::{ArcSwap, Guard};
+
+use crate::affinity::Rejection;
+use crate::balance::{self, Draw, Field, Ring, Rotation};
+use crate::config::types::{self, Balance};
+use crate::health::{Health, Membership, Rehome};
+use crate::instance::budget::Budget;
+use crate::instance::rehomes::Rehomes;
+use crate::instance::{Identity, Instance, Lane};
+use crate::observe::counters::TunnelEnd;
+
+/// The live side of a version.
+#[derive(Debug)]
+pub struct Roster {
+    service: String,
+    version: String,
+    members: ArcSwap<Members>,
+    /// Held while [`Members`] is made anew, so that no change is lost.
+    remake: Mutex<()>,
+    turn: AtomicU64,
+    /// Credit for retries.
+    pub budget: Budget,
+    /// Where sessions went.
+    pub rehomes: Rehomes,
+    /// What became of sessions.
+    pub tally: Tally,
+}
+
+/// The instances of a version as they stand.
+#[derive(Debug)]
+pub struct Members {
+    balance: Balance,
+    /// Present ones in the order of the configuration, then removed ones that still drain.
+    all: Vec<Arc<Instance>>,
+    by_name: Arc<HashMap<String, Arc<Instance>>>,
+    field: Field,
+}
+
+/// Counts of a version, shared by all workers.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Sessions begun.
+    pub new: AtomicU64,
+    /// Requests that reached their bound instance, at instances that are gone.
+    pub kept: AtomicU64,
+    /// Sessions moved, by reason.
+    pub rehomed: [AtomicU64; Rehome::ALL.len()],
+    /// Tokens rejected, by reason.
+    pub rejected: [AtomicU64; Rejection::ALL.len()],
+    /// Requests tried again, by reason.
+    pub retried: [AtomicU64; Rehome::ALL.len()],
+    /// Tunnels opened.
+    pub tunnels: AtomicU64,
+    /// Tunnels ended, by cause.
+    pub ended: [AtomicU64; TunnelEnd::ALL.len()],
+}
+
+impl Roster {
+    /// A version without instances yet.
+    pub fn new(service: &str, version: &str, now: Instant) -> Self {
+        let empty = Members {
+            balance: Balance::Even,
+            all: Vec::new(),
+            by_name: Arc::default(),
+            field: Field { rotation: Rotation::default(), ring: None },
+        };
+        Self {
+            service: service.to_owned(),
+            version: version.to_owned(),
+            members: ArcSwap::from_pointee(empty),
+            remake: Mutex::new(()),
+            turn: AtomicU64::new(0),
+            budget: Budget::new(now),
+            rehomes: Rehomes::default(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Its service.
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// Its version.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The instances as they stand; hold it no longer than it takes to choose.
+    pub fn members(&self) -> Guard<Arc<Members>> {
+        self.members.load()
+    }
+
+    /// Chooses for a request that is bound to none; never one of `tried`.
+    pub fn choose(&self, draw: Draw<'_>, tried: &[Arc<Instance>]) -> Option<Arc<Instance>> {
+        let members = self.members();
+        let load = |index: usize| {
+            let instance = &members.all[index];
+            instance.load() * 1000 / u64::from(instance.weight().max(1))
+        };
+        let refused = |index: usize| {
+            let instance = &members.all[index];
+            tried.iter().any(|tried| Arc::ptr_eq(tried, instance)) || !instance.admits()
+        };
+        balance::choose(&members.balance, &members.field, &self.turn, draw, load, refused)
+            .map(|index| Arc::clone(&members.all[index]))
+    }
+
+    /// Whether an instance other than this one takes new sessions.
+    pub fn has_others(&self, instance: &Arc<Instance>) -> bool {
+        let members = self.members();
+        members.all.iter().any(|other| {
+            !Arc::ptr_eq(other, instance) && other.eligibility().new_sessions
+        })
+    }
+
+    /// The instance of this name, if it may serve the sessions bound to it.
+    pub fn bound(&self, name: &str) -> Result<Arc<Instance>, Rehome> {
+        let members = self.members();
+        let instance = members.by_name.get(name).ok_or(Rehome::Removed)?;
+        instance.eligibility().bound?;
+        if !instance.admits() {
+            return Err(Rehome::BreakerOpen);
+        }
+        Ok(Arc::clone(instance))
+    }
+
+    /// Takes over what the configuration says. Gives the instances that are new and those that it
+    /// no longer names.
+    pub fn reconcile(self: &Arc<Self>, config: &types::Version, workers: usize) -> Reconciled {
+        let _guard = self.remake.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.members.load_full();
+        let mut reconciled = Reconciled::default();
+        let mut all = Vec::with_capacity(config.instances.len());
+        for instance in &config.instances {
+            let known = before.by_name.get(&instance.name);
+            match known.filter(|known| known.address() == instance.address) {
+                Some(known) => {
+                    known.reconfigure(instance, config.breaker);
+                    known.set_membership(Membership::Present);
+                    all.push(Arc::clone(known));
+                }
+                None => {
+                    let added = Arc::new(self.admit(config, instance, workers));
+                    reconciled.added.push(Arc::clone(&added));
+                    all.push(added);
+                }
+            }
+        }
+        let kept: HashSet<_> = all.iter().map(Arc::as_ptr).collect();
+        let named: HashSet<_> = config.instances.iter().map(|instance| &*instance.name).collect();
+        for known in before.all.iter().filter(|known| !kept.contains(&Arc::as_ptr(known))) {
+            if known.membership() == Membership::Present {
+                reconciled.removed.push(Arc::clone(known));
+            }
+            known.set_membership(Membership::Removed);
+            // A new instance of the same name takes over its sessions at once.
+            if !named.contains(&*known.identity().name) {
+                all.push(Arc::clone(known));
+            }
+        }
+        self.publish(config.balance.clone(), all);
+        reconciled
+    }
+
+    /// Forgets an instance whose drain is over, unless it was named again meanwhile.
+    pub fn forget(&self, instance: &Arc<Instance>) {
+        let _guard = self.remake.lock().unwrap_or_else(PoisonError::into_inner);
+        if instance.membership() == Membership::Present {
+            return;
+        }
+        let before = self.members.load_full();
+        let kept = instance.lanes().iter().map(Lane::kept).sum();
+        self.tally.kept.fetch_add(kept, Ordering::Relaxed);
+        let all = before.all.iter().filter(|known| !Arc::ptr_eq(known, instance)).cloned().collect();
+        self.publish(before.balance.clone(), all);
+    }
+
+    /// Publishes what the instances may receive now.
+    pub(super) fn refresh(&self) {
+        let _guard = self.remake.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.members.load_full();
+        let field = field(&before.balance, &before.all);
+        self.members.store(Arc::new(Members {
+            balance: before.balance.clone(),
+            all: before.all.clone(),
+            by_name: Arc::clone(&before.by_name),
+            field,
+        }));
+    }
+
+    fn publish(&self, balance: Balance, all: Vec<Arc<Instance>>) {
+        let name = |instance: &Arc<Instance>| instance.identity().name.clone();
+        let by_name = all.iter().map(|instance| (name(instance), Arc::clone(instance))).collect();
+        let field = field(&balance, &all);
+        self.members.store(Arc::new(Members { balance, all, by_name: Arc::new(by_name), field }));
+    }
+
+    fn admit(
+        self: &Arc<Self>,
+        config: &types::Version,
+        instance: &types::Instance,
+        workers: usize,
+    ) -> Instance {
+        let identity = Identity {
+            service: self.service.clone(),
+            version: self.version.clone(),
+            name: instance.name.clone(),
+        };
+        let unseen = config.readiness_check.as_ref().map(|check| check.initial_state);
+        let health = match unseen {
+            Some(types::InitialState::Unknown) => Health::Unknown,
+            Some(types::InitialState::Ready) | None => Health::Ready,
+        };
+        Instance::new(identity, instance, health, config.breaker, workers, Arc::downgrade(self))
+    }
+}
+
+impl Roster {
+    /// Requests that reached their bound instance.
+    pub fn kept(&self) -> u64 {
+        let members = self.members();
+        let here = members.all.iter().flat_map(|instance| instance.lanes()).map(Lane::kept);
+        here.sum::<u64>() + self.tally.kept.load(Ordering::Relaxed)
+    }
+}
+
+impl Members {
+    /// Every instance, draining ones last.
+    pub fn all(&self) -> &[Arc<Instance>] {
+        &self.all
+    }
+}
+
+/// What a reload did to a version's instances.
+#[derive(Debug, Default)]
+pub struct Reconciled {
+    /// Not known before.
+    pub added: Vec<Arc<Instance>>,
+    /// No longer named.
+    pub removed: Vec<Arc<Instance>>,
+}
+
+fn field(balance: &Balance, all: &[Arc<Instance>]) -> Field {
+    let open = || {
+        let weighted = all.iter().enumerate();
+        weighted.filter(|(_, instance)| instance.eligibility().new_sessions)
+    };
+    let weighted: Vec<_> = open().map(|(index, instance)| (index, instance.weight())).collect();
+    let ring = matches!(balance, Balance::Hash(_)).then(|| {
+        Ring::build(open().map(|(index, instance)| {
+            (index, instance.identity().name.as_str(), instance.weight())
+        }))
+    });
+    Field { rotation: Rotation::build(&weighted), ring: ring.flatten() }
+}
+
+/// Adds one.
+pub fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

@@ -1,0 +1,128 @@
+//! Addresses that accept clients: one socket per worker and address, so that the kernel spreads
+//! connections and no worker ever waits for another.
+
+pub mod connection;
+pub mod io;
+
+use std::io as std_io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::snapshot::Live;
+use crate::tunnel::registry::Registry;
+
+/// Connections that may wait to be accepted, per worker.
+const BACKLOG: i32 = 4096;
+/// After an accept that failed for want of descriptors or memory.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// An address could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("binding {address}: {cause}")]
+pub struct BindError {
+    /// Which.
+    pub address: SocketAddr,
+    /// Why.
+    pub cause: std_io::Error,
+}
+
+/// The sockets of one address, one per worker, and the address that the kernel gave.
+#[derive(Debug)]
+pub struct Bound {
+    /// With port 0 replaced.
+    pub address: SocketAddr,
+    /// One per worker.
+    pub sockets: Vec<StdListener>,
+}
+
+/// Binds `address` once per worker.
+pub fn bind(address: SocketAddr, workers: usize) -> Result<Bound, BindError> {
+    let failed = |cause| BindError { address, cause };
+    // Without SO_REUSEPORT first: with it, a second Burdock would silently share the port.
+    let claim = claim(address, false).map_err(failed)?;
+    let address = claim.local_addr().and_then(|local| local.as_socket().ok_or_else(unnamed));
+    let address = address.map_err(failed)?;
+    drop(claim);
+    let listen = || {
+        let socket = self::claim(address, true)?;
+        socket.listen(BACKLOG)?;
+        Ok(StdListener::from(socket))
+    };
+    let sockets: Result<Vec<_>, _> = (0..workers).map(|_| listen()).collect();
+    Ok(Bound { address, sockets: sockets.map_err(failed)? })
+}
+
+fn unnamed() -> std_io::Error {
+    std_io::Error::other("the kernel gave no IP address")
+}
+
+fn claim(address: SocketAddr, shared: bool) -> std_io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// What a worker needs to serve a client.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// Its number.
+    pub index: usize,
+    /// What all workers share.
+    pub live: Arc<Live>,
+    /// Its tunnels.
+    pub registry: Arc<Registry>,
+}
+
+/// Accepts until `open` turns false or its sender is gone. Runs on the worker's own runtime.
+pub async fn accept(worker: Worker, socket: StdListener, mut open: watch::Receiver<bool>) {
+    let listener = match TcpListener::from_std(socket) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "registering a listening socket failed");
+            return;
+        }
+    };
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = open.wait_for(|open| !open) => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => connection::spawn(&worker, stream, peer),
+            Err(error) => {
+                worker.live.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
+                // A client that left before it was accepted is no reason to wait.
+                if error.kind() != std_io::ErrorKind::ConnectionAborted {
+                    tracing::warn!(%error, "accepting a connection failed");
+                    tokio::time::sleep(ACCEPT_BACKOFF).await;
+                }
+            }
+        }
+    }
+    // Whoever the kernel has already greeted is served; a closed socket would reset them.
+    while let Some(Ok((stream, peer))) = try_accept(&listener).await {
+        connection::spawn(&worker, stream, peer);
+    }
+}
+
+async fn try_accept(
+    listener: &TcpListener,
+) -> Option<std_io::Result<(tokio::net::TcpStream, SocketAddr)>> {
+    std::future::poll_fn(|cx| {
+        std::task::Poll::Ready(match listener.poll_accept(cx) {
+            std::task::Poll::Ready(accepted) => Some(accepted),
+            std::task::Poll::Pending => None,
+        })
+    })
+    .await
+}

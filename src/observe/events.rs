@@ -1,0 +1,35 @@
+//! Changes of state that an operator wants to read of, each in one place so that its words stay
+//! the same.
+
+use tracing::{info, warn};
+
+use crate::health::Health;
+use crate::health::breaker::Change;
+use crate::instance::Identity;
+
+/// An instance's health changed.
+pub fn health_changed(instance: &Identity, from: Health, to: Health, reason: &str) {
+    let Identity { service, version, name } = instance;
+    let (from, to) = (from.label(), to.label());
+    match to {
+        "ready" => info!(service, version, instance = name, from, to, reason, "health changed"),
+        _ => warn!(service, version, instance = name, from, to, reason, "health changed"),
+    }
+}
+
+/// An instance's breaker changed.
+pub fn breaker_changed(instance: &Identity, change: Change) {
+    let Identity { service, version, name } = instance;
+    match change {
+        Change::Opened { .. } => {
+            warn!(
+                service,
+                version,
+                instance = name,
+                "breaker opened"
+            );
+        }
+        Change::HalfOpen => info!(service, version, instance = name, "breaker half-open"),
+        Change::Closed => info!(service, version, instance = name, "breaker closed"),
+    }
+}

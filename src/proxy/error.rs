@@ -1,0 +1,148 @@
+//! Why a request failed, with one outward mapping: the status that the client sees, and the label
+//! in the answer's body, the log and the metric. Pure.
+
+use http::StatusCode;
+
+use crate::proxy::headers::BadRequest;
+use crate::proxy::retry::Failure;
+
+/// What went wrong. The name of a variant in snake case is its label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The request's head is malformed.
+    BadRequest,
+    /// Host is missing, repeated or malformed.
+    BadHost,
+    /// CONNECT was asked for.
+    ConnectUnsupported,
+    /// No service takes this host and path.
+    NoService,
+    /// No instance may receive traffic.
+    NoInstance,
+    /// The connection to an instance was refused or failed.
+    ConnectFailed,
+    /// `timeouts.connect`.
+    ConnectTimeout,
+    /// An instance broke the connection before its answer began.
+    InstanceReset,
+    /// An instance's answer broke the rules of HTTP.
+    InvalidResponse,
+    /// `timeouts.first_byte`.
+    FirstByteTimeout,
+    /// Readiness probes of the instance went unanswered meanwhile, and a retry wasn't safe.
+    InstanceUnanswered,
+    /// The instance was found dead meanwhile, and a retry wasn't safe.
+    InstanceDead,
+    /// `timeouts.header_read`.
+    HeaderReadTimeout,
+    /// `timeouts.keep_alive`.
+    KeepAliveTimeout,
+    /// `timeouts.idle` while the client sent its body.
+    RequestIdleTimeout,
+    /// `timeouts.idle` while the instance sent its answer.
+    ResponseIdleTimeout,
+    /// `timeouts.idle` while the client took its answer.
+    ClientIdleTimeout,
+    /// An instance broke its answer off.
+    ResponseBroken,
+    /// The client went away first.
+    ClientClosed,
+    /// Burdock's drain deadline passed.
+    ShutdownDeadline,
+}
+
+impl Reason {
+    /// Every reason, in the order of the metric's rows.
+    pub const ALL: [Self; 20] = [
+        Self::BadRequest,
+        Self::BadHost,
+        Self::ConnectUnsupported,
+        Self::NoService,
+        Self::NoInstance,
+        Self::ConnectFailed,
+        Self::ConnectTimeout,
+        Self::InstanceReset,
+        Self::InvalidResponse,
+        Self::FirstByteTimeout,
+        Self::InstanceUnanswered,
+        Self::InstanceDead,
+        Self::HeaderReadTimeout,
+        Self::KeepAliveTimeout,
+        Self::RequestIdleTimeout,
+        Self::ResponseIdleTimeout,
+        Self::ClientIdleTimeout,
+        Self::ResponseBroken,
+        Self::ClientClosed,
+        Self::ShutdownDeadline,
+    ];
+
+    /// The label everywhere, and the status where one can still be sent.
+    pub const fn outward(self) -> (&'static str, Option<StatusCode>) {
+        match self {
+            Self::BadRequest => ("bad_request", Some(StatusCode::BAD_REQUEST)),
+            Self::BadHost => ("bad_host", Some(StatusCode::BAD_REQUEST)),
+            Self::ConnectUnsupported => ("connect_unsupported", Some(StatusCode::NOT_IMPLEMENTED)),
+            Self::NoService => ("no_service", Some(StatusCode::NOT_FOUND)),
+            Self::NoInstance => ("no_instance", Some(StatusCode::SERVICE_UNAVAILABLE)),
+            Self::ConnectFailed => ("connect_failed", Some(StatusCode::BAD_GATEWAY)),
+            Self::ConnectTimeout => ("connect_timeout", Some(StatusCode::GATEWAY_TIMEOUT)),
+            Self::InstanceReset => ("instance_reset", Some(StatusCode::BAD_GATEWAY)),
+            Self::InvalidResponse => ("invalid_response", Some(StatusCode::BAD_GATEWAY)),
+            Self::FirstByteTimeout => ("first_byte_timeout", Some(StatusCode::GATEWAY_TIMEOUT)),
+            Self::InstanceUnanswered => {
+                ("instance_unanswered", Some(StatusCode::GATEWAY_TIMEOUT))
+            }
+            Self::InstanceDead => ("instance_dead", Some(StatusCode::BAD_GATEWAY)),
+            Self::HeaderReadTimeout => ("header_read_timeout", Some(StatusCode::REQUEST_TIMEOUT)),
+            Self::KeepAliveTimeout => ("keep_alive_timeout", None),
+            Self::RequestIdleTimeout => {
+                ("request_idle_timeout", Some(StatusCode::REQUEST_TIMEOUT))
+            }
+            Self::ResponseIdleTimeout => ("response_idle_timeout", None),
+            Self::ClientIdleTimeout => ("client_idle_timeout", None),
+            Self::ResponseBroken => ("response_broken", None),
+            Self::ClientClosed => ("client_closed", None),
+            Self::ShutdownDeadline => ("shutdown_deadline", None),
+        }
+    }
+
+    /// The label in the answer's body, the log and the metric.
+    pub const fn label(self) -> &'static str {
+        self.outward().0
+    }
+}
+
+impl From<BadRequest> for Reason {
+    fn from(bad: BadRequest) -> Self {
+        match bad {
+            BadRequest::Host => Self::BadHost,
+            BadRequest::Connect => Self::ConnectUnsupported,
+        }
+    }
+}
+
+impl From<Failure> for Reason {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Connect => Self::ConnectFailed,
+            Failure::ConnectTimeout => Self::ConnectTimeout,
+            Failure::Reset(_) => Self::InstanceReset,
+            Failure::InvalidResponse => Self::InvalidResponse,
+            Failure::FirstByteTimeout => Self::FirstByteTimeout,
+            Failure::Unanswered => Self::InstanceUnanswered,
+            Failure::Dead => Self::InstanceDead,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_stands_at_its_place() {
+        for (place, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, place);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The account of one request, from its head to the last byte of its answer.
+//!
+//! Dropping it closes the account: the log line is written, counters are moved. That is the only
+//! place where a request is counted, however it ends.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::HeaderValue;
+use http::{Method, Request, StatusCode, Uri};
+use hyper::body::Incoming;
+
+use crate::instance::body::Upload;
+use crate::instance::{InFlight, Roster};
+use crate::observe::access;
+use crate::proxy::client::Client;
+use crate::proxy::error::Reason;
+use crate::proxy::retry::Failure;
+use crate::proxy::session::Outcome;
+use crate::tunnel;
+
+/// One request.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The connection it came by.
+    pub client: Arc<Client>,
+    /// When its head was complete.
+    pub started: Instant,
+    method: Method,
+    target: Uri,
+    /// The client's address, as trusted proxies tell it.
+    pub address: IpAddr,
+    /// Whether the client came by https.
+    pub https: bool,
+    /// The Host field, or what stands for it.
+    pub host: Option<HeaderValue>,
+    /// Kept or made.
+    pub request_id: Option<HeaderValue>,
+    /// The version it was routed to.
+    pub roster: Option<Arc<Roster>>,
+    /// The instance of the last attempt.
+    in_flight: Option<InFlight>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// What became of its session.
+    pub affinity: Outcome,
+    /// Its body, if it has one.
+    pub upload: Option<Upload>,
+    /// Why the last attempt failed.
+    pub failure: Option<Reason>,
+    /// Why it ended badly; without an answer and without a reason, the client left.
+    pub error: Option<Reason>,
+    /// Whether a line is written.
+    pub logged: bool,
+    /// How long an answer that has begun may be silent.
+    pub idle_timeout: Duration,
+    status: Option<StatusCode>,
+    first_byte: Option<Duration>,
+    /// Bytes of the answer's body so far.
+    pub sent: u64,
+}
+
+impl Exchange {
+    /// Opens the account.
+    pub fn begin(client: Arc<Client>, request: &Request<Incoming>) -> Box<Self> {
+        client.pace.begin();
+        let address = client.peer.ip();
+        Box::new(Self {
+            client,
+            started: Instant::now(),
+            method: request.method().clone(),
+            target: request.uri().clone(),
+            address,
+            https: false,
+            host: None,
+            request_id: None,
+            roster: None,
+            in_flight: None,
+            attempts: 0,
+            affinity: Outcome::Off,
+            upload: None,
+            failure: None,
+            error: None,
+            logged: true,
+            idle_timeout: Duration::MAX,
+            status: None,
+            first_byte: None,
+            sent: 0,
+        })
+    }
+
+    /// An attempt begins.
+    pub fn attempt(&mut self, in_flight: InFlight) {
+        self.attempts += 1;
+        self.in_flight = Some(in_flight);
+    }
+
+    /// An attempt failed. An error says that it was the client's doing.
+    pub fn failed(&mut self, failure: Failure) -> Result<(), Reason> {
+        let progress = self.upload.as_ref().map(Upload::progress);
+        if progress.is_some_and(|progress| progress.stalled) {
+            return Err(Reason::RequestIdleTimeout);
+        }
+        if progress.is_some_and(|progress| progress.broken) {
+            return Err(Reason::ClientClosed);
+        }
+        self.failure = Some(failure.into());
+        let Some(in_flight) = &self.in_flight else { return Ok(()) };
+        in_flight.lane().failed();
+        if let Some(until) = in_flight.instance().failed(Instant::now()) {
+            let instance = Arc::clone(in_flight.instance());
+            tokio::spawn(async move {
+                tokio::time::sleep_until(until.into()).await;
+                instance.tick(Instant::now());
+            });
+        }
+        Ok(())
+    }
+
+    /// The answer's head is there.
+    pub fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+        self.first_byte = Some(self.started.elapsed());
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.lane().answered(status);
+        }
+        if let Some(upload) = &self.upload {
+            upload.settle();
+        }
+    }
+
+    /// Burdock answers by itself.
+    pub fn refused(&mut self, reason: Reason) {
+        self.error = Some(reason);
+        self.status = reason.outward().1;
+        self.in_flight = None;
+    }
+
+    /// The instance of the last attempt.
+    pub fn in_flight(&self) -> Option<&InFlight> {
+        self.in_flight.as_ref()
+    }
+
+    fn line(&self, now: Instant) -> access::Line<'_> {
+        let (affinity, affinity_reason) = self.affinity.labels();
+        let roster = self.roster.as_deref();
+        let instance = self.in_flight.as_ref().map(|guard| &*guard.instance().identity().name);
+        access::Line {
+            message: "request",
+            client: self.address,
+            method: self.method.as_str(),
+            path: self.target.path_and_query().map_or("", |path| path.as_str()),
+            host: visible(self.host.as_ref()),
+            status: self.status.map_or(0, |status| status.as_u16()),
+            service: roster.map_or("", Roster::service),
+            version: roster.map_or("", Roster::version),
+            instance: instance.unwrap_or_default(),
+            affinity,
+            affinity_reason,
+            attempts: self.attempts,
+            request_bytes: self.upload.as_ref().map_or(0, |upload| upload.progress().received),
+            response_bytes: self.sent,
+            first_byte: self.first_byte,
+            duration: now.saturating_duration_since(self.started),
+            request_id: visible(self.request_id.as_ref()),
+            error: self.error.map(Reason::label),
+            close_codes: [None, None],
+        }
+    }
+
+    /// Hands over what a tunnel needs to know of the request that opened it. Text is copied: what
+    /// came from the client's head would keep all of its read buffer.
+    pub fn into_tunnel(mut self: Box<Self>) -> Option<tunnel::Account> {
+        let request = self.in_flight.as_ref()?;
+        let in_flight = InFlight::tunnel(Arc::clone(request.instance()), request.worker());
+        let line = self.line(self.started);
+        let account = tunnel::Account {
+            roster: self.roster.clone()?,
+            address: self.address,
+            started: Instant::now(),
+            path: line.path.into(),
+            host: line.host.into(),
+            request_id: line.request_id.into(),
+            affinity: self.affinity,
+            logged: self.logged,
+            in_flight,
+        };
+        self.error = None;
+        Some(account)
+    }
+}
+
+fn visible(value: Option<&HeaderValue>) -> &str {
+    value.and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// 128 random bits in hexadecimal.
+pub fn new_request_id() -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let random = fastrand::u128(..);
+    let text: [u8; 32] = std::array::from_fn(|at| DIGITS[(random >> (at * 4)) as usize & 15]);
+    HeaderValue::from_bytes(&text).expect("hexadecimal digits are header-safe")
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        self.client.pace.end(now);
+        if self.status.is_none() && self.error.is_none() {
+            self.error = Some(Reason::ClientClosed);
+        }
+        if let Some(reason) = self.error {
+            self.client.live.counters.error(reason);
+        }
+        if self.logged {
+            access::write(&self.line(now));
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! One attempt: a request goes to one instance, and the head of an answer comes back.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{Request, Response, StatusCode, request};
+use hyper::body::Incoming;
+use tokio::sync::Notify;
+
+use crate::config::types::Version;
+use crate::instance::body::{RequestBody, Upload};
+use crate::instance::pool::{self, Halves, Sender};
+use crate::instance::{Distress, Instance, Roster};
+use crate::proxy::headers;
+use crate::proxy::retry::{self, Failure, Sent};
+use crate::proxy::upgrade::Raw;
+
+/// The head of an answer, and what its body comes by.
+#[derive(Debug)]
+pub struct Answer {
+    /// Head and body.
+    pub response: Response<Incoming>,
+    /// To go back to the pool when the body has been read; `None` if the connection is used up.
+    pub sender: Option<Sender>,
+    /// The connection itself, if it switched protocols.
+    pub raw: Option<Raw>,
+}
+
+/// What an attempt is made with.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// Where to.
+    pub instance: &'a Arc<Instance>,
+    /// Who else could do it.
+    pub roster: &'a Roster,
+    /// The limits.
+    pub version: &'a Version,
+    /// The body.
+    pub upload: Option<&'a Upload>,
+}
+
+impl Attempt<'_> {
+    /// Sends the request and waits for the head of an answer.
+    ///
+    /// A kept connection that turns out to be closed says nothing of the instance: the request
+    /// goes out once more on a new connection to the same one, where that is safe.
+    pub async fn send(&self, worker: usize, head: &request::Parts) -> Result<Answer, Failure> {
+        let replayable = head.method.is_idempotent() && self.replayable();
+        let pool = &self.instance.lane(worker).pool;
+        if let Some(sender) = pool.take(Instant::now(), replayable) {
+            match self.exchange(worker, head, sender).await {
+                Err(failure @ Failure::Reset(_))
+                    if retry::allowed(&head.method, failure, self.replayable()) => {}
+                result => return result,
+            }
+        }
+        let (sender, connection) = self.connect(worker).await?;
+        tokio::spawn(async move {
+            // What breaks a connection is told to the request on it.
+            let _ = connection.await;
+        });
+        self.exchange(worker, head, sender).await
+    }
+
+    /// Opens a new connection.
+    pub(super) async fn connect(&self, worker: usize) -> Result<Halves, Failure> {
+        let opening = async {
+            let stream = pool::open(self.instance.address()).await.map_err(|error| {
+                tracing::debug!(instance = self.instance.address(), %error, "connecting failed");
+                Failure::Connect
+            })?;
+            pool::handshake(stream).await.map_err(|_closed| Failure::Connect)
+        };
+        let limit = self.version.timeouts.connect;
+        let opened = self.or_alarm(worker, true, pingora_timeout::timeout(limit, opening)).await?;
+        opened.unwrap_or(Err(Failure::ConnectTimeout))
+    }
+
+    async fn exchange(
+        &self,
+        worker: usize,
+        head: &request::Parts,
+        mut sender: Sender,
+    ) -> Result<Answer, Failure> {
+        let request = self.request(head);
+        let idempotent = head.method.is_idempotent();
+        let sent = sender.try_send_request(request);
+        let result = self.or_alarm(worker, idempotent, self.in_time(sent)).await??;
+        let response = result.map_err(|error| match error.message() {
+            Some(_) => Failure::Reset(Sent::Nothing),
+            None => failure(error.error()),
+        })?;
+        // RFC 9110 section 15.2.2: nobody asked to switch protocols.
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Failure::InvalidResponse);
+        }
+        Ok(Answer { response, sender: Some(sender), raw: None })
+    }
+
+    /// The request of this attempt.
+    pub(super) fn request(&self, head: &request::Parts) -> Request<RequestBody> {
+        let continued = self.upload.filter(|_| headers::expects_continue(&head.headers));
+        let gate = continued.map(|_| Arc::new(Notify::new()));
+        let body = match self.upload {
+            Some(upload) => upload.attempt(gate.clone()),
+            None => RequestBody::Empty,
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = head.method.clone();
+        *request.uri_mut() = head.uri.clone();
+        *request.headers_mut() = head.headers.clone();
+        if let Some(gate) = gate {
+            hyper::ext::on_informational(&mut request, move |answer| {
+                if answer.status() == StatusCode::CONTINUE {
+                    gate.notify_one();
+                }
+            });
+        }
+        request
+    }
+
+    fn replayable(&self) -> bool {
+        self.upload.is_none_or(|upload| upload.progress().replayable)
+    }
+
+    /// Bounds the time to the first byte. It runs from the last time that the instance took
+    /// something of the body, so that a long upload is no slow answer.
+    pub(super) async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, Failure> {
+        let mut answer = pin!(answer);
+        let limit = self.version.timeouts.first_byte;
+        let mut left = limit;
+        loop {
+            if let Ok(answer) = pingora_timeout::timeout(left, answer.as_mut()).await {
+                return Ok(answer);
+            }
+            let progress = self.upload.map(Upload::progress);
+            let asked = progress.map_or(limit, |progress| progress.asked.elapsed());
+            left = limit.saturating_sub(asked);
+            if left.is_zero() {
+                return Err(Failure::FirstByteTimeout);
+            }
+        }
+    }
+
+    /// Waits no longer when the instance is found to be out of reach: dead ends the wait,
+    /// unanswered probes do so if the request may go elsewhere, and there is an elsewhere.
+    pub(super) async fn or_alarm<T>(
+        &self,
+        worker: usize,
+        idempotent: bool,
+        answer: impl Future<Output = T>,
+    ) -> Result<T, Failure> {
+        let mut answer = pin!(answer);
+        loop {
+            let alarmed = self.instance.lane(worker).alarmed();
+            tokio::select! {
+                biased;
+                answer = &mut answer => return Ok(answer),
+                () = alarmed => {}
+            }
+            match self.instance.distress() {
+                Distress::Dead => return Err(Failure::Dead),
+                Distress::Unanswered
+                    if idempotent
+                        && self.replayable()
+                        && self.roster.has_others(self.instance) =>
+                {
+                    return Err(Failure::Unanswered);
+                }
+                Distress::Unanswered | Distress::Fine => {}
+            }
+        }
+    }
+}
+
+/// What an error of hyper's client means; all of them come before the head of an answer.
+pub(super) fn failure(error: &hyper::Error) -> Failure {
+    if error.is_parse() { Failure::InvalidResponse } else { Failure::Reset(Sent::Something) }
+}

@@ -1,0 +1,429 @@
+//! The fields of a message on their way through: which stop here, which are added, which are
+//! refused. Pure: the client's address and the request id are arguments.
+
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    TRANSFER_ENCODING, UPGRADE, VIA,
+};
+use http::{Method, StatusCode, Version, request};
+use ipnet::IpNet;
+
+use crate::config::types::Forwarding;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Names a request from the client through to the instance's log.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
+
+/// A client's request id longer than this is replaced.
+const MAX_REQUEST_ID: usize = 128;
+
+/// What makes a request one that no instance may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadRequest {
+    /// Host missing, repeated or malformed (RFC 9112 section 3.2).
+    Host,
+    /// CONNECT: Burdock is a gateway, not a tunnel to anywhere (RFC 9110 section 9.3.6).
+    Connect,
+}
+
+/// Checks what hyper's parser lets pass.
+pub fn check(head: &request::Parts) -> Result<(), BadRequest> {
+    if head.method == Method::CONNECT {
+        return Err(BadRequest::Connect);
+    }
+    let mut hosts = head.headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if is_authority(host.as_bytes()) => Ok(()),
+        (None, None) if head.version < Version::HTTP_11 => Ok(()),
+        (Some(_) | None, _) => Err(BadRequest::Host),
+    }
+}
+
+/// Host and optional port (RFC 3986 section 3.2.2), without userinfo.
+fn is_authority(bytes: &[u8]) -> bool {
+    let host = match bytes.iter().rposition(|byte| *byte == b':') {
+        Some(colon) if bytes[colon + 1..].iter().all(u8::is_ascii_digit) => &bytes[..colon],
+        Some(_) | None => bytes,
+    };
+    match host {
+        [b'[', address @ .., b']'] => {
+            std::str::from_utf8(address).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok())
+        }
+        [] => false,
+        name => name.iter().all(|byte| {
+            byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte)
+        }),
+    }
+}
+
+/// RFC 6455 section 4.1: GET, HTTP/1.1, both upgrade fields and a key.
+pub fn is_websocket(head: &request::Parts) -> bool {
+    head.headers.contains_key(UPGRADE)
+        && head.method == Method::GET
+        && head.version == Version::HTTP_11
+        && head.headers.contains_key(SEC_WEBSOCKET_KEY)
+        && has_token(&head.headers, &CONNECTION, "upgrade")
+        && has_token(&head.headers, &UPGRADE, "websocket")
+}
+
+/// Whether a comma-separated list in any line of `name` holds `token`.
+pub fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    tokens(headers, name).any(|found| found.eq_ignore_ascii_case(token.as_bytes()))
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !token.is_empty())
+}
+
+/// Whether the client waits for a 100 before it sends its body (RFC 9110 section 10.1.1).
+pub fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.contains_key(EXPECT) && has_token(headers, &EXPECT, "100-continue")
+}
+
+/// Takes out what is meant for this hop only (RFC 9110 section 7.6.1), on every `Connection` line.
+///
+/// A field that frames or routes the message can't be nominated away.
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let nominated: Vec<HeaderName> = tokens(headers, &CONNECTION)
+            .filter_map(|token| HeaderName::from_bytes(token).ok())
+            .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
+            .collect();
+        for name in nominated {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+}
+
+/// The client as the instance is told of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// The address at the other end of the connection.
+    pub peer: IpAddr,
+    /// `peer` as text, made once per connection.
+    pub peer_text: &'a HeaderValue,
+    /// Whether `peer` is a trusted proxy, so that its word counts.
+    pub trusted: bool,
+}
+
+/// Whether `peer` may speak for its clients.
+pub fn is_trusted(peer: IpAddr, trusted_proxies: &[IpNet]) -> bool {
+    trusted_proxies.iter().any(|network| network.contains(&peer))
+}
+
+/// The client's address: the last one in `X-Forwarded-For` that is no trusted proxy itself.
+pub fn client_address(headers: &HeaderMap, origin: Origin<'_>, trusted: &[IpNet]) -> IpAddr {
+    if !origin.trusted {
+        return origin.peer;
+    }
+    let told: Vec<&[u8]> = tokens(headers, &X_FORWARDED_FOR).collect();
+    let mut client = origin.peer;
+    for text in told.iter().rev() {
+        let Some(address) = std::str::from_utf8(text).ok().and_then(parse_address) else { break };
+        client = address;
+        if !is_trusted(address, trusted) {
+            break;
+        }
+    }
+    client
+}
+
+/// An address, with or without a port.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    bare.parse().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|at| at.ip()))
+}
+
+/// Whether the client came by https, as a trusted proxy tells.
+pub fn is_https(headers: &HeaderMap, trusted: bool) -> bool {
+    trusted && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto == "https")
+}
+
+/// Makes a request's fields fit for an instance. `websocket` keeps the upgrade.
+pub fn to_instance(
+    headers: &mut HeaderMap,
+    forwarding: Forwarding,
+    origin: Origin<'_>,
+    websocket: bool,
+    request_id: impl FnOnce() -> HeaderValue,
+) {
+    let trailers = headers.contains_key(TE) && has_token(headers, &TE, "trailers");
+    remove_hop_by_hop(headers);
+    headers.remove(TE);
+    headers.remove(HTTP2_SETTINGS);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+    if websocket {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    // RFC 9110 section 7.6.3: a gateway must name itself to the next server.
+    headers.append(VIA, HeaderValue::from_static("1.1 burdock"));
+    tell_client(headers, forwarding, origin);
+    if forwarding.request_id && !headers.get(X_REQUEST_ID).is_some_and(is_sane_id) {
+        headers.insert(X_REQUEST_ID, request_id());
+    }
+}
+
+fn is_sane_id(id: &HeaderValue) -> bool {
+    let bytes = id.as_bytes();
+    !bytes.is_empty() && bytes.len() <= MAX_REQUEST_ID && bytes.iter().all(u8::is_ascii_graphic)
+}
+
+/// What an untrusted peer says of its client is not passed on: an instance could not tell it from
+/// Burdock's own word.
+fn tell_client(headers: &mut HeaderMap, forwarding: Forwarding, origin: Origin<'_>) {
+    if !origin.trusted {
+        for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, FORWARDED] {
+            headers.remove(name);
+        }
+    }
+    if forwarding.forwarded {
+        headers.append(FORWARDED, forwarded(headers, origin));
+    }
+    if !forwarding.x_forwarded {
+        return;
+    }
+    let chain = appended(headers, &X_FORWARDED_FOR, origin.peer_text);
+    headers.insert(X_FORWARDED_FOR, chain);
+    if !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if !headers.contains_key(X_FORWARDED_HOST)
+        && let Some(host) = headers.get(HOST).cloned()
+    {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+}
+
+/// All lines of `name` and `value` as one list.
+fn appended(headers: &HeaderMap, name: &HeaderName, value: &HeaderValue) -> HeaderValue {
+    if !headers.contains_key(name) {
+        return value.clone();
+    }
+    let mut list: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    list.push(value.as_bytes());
+    HeaderValue::from_bytes(&list.join(&b", "[..])).unwrap_or_else(|_not_a_field| value.clone())
+}
+
+/// RFC 7239 section 4; an IPv6 address and a host with a port are quoted.
+fn forwarded(headers: &HeaderMap, origin: Origin<'_>) -> HeaderValue {
+    let node = match origin.peer {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.map(|host| format!(";host=\"{host}\"")).unwrap_or_default();
+    HeaderValue::try_from(format!("for={node}{host};proto=http"))
+        .expect("an address and a checked host are header-safe")
+}
+
+/// Makes an answer's fields fit for the client.
+pub fn to_client(headers: &mut HeaderMap, status: StatusCode) {
+    let upgrade = headers.get(UPGRADE).cloned();
+    remove_hop_by_hop(headers);
+    // RFC 9110 section 15.5.22: a 426 without Upgrade tells the client nothing.
+    if let Some(upgrade) = upgrade
+        && matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED)
+    {
+        headers.insert(UPGRADE, upgrade);
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+    use proptest::prelude::*;
+
+    fn map(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    fn lines(headers: &HeaderMap) -> Vec<String> {
+        let mut lines: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
+        lines.sort();
+        lines
+    }
+
+    fn send(lines: &[(&'static str, &str)], forwarding: Forwarding, trusted: bool) -> HeaderMap {
+        let mut headers = map(lines);
+        let text = HeaderValue::from_static("192.0.2.1");
+        let origin = Origin { peer: "192.0.2.1".parse().unwrap(), peer_text: &text, trusted };
+        to_instance(&mut headers, forwarding, origin, false, || HeaderValue::from_static("made"));
+        headers
+    }
+
+    const QUIET: Forwarding = Forwarding { x_forwarded: false, forwarded: false, request_id: false };
+
+    #[test]
+    fn every_connection_line_is_honoured() {
+        let headers = send(
+            &[
+                ("host", "a"),
+                ("connection", "close, X-One"),
+                ("connection", "x-two,te"),
+                ("x-one", "1"),
+                ("x-two", "2"),
+                ("x-three", "3"),
+                ("te", "trailers, deflate"),
+                ("keep-alive", "5"),
+                ("proxy-connection", "close"),
+                ("upgrade", "h2c"),
+                ("http2-settings", "x"),
+            ],
+            QUIET,
+            false,
+        );
+        assert_eq!(
+            lines(&headers),
+            ["connection: te", "host: a", "te: trailers", "via: 1.1 burdock", "x-three: 3"]
+        );
+    }
+
+    #[test]
+    fn framing_and_host_cannot_be_nominated_away() {
+        let nominated = [("host", "a"), ("connection", "host, content-length"), ("content-length", "3")];
+        let headers = send(&nominated, QUIET, false);
+        assert_eq!(lines(&headers), ["content-length: 3", "host: a", "via: 1.1 burdock"]);
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_is_believed() {
+        let told = [
+            ("host", "a"),
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "b"),
+            ("x-request-id", "theirs"),
+        ];
+        let headers = send(&told, Forwarding::default(), true);
+        assert_eq!(headers["x-forwarded-for"], "203.0.113.9, 192.0.2.1");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["x-forwarded-host"], "b");
+        let headers = send(&told, Forwarding::default(), false);
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["x-forwarded-host"], "a");
+        assert_eq!(headers["x-request-id"], "theirs");
+    }
+
+    #[test]
+    fn forwarded_is_written_where_asked() {
+        let asked = Forwarding { forwarded: true, ..QUIET };
+        let headers = send(&[("host", "a:80")], asked, false);
+        assert_eq!(headers["forwarded"], "for=192.0.2.1;host=\"a:80\";proto=http");
+    }
+
+    #[test]
+    fn an_id_that_could_hurt_a_log_is_replaced() {
+        for id in ["", "a b", &"x".repeat(MAX_REQUEST_ID + 1)] {
+            let headers = send(&[("host", "a"), ("x-request-id", id)], Forwarding::default(), false);
+            assert_eq!(headers["x-request-id"], "made", "{id:?}");
+        }
+    }
+
+    #[test]
+    fn the_client_is_the_last_untrusted_address() {
+        let trusted: Vec<IpNet> = vec!["192.0.2.0/24".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
+        let text = HeaderValue::from_static("192.0.2.1");
+        let peer = "192.0.2.1".parse().unwrap();
+        for (told, client) in [
+            (&["1.1.1.1, 2.2.2.2, 10.1.1.1"][..], "2.2.2.2"),
+            (&["1.1.1.1", "10.1.1.1:5000"][..], "1.1.1.1"),
+            (&["nonsense, 10.1.1.1"][..], "10.1.1.1"),
+            (&["[2001:db8::1]"][..], "2001:db8::1"),
+            (&[][..], "192.0.2.1"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in told {
+                headers.append(X_FORWARDED_FOR, HeaderValue::from_str(line).unwrap());
+            }
+            let origin = Origin { peer, peer_text: &text, trusted: is_trusted(peer, &trusted) };
+            let found = client_address(&headers, origin, &trusted);
+            assert_eq!(found, client.parse::<IpAddr>().unwrap(), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_checked() {
+        for (host, fine) in [
+            ("example.com", true),
+            ("example.com:8080", true),
+            ("[::1]:80", true),
+            ("127.0.0.1", true),
+            ("a_b.local", true),
+            ("", false),
+            (":80", false),
+            ("a b", false),
+            ("user@host", false),
+            ("a/b", false),
+            ("a:b", false),
+            ("[::g]", false),
+            ("a,b/", false),
+        ] {
+            assert_eq!(is_authority(host.as_bytes()), fine, "{host:?}");
+        }
+        let head = |builder: request::Builder| builder.body(()).unwrap().into_parts().0;
+        let plain = || Request::builder().uri("/");
+        assert_eq!(check(&head(plain())), Err(BadRequest::Host));
+        assert_eq!(check(&head(plain().version(Version::HTTP_10))), Ok(()));
+        let twice = plain().header(HOST, "a").header(HOST, "a");
+        assert_eq!(check(&head(twice)), Err(BadRequest::Host));
+        let connect = Request::builder().method(Method::CONNECT).uri("a:1").header(HOST, "a:1");
+        assert_eq!(check(&head(connect)), Err(BadRequest::Connect));
+    }
+
+    #[test]
+    fn an_answer_keeps_upgrade_only_where_it_means_something() {
+        for (status, kept) in [(101, true), (426, true), (200, false)] {
+            let mut headers = map(&[("upgrade", "websocket"), ("connection", "upgrade, x-a"), ("x-a", "1")]);
+            to_client(&mut headers, StatusCode::from_u16(status).unwrap());
+            assert_eq!(headers.contains_key(UPGRADE), kept);
+            assert_eq!(headers.contains_key(CONNECTION), kept);
+            assert!(!headers.contains_key("x-a"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn removal_is_idempotent(nominated in "[a-c, ]{0,12}", present in "[a-c]{0,6}") {
+            let mut headers = map(&[("connection", nominated.as_str())]);
+            for name in present.chars() {
+                let name = HeaderName::from_bytes(name.to_string().as_bytes()).unwrap();
+                headers.append(name, HeaderValue::from_static("1"));
+            }
+            remove_hop_by_hop(&mut headers);
+            let once = headers.clone();
+            remove_hop_by_hop(&mut headers);
+            prop_assert_eq!(once, headers);
+        }
+    }
+}

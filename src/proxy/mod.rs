@@ -1,0 +1,153 @@
+//! The path of a request, in one function: [`handle`].
+//!
+//! Checked, routed, bound or spread, sent, tried again elsewhere where that is safe, answered. The
+//! pieces are next door: [`headers`] and [`retry`] decide, [`forward`] and [`upgrade`] talk to an
+//! instance, [`session`] knows the token, [`exchange`] keeps the account, [`answer`] is the body.
+
+pub mod answer;
+pub mod client;
+pub mod error;
+pub mod exchange;
+pub mod forward;
+pub mod headers;
+pub mod retry;
+pub mod session;
+pub mod upgrade;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::{Request, Response, Uri, Version, request};
+use hyper::body::{Body, Incoming};
+
+use crate::balance::Draw;
+use crate::config::types::{Balance, HashKey};
+use crate::instance::body::Upload;
+use crate::instance::{InFlight, Instance, roster};
+use crate::proxy::answer::AnswerBody;
+use crate::proxy::client::Client;
+use crate::proxy::error::Reason;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::forward::Answer;
+use crate::proxy::session::Session;
+use crate::snapshot::{Service, Snapshot};
+
+/// Answers one request. Whatever happens, the client gets an answer and the log a line.
+pub async fn handle(client: Arc<Client>, request: Request<Incoming>) -> Response<AnswerBody> {
+    let mut exchange = Exchange::begin(client, &request);
+    match pass(&mut exchange, request).await {
+        Ok((answer, session)) => answer::respond(exchange, answer, session),
+        Err(reason) => answer::refuse(exchange, reason),
+    }
+}
+
+/// What an answer came from, and what the client must be told of its session.
+type Passed = (Answer, Option<HeaderValue>);
+
+async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Passed, Reason> {
+    let (mut head, incoming) = request.into_parts();
+    headers::check(&head)?;
+    let snapshot = exchange.client.live.snapshot();
+    let service = prepare(exchange, &snapshot, &mut head)?;
+    let version = service.version();
+    let roster = &service.roster;
+    roster.budget.earn(&version.retry);
+
+    let mut session = Session::read(&snapshot, service, &mut head.headers, exchange.https);
+    let websocket = headers::is_websocket(&head);
+    let key = hash_key(&version.balance, exchange, &head);
+    let origin = exchange.client.origin(&snapshot);
+    headers::to_instance(&mut head.headers, snapshot.config.forwarding, origin, websocket, || {
+        exchange::new_request_id()
+    });
+    exchange.request_id = head.headers.get(headers::X_REQUEST_ID).cloned();
+    let upload = (!incoming.is_end_stream() && !websocket).then(|| {
+        frame(&mut head);
+        Upload::new(incoming, version.retry.max_body, version.timeouts.idle, exchange.started)
+    });
+    exchange.upload.clone_from(&upload);
+
+    let mut tried: Vec<Arc<Instance>> = Vec::new();
+    loop {
+        let draw = Draw { key: key.as_deref(), random: fastrand::u64(..) };
+        let chosen = session.choose(roster, draw, &tried, exchange.started);
+        let Some(instance) = chosen else {
+            return Err(exchange.failure.unwrap_or(Reason::NoInstance));
+        };
+        exchange.attempt(InFlight::request(Arc::clone(&instance), exchange.client.worker));
+        let attempt = forward::Attempt { instance: &instance, roster, version, upload: upload.as_ref() };
+        let result = match websocket {
+            true => attempt.upgrade(exchange.client.worker, &head).await,
+            false => attempt.send(exchange.client.worker, &head).await,
+        };
+        let failure = match result {
+            Ok(answer) => {
+                instance.succeeded();
+                exchange.affinity = session.outcome();
+                let set_cookie = session.settle(&instance, exchange.client.worker);
+                return Ok((answer, set_cookie));
+            }
+            Err(failure) => failure,
+        };
+        exchange.failed(failure)?;
+        let replayable = upload.as_ref().is_none_or(|upload| upload.progress().replayable);
+        if !retry::allowed(&head.method, failure, replayable)
+            || exchange.attempts >= version.retry.attempts
+            || !roster.budget.pay(&version.retry, Instant::now())
+        {
+            return Err(failure.into());
+        }
+        roster::count(&roster.tally.retried[session.leave(failure) as usize]);
+        tried.push(instance);
+    }
+}
+
+/// Routes a request and gives its head the form in which instances get it.
+fn prepare<'a>(
+    exchange: &mut Exchange,
+    snapshot: &'a Snapshot,
+    head: &mut request::Parts,
+) -> Result<&'a Service, Reason> {
+    let origin = exchange.client.origin(snapshot);
+    let trusted = &snapshot.config.trusted_proxies;
+    exchange.address = headers::client_address(&head.headers, origin, trusted);
+    exchange.https = headers::is_https(&head.headers, origin.trusted);
+    exchange.logged = snapshot.config.access_log;
+    // RFC 9112 section 3.2.2: the host of an absolute target overrides the field.
+    if let Some(authority) = head.uri.authority() {
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_bad| Reason::BadHost)?;
+        head.headers.insert(HOST, host);
+        let path = head.uri.path_and_query().cloned();
+        head.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+    }
+    exchange.host = head.headers.get(HOST).cloned();
+    let host = exchange.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let service = snapshot.service(host, head.uri.path()).ok_or(Reason::NoService)?;
+    exchange.roster = Some(Arc::clone(&service.roster));
+    exchange.idle_timeout = service.version().timeouts.idle;
+    head.version = Version::HTTP_11;
+    Ok(service)
+}
+
+/// Says how the body is framed: as the client did, since hyper would leave a GET's body out.
+fn frame(head: &mut request::Parts) {
+    if !head.headers.contains_key(CONTENT_LENGTH) {
+        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if !headers::expects_continue(&head.headers) {
+        head.headers.remove(EXPECT);
+    }
+}
+
+/// The part of the request that `balance: hash` looks at; `None` where it is absent.
+fn hash_key(balance: &Balance, exchange: &Exchange, head: &request::Parts) -> Option<Vec<u8>> {
+    let Balance::Hash(key) = balance else { return None };
+    match key {
+        HashKey::ClientIp => Some(exchange.address.to_string().into_bytes()),
+        HashKey::Uri => head.uri.path_and_query().map(|uri| uri.as_str().as_bytes().to_vec()),
+        HashKey::Header(name) => head.headers.get(name).map(|value| value.as_bytes().to_vec()),
+        HashKey::Cookie(name) => session::cookie(&head.headers, name),
+        HashKey::Query(name) => session::query(head.uri.query()?, name).map(str::as_bytes).map(<[u8]>::to_vec),
+    }
+}

@@ -1,0 +1,94 @@
+//! The opening of a WebSocket: an attempt on a connection of its own, which becomes the tunnel.
+//!
+//! hyper speaks the handshake; then both raw sockets are taken back (see [`crate::tunnel`]).
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::header::UPGRADE;
+use http::{StatusCode, request};
+use hyper::client::conn::http1::Connection;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::config::types::Websocket;
+use crate::instance::body::RequestBody;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::forward::{Answer, Attempt, failure};
+use crate::proxy::headers;
+use crate::proxy::retry::{Failure, Sent};
+
+/// The instance's side of a tunnel whose client is about to get its 101.
+#[derive(Debug)]
+pub struct Opening {
+    /// The connection to the instance.
+    pub stream: TcpStream,
+    /// What it sent right behind its 101.
+    pub early: Bytes,
+    /// How long it may live.
+    pub limits: Websocket,
+    /// The request that asked for it.
+    pub exchange: Box<Exchange>,
+}
+
+/// A connection whose HTTP is over, with what was read beyond it.
+#[derive(Debug)]
+pub struct Raw {
+    /// The socket.
+    pub stream: TcpStream,
+    /// Read already.
+    pub early: Bytes,
+    /// How long a tunnel over it may live.
+    pub limits: Websocket,
+}
+
+impl Attempt<'_> {
+    /// Asks the instance to upgrade. An answer other than 101 is passed on like any other.
+    pub async fn upgrade(&self, worker: usize, head: &request::Parts) -> Result<Answer, Failure> {
+        let (mut sender, mut connection) = self.connect(worker).await?;
+        let request = self.request(head);
+        let sent = sender.try_send_request(request);
+        let both = drive(&mut connection, sent);
+        let result = self.or_alarm(worker, true, self.in_time(both)).await??;
+        let response = result.map_err(|error| match error.message() {
+            Some(_) => Failure::Reset(Sent::Nothing),
+            None => failure(error.error()),
+        })?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            tokio::spawn(async move {
+                let _ = connection.await;
+            });
+            return Ok(Answer { response, sender: Some(sender), raw: None });
+        }
+        // RFC 9110 section 7.8: the protocol switched to must be one that was asked for.
+        if !headers::has_token(response.headers(), &UPGRADE, "websocket") {
+            return Err(Failure::InvalidResponse);
+        }
+        let parts = connection
+            .without_shutdown()
+            .await
+            .map_err(|_broken| Failure::Reset(Sent::Something))?;
+        let limits = self.version.websocket;
+        let raw = Raw { stream: parts.io.into_inner(), early: parts.read_buf, limits };
+        Ok(Answer { response, sender: None, raw: Some(raw) })
+    }
+}
+
+/// Polls a connection and the request on it until the request has its answer.
+async fn drive<T>(
+    connection: &mut Connection<TokioIo<TcpStream>, RequestBody>,
+    answer: impl Future<Output = T>,
+) -> T {
+    let mut answer = pin!(answer);
+    poll_fn(|cx| {
+        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+            return Poll::Ready(answer);
+        }
+        // An error reaches the request, which is polled again below.
+        let _ = connection.poll_without_shutdown(cx);
+        answer.as_mut().poll(cx)
+    })
+    .await
+}

@@ -1,0 +1,93 @@
+//! The affinity key of a balancer that was given none: made once, kept beside the configuration.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::affinity::token::Keyring;
+use crate::config::types::AffinityKeys;
+
+/// The name of the kept key, beside the configuration.
+const FILE: &str = "burdock.affinity.key";
+
+/// No key could be made.
+#[derive(Debug, thiserror::Error)]
+#[error("asking the system for random bytes: {0}")]
+pub struct KeyError(#[from] getrandom::Error);
+
+/// The key that is used while the configuration names none.
+#[derive(Debug)]
+pub struct OwnKey {
+    folder: Option<PathBuf>,
+    key: Option<[u8; 32]>,
+}
+
+impl OwnKey {
+    /// Kept in the folder of `config`; without one, only as long as the process lives.
+    pub fn new(config: Option<&Path>) -> Self {
+        let folder = config.map(|config| match config.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            Some(_) | None => PathBuf::from("."),
+        });
+        Self { folder, key: None }
+    }
+
+    /// The keyring of a configuration; `warn` if it will need a key of Burdock's own.
+    pub fn keyring(&mut self, keys: &AffinityKeys, warn: bool) -> Result<Keyring, KeyError> {
+        if let Some(keyring) = Keyring::new(&keys.inline) {
+            return Ok(keyring);
+        }
+        let key = match self.key {
+            Some(key) => key,
+            None => *self.key.insert(find_or_make(self.folder.as_deref(), warn)?),
+        };
+        Ok(Keyring::new(&[key]).expect("one key is a keyring"))
+    }
+}
+
+fn find_or_make(folder: Option<&Path>, warn: bool) -> Result<[u8; 32], KeyError> {
+    let path = folder.map(|folder| folder.join(FILE));
+    if let Some(key) = path.as_deref().and_then(read) {
+        return Ok(key);
+    }
+    let mut key = [0; 32];
+    getrandom::fill(&mut key)?;
+    let kept = path.as_deref().map(|path| write(path, &key));
+    if !warn {
+        return Ok(key);
+    }
+    match (path, kept) {
+        (Some(path), Some(Ok(()))) => tracing::warn!(
+            file = %path.display(),
+            "made an affinity key; replicas need the same one: give all of them affinity_keys"
+        ),
+        (_, Some(Err(error))) => tracing::warn!(
+            %error,
+            "made an affinity key that could not be kept: sessions move at a restart; \
+             set affinity_keys"
+        ),
+        (_, None) => tracing::info!("made an affinity key for as long as this process lives"),
+        (None, Some(Ok(()))) => {}
+    }
+    Ok(key)
+}
+
+fn read(path: &Path) -> Option<[u8; 32]> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let key = STANDARD.decode(text.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    if key.is_none() {
+        tracing::warn!(file = %path.display(), "this file holds no affinity key; making a new one");
+    }
+    key
+}
+
+/// Readable by its owner only, from the first byte on.
+fn write(path: &Path, key: &[u8; 32]) -> std::io::Result<()> {
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    writeln!(file, "{}", STANDARD.encode(key))
+}

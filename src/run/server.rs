@@ -1,0 +1,337 @@
+//! A running balancer: workers, listeners, checks, and what a reload changes of them.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use pingora_runtime::{BlockingPoolOpts, NoStealRuntime, RuntimeOpts};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::config::types::{Admin, Config, Drain, Workers};
+use crate::config::{ConfigErrors, Loaded, diff};
+use crate::health::prober::Prober;
+use crate::instance::{Cause, Departure, Instance};
+use crate::listener::{self, Bound, Worker};
+use crate::run::StartError;
+use crate::run::keys::OwnKey;
+use crate::snapshot::{Live, Published, Snapshot};
+use crate::tunnel::registry::Registry;
+use crate::{admin, health};
+
+/// A start waits this long for first verdicts, so that it doesn't greet clients with a 503.
+const FIRST_VERDICTS: Duration = Duration::from_secs(1);
+/// Between two looks at idle connections.
+const SWEEP: Duration = Duration::from_secs(5);
+/// Between two looks at what a drain still waits for.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// What is cut gets this long to notice.
+const CUT_GRACE: Duration = Duration::from_millis(200);
+
+/// How a drain went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Everything was finished.
+    Clean,
+    /// Something was cut.
+    Cut,
+}
+
+/// An address that accepts; closes when dropped.
+struct Open {
+    address: SocketAddr,
+    _open: watch::Sender<bool>,
+}
+
+/// A running balancer.
+pub struct Server {
+    live: Arc<Live>,
+    config: Arc<Config>,
+    runtime: Option<NoStealRuntime>,
+    workers: Vec<Worker>,
+    /// By the address that the configuration asks for.
+    listeners: HashMap<SocketAddr, Open>,
+    admin: Option<(Admin, SocketAddr, JoinHandle<()>)>,
+    prober: health::prober::Prober,
+    own_key: OwnKey,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("addresses", &self.addresses()).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Binds, probes, and only then accepts. `config_file` says where a key may be kept.
+    pub async fn start(loaded: Loaded, config_file: Option<&Path>) -> Result<Self, StartError> {
+        let config = Arc::new(loaded.config);
+        for note in &loaded.notes {
+            tracing::info!("{note}");
+        }
+        let count = match config.workers {
+            Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
+            Workers::Count(count) => count,
+        };
+        let mut own_key = OwnKey::new(config_file);
+        let keyring = own_key.keyring(&config.affinity_keys, has_affinity(&config))?;
+        let (live, published) = Live::new(Arc::clone(&config), Arc::new(keyring), count);
+        let live = Arc::new(live);
+        let bound = bind(&config, count)?;
+        let runtime =
+            NoStealRuntime::new(count, "worker", BlockingPoolOpts::default(), RuntimeOpts::default());
+        let worker = |index| Worker { index, live: Arc::clone(&live), registry: Registry::new() };
+        let workers: Vec<_> = (0..count).map(worker).collect();
+        for worker in &workers {
+            let handle = runtime.get_runtime_at(worker.index);
+            let registry = Arc::clone(&worker.registry);
+            handle.spawn(registry.watch(Arc::clone(&live), worker.index));
+            handle.spawn(sweep(worker.clone()));
+        }
+        let mut server = Self {
+            live,
+            config: Arc::clone(&config),
+            runtime: Some(runtime),
+            workers,
+            listeners: HashMap::new(),
+            admin: None,
+            prober: Prober::default(),
+            own_key,
+        };
+        server.prober.follow(&published.snapshot);
+        server.prober.first_verdicts(FIRST_VERDICTS).await;
+        server.open_admin(config.admin.clone()).await?;
+        for (asked, bound) in bound {
+            server.open(asked, bound);
+        }
+        Ok(server)
+    }
+
+    /// The addresses that accept clients.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.values().map(|open| open.address).collect()
+    }
+
+    /// The address of the admin listener.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|(_, address, _)| *address)
+    }
+
+    /// Takes over a new configuration, whole or not at all.
+    pub fn reload(&mut self, loaded: Loaded, cause: &str) {
+        let config = Arc::new(loaded.config);
+        let changes = diff(&self.config, &config);
+        let live = Arc::clone(&self.live);
+        let failed = &live.counters.reload_failed;
+        if changes.is_empty() && config == self.config {
+            if failed.swap(0, Ordering::Relaxed) != 0 {
+                tracing::info!(cause, "the configuration is in order again; nothing changed");
+            }
+            return;
+        }
+        let prepared = self.prepare(&config);
+        let (keyring, bound) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                failed.store(1, Ordering::Relaxed);
+                tracing::error!(%error, cause, "reload rejected");
+                return;
+            }
+        };
+        failed.store(0, Ordering::Relaxed);
+        let published = self.live.publish(Arc::clone(&config), Arc::new(keyring));
+        self.prober.follow(&published.snapshot);
+        self.retire(&published, &config);
+        self.listeners.retain(|asked, _| config.listeners.iter().any(|new| new.address == *asked));
+        for (asked, bound) in bound {
+            self.open(asked, bound);
+        }
+        self.reopen_admin(config.admin.clone());
+        self.config = config;
+        let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
+        let generation = published.snapshot.generation;
+        tracing::info!(generation, changes = changes.join("; "), cause, "reloaded");
+    }
+
+    /// Notes a configuration that was refused.
+    pub fn reject(&self, errors: &ConfigErrors, cause: &str) {
+        self.live.counters.reload_failed.store(1, Ordering::Relaxed);
+        tracing::error!(error = %errors, cause, "reload rejected");
+    }
+
+    /// Stops accepting, finishes what is under way, closes tunnels spread over their window; at
+    /// the deadline, or when `cut` resolves, drops the rest.
+    pub async fn drain(mut self, cut: impl Future<Output = ()>) -> Drained {
+        let Drain { timeout, spread } = self.config.shutdown;
+        let now = Instant::now();
+        self.listeners.clear();
+        self.live.drain(now, now + spread);
+        let (connections, tunnels) = self.under_way();
+        tracing::info!(connections, tunnels, deadline_s = timeout.as_secs_f64(), "draining");
+        let finished = async {
+            while self.under_way() != (0, 0) {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+        };
+        let drained = tokio::select! {
+            biased;
+            () = finished => Drained::Clean,
+            () = tokio::time::sleep(timeout) => Drained::Cut,
+            () = cut => Drained::Cut,
+        };
+        let (connections, tunnels) = self.under_way();
+        self.stop().await;
+        match drained {
+            Drained::Clean => tracing::info!("stopped"),
+            Drained::Cut => tracing::warn!(connections, tunnels, "stopped; what was left is cut"),
+        }
+        drained
+    }
+
+    /// Client connections and tunnels that are open.
+    fn under_way(&self) -> (u64, usize) {
+        let tunnels = self.workers.iter().map(|worker| worker.registry.count()).sum();
+        (self.live.counters.connections(), tunnels)
+    }
+
+    async fn stop(&mut self) {
+        if let Some((_, _, task)) = self.admin.take() {
+            task.abort();
+        }
+        if let Some(runtime) = self.runtime.take() {
+            let joined = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(CUT_GRACE));
+            // Only a panic while joining could be told of here, and it has been.
+            let _ = joined.await;
+        }
+    }
+
+    /// What can fail in a reload, done before anything is changed.
+    fn prepare(
+        &mut self,
+        config: &Config,
+    ) -> Result<(crate::affinity::token::Keyring, Vec<(SocketAddr, Bound)>), StartError> {
+        let keyring = self.own_key.keyring(&config.affinity_keys, has_affinity(config))?;
+        let mut bound = Vec::new();
+        for listener in &config.listeners {
+            if !self.listeners.contains_key(&listener.address) {
+                let sockets = listener::bind(listener.address, self.workers.len())?;
+                bound.push((listener.address, sockets));
+            }
+        }
+        Ok((keyring, bound))
+    }
+
+    /// Removed instances keep their sessions and tunnels until their deadline.
+    fn retire(&self, published: &Published, config: &Config) {
+        for instance in published.changes.iter().flat_map(|change| &change.removed) {
+            let identity = instance.identity();
+            let versions = config.services.iter().filter(|service| service.name == identity.service);
+            let drain = versions.map(|service| service.version.drain).next().unwrap_or_default();
+            retire(&self.live, Arc::clone(instance), drain);
+        }
+        self.live.nudge();
+    }
+
+    fn open(&mut self, asked: SocketAddr, bound: Bound) {
+        let Some(runtime) = &self.runtime else { return };
+        let (sender, open) = watch::channel(true);
+        for (worker, socket) in self.workers.iter().zip(bound.sockets) {
+            let accepting = listener::accept(worker.clone(), socket, open.clone());
+            runtime.get_runtime_at(worker.index).spawn(accepting);
+        }
+        tracing::info!(address = %bound.address, "listening");
+        self.listeners.insert(asked, Open { address: bound.address, _open: sender });
+    }
+
+    /// An address that nobody asked for may be in use; one that was asked for may not.
+    async fn open_admin(&mut self, admin: Option<Admin>) -> Result<(), StartError> {
+        let Some(asked) = admin else { return Ok(()) };
+        match admin::bind(asked.address).await {
+            Ok(listener) => {
+                let address = listener.local_addr().unwrap_or(asked.address);
+                let task = tokio::spawn(admin::serve(listener, Arc::clone(&self.live)));
+                tracing::info!(%address, "admin listening");
+                self.admin = Some((asked, address, task));
+                Ok(())
+            }
+            Err(error) if asked.explicit => Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, "no admin listener: its default address is taken");
+                Ok(())
+            }
+        }
+    }
+
+    fn reopen_admin(&mut self, admin: Option<Admin>) {
+        if self.config.admin == admin {
+            return;
+        }
+        if let Some((_, _, task)) = self.admin.take() {
+            task.abort();
+        }
+        let Some(asked) = admin else { return };
+        let live = Arc::clone(&self.live);
+        let address = asked.address;
+        let task = tokio::spawn(async move {
+            match admin::bind(address).await {
+                Ok(listener) => {
+                    tracing::info!(%address, "admin listening");
+                    admin::serve(listener, live).await;
+                }
+                Err(error) => tracing::error!(%error, "no admin listener"),
+            }
+        });
+        self.admin = Some((asked, address, task));
+    }
+}
+
+fn has_affinity(config: &Config) -> bool {
+    config.services.iter().any(|service| service.version.affinity.is_some())
+}
+
+fn bind(config: &Config, workers: usize) -> Result<Vec<(SocketAddr, Bound)>, StartError> {
+    let bind = |address| Ok((address, listener::bind(address, workers)?));
+    config.listeners.iter().map(|listener| bind(listener.address)).collect()
+}
+
+fn retire(live: &Arc<Live>, instance: Arc<Instance>, drain: Drain) {
+    let until = Instant::now() + drain.timeout;
+    let from = until.checked_sub(drain.spread).unwrap_or(until);
+    let departure = Departure { cause: Cause::Removed, from, until };
+    instance.depart(Some(departure));
+    let live = Arc::clone(live);
+    tokio::spawn(async move {
+        tokio::time::sleep_until(until.into()).await;
+        // Named again meanwhile, or even removed a second time.
+        if instance.departure() != Some(departure) {
+            return;
+        }
+        if let Some(roster) = instance.roster() {
+            roster.forget(&instance);
+        }
+        live.nudge();
+        let identity = instance.identity();
+        tracing::info!(service = identity.service, instance = identity.name, "drained");
+    });
+}
+
+/// Closes idle connections to instances in time, on the worker that owns them.
+async fn sweep(worker: Worker) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let now = Instant::now();
+        let snapshot: Arc<Snapshot> = worker.live.snapshot();
+        for service in snapshot.services() {
+            for instance in service.roster.members().all() {
+                instance.lane(worker.index).pool.sweep(now);
+            }
+            if worker.index == 0 {
+                service.roster.rehomes.sweep(now);
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What a request may read: one immutable value, published whole.
+//!
+//! A [`Snapshot`] is built from a validated configuration and the live rosters; a request loads it
+//! once and keeps it to its end. [`Live`] is what all workers share. There is one publish point,
+//! [`Live::publish`].
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
+
+use crate::affinity::token::{Keyring, Lifetimes};
+use crate::config::types::{self, Config};
+use crate::instance::roster::{Reconciled, Roster};
+use crate::observe::counters::Counters;
+use crate::route::Router;
+
+/// One configuration, ready to serve.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts configurations from 1.
+    pub generation: u64,
+    /// What it was built from.
+    pub config: Arc<Config>,
+    /// Seals and opens tokens.
+    pub keyring: Arc<Keyring>,
+    router: Router,
+    services: Vec<Service>,
+}
+
+/// A service with the live side of its version.
+#[derive(Debug)]
+pub struct Service {
+    place: usize,
+    config: Arc<Config>,
+    /// The instances.
+    pub roster: Arc<Roster>,
+    /// Of affinity tokens.
+    pub lifetimes: Lifetimes,
+}
+
+impl Service {
+    /// What the configuration says of its version.
+    pub fn version(&self) -> &types::Version {
+        &self.config.services[self.place].version
+    }
+}
+
+impl Snapshot {
+    /// The service for a request.
+    pub fn service(&self, authority: &str, path: &str) -> Option<&Service> {
+        self.router.find(authority, path).map(|place| &self.services[place])
+    }
+
+    /// Every service.
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    fn roster(&self, service: &str, version: &str) -> Option<&Arc<Roster>> {
+        self.services
+            .iter()
+            .map(|known| &known.roster)
+            .find(|roster| roster.service() == service && roster.version() == version)
+    }
+}
+
+/// Whether the process takes new work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It does.
+    Serving,
+    /// It finishes what it has; tunnels are closed spread from one instant to the other.
+    Draining {
+        /// The first may be closed.
+        from: Instant,
+        /// All must be.
+        until: Instant,
+    },
+}
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Live {
+    snapshot: ArcSwap<Snapshot>,
+    /// Counts of the whole process.
+    pub counters: Counters,
+    /// Worker threads.
+    pub workers: usize,
+    phase: watch::Sender<Phase>,
+    /// One per worker, so that a nudge that finds nobody waiting is kept.
+    nudges: Box<[Notify]>,
+}
+
+/// What the new configuration did, for the prober and the drains.
+#[derive(Debug)]
+pub struct Published {
+    /// What was published.
+    pub snapshot: Arc<Snapshot>,
+    /// Instances that came and went.
+    pub changes: Vec<Reconciled>,
+}
+
+impl Live {
+    /// The first configuration.
+    pub fn new(config: Arc<Config>, keyring: Arc<Keyring>, workers: usize) -> (Self, Published) {
+        let (snapshot, changes) = build(config, keyring, workers, None);
+        let snapshot = Arc::new(snapshot);
+        let live = Self {
+            snapshot: ArcSwap::new(Arc::clone(&snapshot)),
+            counters: Counters::default(),
+            workers,
+            phase: watch::Sender::new(Phase::Serving),
+            nudges: (0..workers).map(|_| Notify::new()).collect(),
+        };
+        (live, Published { snapshot, changes })
+    }
+
+    /// What to serve by, for the length of one request.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Takes over a new configuration; live state is kept by identity.
+    pub fn publish(&self, config: Arc<Config>, keyring: Arc<Keyring>) -> Published {
+        let before = self.snapshot.load_full();
+        let (snapshot, mut changes) = build(config, keyring, self.workers, Some(&before));
+        changes.extend(retire(&before, &snapshot, self.workers));
+        let snapshot = Arc::new(snapshot);
+        self.snapshot.store(Arc::clone(&snapshot));
+        Published { snapshot, changes }
+    }
+
+    /// Follows the phase.
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// Begins the end.
+    pub fn drain(&self, from: Instant, until: Instant) {
+        self.phase.send_replace(Phase::Draining { from, until });
+        self.nudge();
+    }
+
+    /// Lets every worker look at its tunnels now.
+    pub fn nudge(&self) {
+        self.nudges.iter().for_each(Notify::notify_one);
+    }
+
+    /// Resolves when a worker should look at its tunnels.
+    pub async fn nudged(&self, worker: usize) {
+        self.nudges[worker].notified().await;
+    }
+}
+
+fn build(
+    config: Arc<Config>,
+    keyring: Arc<Keyring>,
+    workers: usize,
+    before: Option<&Snapshot>,
+) -> (Snapshot, Vec<Reconciled>) {
+    let mut changes = Vec::new();
+    let mut services = Vec::with_capacity(config.services.len());
+    for (place, service) in config.services.iter().enumerate() {
+        let version = &service.version;
+        let known = before.and_then(|before| before.roster(&service.name, &version.name));
+        let roster = known.cloned().unwrap_or_else(|| {
+            Arc::new(Roster::new(&service.name, &version.name, Instant::now()))
+        });
+        changes.push(roster.reconcile(version, workers));
+        let seconds = |limit: Option<std::time::Duration>| limit.map(|limit| limit.as_secs().max(1));
+        let affinity = version.affinity.as_ref();
+        let lifetimes = Lifetimes {
+            ttl: seconds(affinity.and_then(|affinity| affinity.ttl)),
+            idle_ttl: seconds(affinity.and_then(|affinity| affinity.idle_ttl)),
+        };
+        services.push(Service { place, config: Arc::clone(&config), roster, lifetimes });
+    }
+    let router = Router::build(config.services.iter());
+    let generation = before.map_or(1, |before| before.generation + 1);
+    (Snapshot { generation, config, keyring, router, services }, changes)
+}
+
+/// Versions that are gone take all their instances with them.
+fn retire(before: &Snapshot, after: &Snapshot, workers: usize) -> Vec<Reconciled> {
+    let gone = before.services.iter().filter(|service| {
+        after.roster(service.roster.service(), service.roster.version()).is_none()
+    });
+    gone.map(|service| {
+        let mut nothing = service.version().clone();
+        nothing.instances.clear();
+        service.roster.reconcile(&nothing, workers)
+    })
+    .collect()
+}

@@ -1,0 +1,332 @@
+//! Moves bytes between the two sockets of a tunnel.
+//!
+//! Nothing is held while idle: bytes are read into a scratch buffer that all tunnels of a worker
+//! share, written at once, and kept only as far as the other side is slow. A side that ends its
+//! direction ends only that: what the other still sends arrives. When Burdock ends the tunnel,
+//! both sides get a Close on a frame boundary and are given a while to answer it.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::observe::counters::TunnelEnd;
+use crate::tunnel::frames::{self, Frames, Sender};
+use crate::tunnel::registry::Entry;
+use crate::tunnel::words;
+
+/// What is read at once, at most.
+const SCRATCH: usize = 64 * 1024;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
+}
+
+/// How a tunnel went. Pairs are client's, instance's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    /// Who or what ended it.
+    pub end: TunnelEnd,
+    /// Bytes that each side sent.
+    pub bytes: [u64; 2],
+    /// The codes of their Close frames.
+    pub close_codes: [Option<u16>; 2],
+}
+
+/// A socket failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// The one that is read from.
+    Read,
+    /// The one that is written to.
+    Write,
+}
+
+/// One direction.
+#[derive(Debug)]
+struct Direction {
+    frames: Frames,
+    /// What the receiver hasn't taken yet.
+    pending: Vec<u8>,
+    taken: usize,
+    bytes: u64,
+    /// A Close to be put in at the next boundary.
+    close: Option<Vec<u8>>,
+    /// Our Close is in: what still comes is read and dropped.
+    sealed: bool,
+    /// The sender has ended it.
+    ended: bool,
+    /// The receiver knows.
+    finished: bool,
+}
+
+impl Direction {
+    fn new(sender: Sender) -> Self {
+        Self {
+            frames: Frames::new(sender),
+            pending: Vec::new(),
+            taken: 0,
+            bytes: 0,
+            close: None,
+            sealed: false,
+            ended: false,
+            finished: false,
+        }
+    }
+
+    /// Moves what can be moved; ready when the sender's end has been passed on.
+    fn poll(
+        &mut self,
+        from: &mut TcpStream,
+        to: &mut TcpStream,
+        entry: &Entry,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fault>> {
+        if self.finished {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            ready!(self.flush(to, cx)).map_err(|_broken| Fault::Write)?;
+            if self.put_close() {
+                continue;
+            }
+            if self.ended {
+                let ended = ready!(Pin::new(&mut *to).poll_shutdown(cx));
+                self.finished = true;
+                // A receiver that is gone needs no end.
+                return Poll::Ready(if self.sealed { Ok(()) } else { ended.map_err(|_| Fault::Write) });
+            }
+            let moved = BUFFER.with_borrow_mut(|buffer| {
+                let mut buffer = ReadBuf::new(buffer);
+                ready!(Pin::new(&mut *from).poll_read(cx, &mut buffer))
+                    .map_err(|_broken| Fault::Read)?;
+                entry.touch();
+                Poll::Ready(self.pass(buffer.filled(), to, cx))
+            });
+            ready!(moved)?;
+        }
+    }
+
+    /// Takes bytes that were just read, and hands on what may be handed on.
+    fn pass(
+        &mut self,
+        bytes: &[u8],
+        to: &mut TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        if bytes.is_empty() {
+            self.ended = true;
+            return Ok(());
+        }
+        self.bytes += bytes.len() as u64;
+        if self.sealed {
+            self.frames.advance(bytes);
+            return Ok(());
+        }
+        // With a Close waiting, only the rest of the frame under way may still go before it.
+        let passed = match self.close {
+            Some(_) => self.frames.advance_to_boundary(bytes),
+            None => {
+                self.frames.advance(bytes);
+                bytes.len()
+            }
+        };
+        let written = match Pin::new(to).poll_write(cx, &bytes[..passed]) {
+            Poll::Ready(written) => written.map_err(|_broken| Fault::Write)?,
+            Poll::Pending => 0,
+        };
+        self.pending.extend_from_slice(&bytes[written..passed]);
+        if passed < bytes.len() {
+            self.put_close();
+            self.frames.advance(&bytes[passed..]);
+        }
+        Ok(())
+    }
+
+    /// Puts the waiting Close in, if this is the place for it; whether it was.
+    fn put_close(&mut self) -> bool {
+        if self.close.is_none() || (self.frames.is_sane() && !self.frames.at_boundary()) {
+            return false;
+        }
+        let close = self.close.take().unwrap_or_default();
+        // Behind nonsense a Close would be more nonsense; behind a Close it would be too much.
+        if self.frames.at_boundary() {
+            self.pending.extend_from_slice(&close);
+        }
+        self.sealed = true;
+        true
+    }
+
+    fn flush(&mut self, to: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.taken < self.pending.len() {
+            let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.pending[self.taken..]))?;
+            self.taken += written;
+        }
+        if self.pending.capacity() > 0 {
+            self.pending = Vec::new();
+            self.taken = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether nothing more is to be expected from its sender after a Close of ours.
+    fn is_answered(&self) -> bool {
+        self.ended || self.frames.closed() || !self.frames.is_sane()
+    }
+}
+
+/// The end that Burdock makes.
+struct Ending {
+    end: TunnelEnd,
+    grace: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+}
+
+/// The two sockets of a tunnel and what is between them.
+pub struct Pump {
+    client: TcpStream,
+    instance: TcpStream,
+    up: Direction,
+    down: Direction,
+    entry: Arc<Entry>,
+    grace: Duration,
+    ending: Option<Ending>,
+    /// Who sent the first Close or FIN.
+    first: Option<TunnelEnd>,
+}
+
+impl std::fmt::Debug for Pump {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pump").field("up", &self.up).field("down", &self.down).finish_non_exhaustive()
+    }
+}
+
+impl Pump {
+    /// A tunnel in which nothing has been sent yet.
+    pub fn new(client: TcpStream, instance: TcpStream, entry: Arc<Entry>, grace: Duration) -> Self {
+        Self {
+            client,
+            instance,
+            up: Direction::new(Sender::Client),
+            down: Direction::new(Sender::Instance),
+            entry,
+            grace,
+            ending: None,
+            first: None,
+        }
+    }
+
+    /// Begins with what was read from either side before the tunnel stood.
+    pub fn start_with(&mut self, client: Bytes, instance: Bytes) {
+        for (direction, early) in [(&mut self.up, client), (&mut self.down, instance)] {
+            direction.frames.advance(&early);
+            direction.bytes = early.len() as u64;
+            direction.pending = early.into();
+        }
+    }
+
+    /// Relays to the end.
+    pub async fn run(mut self) -> Flow {
+        let end = poll_fn(|cx| self.poll(cx)).await;
+        Flow {
+            end,
+            bytes: [self.up.bytes, self.down.bytes],
+            close_codes: [self.up.frames.close_code(), self.down.frames.close_code()],
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TunnelEnd> {
+        if self.ending.is_none()
+            && let Some(end) = self.entry.order(cx.waker())
+        {
+            self.begin_end(end);
+        }
+        let up = self.up.poll(&mut self.client, &mut self.instance, &self.entry, cx);
+        let down = self.down.poll(&mut self.instance, &mut self.client, &self.entry, cx);
+        self.note_first();
+        let client_failed = matches!(up, Poll::Ready(Err(Fault::Read)))
+            || matches!(down, Poll::Ready(Err(Fault::Write)));
+        let instance_failed = matches!(up, Poll::Ready(Err(Fault::Write)))
+            || matches!(down, Poll::Ready(Err(Fault::Read)));
+        if client_failed {
+            return Poll::Ready(self.result(TunnelEnd::Client));
+        }
+        if instance_failed {
+            self.lose_instance(cx);
+            return Poll::Pending;
+        }
+        if up.is_ready() && down.is_ready() {
+            return Poll::Ready(self.result(TunnelEnd::Client));
+        }
+        self.poll_end(cx)
+    }
+
+    /// Burdock ends the tunnel: a Close each way, then a while to answer.
+    fn begin_end(&mut self, end: TunnelEnd) {
+        let (code, reason) = words(end);
+        self.up.close = Some(frames::close(code, reason, Some(fastrand::u32(..).to_be_bytes())));
+        self.down.close = Some(frames::close(code, reason, None));
+        let grace = Box::pin(pingora_timeout::sleep(self.grace));
+        self.ending = Some(Ending { end, grace });
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<TunnelEnd> {
+        let Some(ending) = &mut self.ending else { return Poll::Pending };
+        let told = |direction: &Direction| {
+            direction.finished
+                || (direction.close.is_none() && direction.taken == direction.pending.len())
+        };
+        let over = told(&self.up)
+            && told(&self.down)
+            && self.up.is_answered()
+            && self.down.is_answered();
+        if !over {
+            ready!(ending.grace.as_mut().poll(cx));
+        }
+        let end = ending.end;
+        // FIN to both; whoever still sends after its Close, or after the grace, is cut.
+        for stream in [&mut self.client, &mut self.instance] {
+            let _ = Pin::new(stream).poll_shutdown(cx);
+        }
+        Poll::Ready(end)
+    }
+
+    /// The instance broke off: the client gets what still came from it, and a Close on its behalf.
+    fn lose_instance(&mut self, cx: &mut Context<'_>) {
+        if self.ending.is_none() {
+            let end = self.result(TunnelEnd::Instance);
+            let (code, reason) = words(TunnelEnd::Instance);
+            self.down.close = Some(frames::close(code, reason, None));
+            let grace = Box::pin(pingora_timeout::sleep(self.grace));
+            self.ending = Some(Ending { end, grace });
+        }
+        self.down.ended = true;
+        self.up.sealed = true;
+        self.up.close = None;
+        self.up.pending = Vec::new();
+        self.up.taken = 0;
+        cx.waker().wake_by_ref();
+    }
+
+    fn note_first(&mut self) {
+        let begun = |direction: &Direction| direction.ended || direction.frames.closed();
+        if self.first.is_none() && self.ending.is_none() {
+            self.first = match (begun(&self.up), begun(&self.down)) {
+                (true, _) => Some(TunnelEnd::Client),
+                (false, true) => Some(TunnelEnd::Instance),
+                (false, false) => None,
+            };
+        }
+    }
+
+    fn result(&self, otherwise: TunnelEnd) -> TunnelEnd {
+        let ordered = self.ending.as_ref().map(|ending| ending.end);
+        ordered.or(self.first).unwrap_or(otherwise)
+    }
+}

@@ -43,14 +43,15 @@ async fn a_post_that_was_sent_is_never_sent_again() {
 async fn idempotent_methods_with_a_body_are_sent_again_with_the_whole_body() {
     let (a, b, burdock) = pair("").await;
     a.misbehaves(Fault::ResetBeforeAnswer);
-    b.misbehaves_times(Fault::ResetBeforeAnswer, 1);
     let body = pattern(60_000);
-    let answer = burdock.client().send(&Request::new("PUT", "/put").body(&body)).await;
-    let chunked = Request::new("DELETE", "/x").body(&body).chunked(&[]);
-    assert_eq!((answer.status, answer.instance()), (200, "b"), "a third attempt succeeds");
-    assert_eq!(b.last_request().body.unwrap().bytes, body);
-    assert_eq!(burdock.client().send(&chunked).await.status, 200);
-    assert_eq!(b.last_request().body.unwrap().bytes, body);
+    for n in 0..4 {
+        let put = Request::new("PUT", "/put").body(&body);
+        let delete = Request::new("DELETE", "/x").body(&body).chunked(&[]);
+        let answer = burdock.client().send(if n % 2 == 0 { &put } else { &delete }).await;
+        assert_eq!((answer.status, answer.instance()), (200, "b"));
+        assert_eq!(b.last_request().body.unwrap().bytes, body);
+    }
+    assert!(a.request_count() > 0, "some were tried there first");
 }
 
 #[tokio::test(flavor = "multi_thread")]

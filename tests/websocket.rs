@@ -97,6 +97,7 @@ async fn a_reset_on_one_side_ends_the_other() {
     socket.echo("up").await;
     a.drops_connections();
     within("the end at the client", socket.conn.read_to_end()).await;
+    drop(socket);
     let socket = WebSocket::open(burdock.address(), "/ws", "").await;
     socket.conn.reset();
     eventually("the end at the instance", || (a.open() == 0).then_some(())).await;

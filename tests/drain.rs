@@ -1,0 +1,191 @@
+//! Leaving: a stopping process, and an instance that is removed, finish what they began.
+
+mod support;
+
+use std::net::TcpStream;
+
+use support::ws::WebSocket;
+use support::{Backend, Burdock, Client, eventually, raw, within, yaml};
+
+const PATIENT: &str = "shutdown: { timeout: 60s, spread: 0s }\n";
+
+/// One request that waits at the gate of `a`.
+async fn in_flight(burdock: &Burdock, a: &Backend) -> tokio::task::JoinHandle<support::Response> {
+    let (address, n) = (burdock.address(), a.request_count() + 1);
+    let task = tokio::spawn(async move { Client::new(address).get("/gate").await });
+    a.request(n).await;
+    task
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_process_stops_at_once_and_clean() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let a = Backend::start("a").await;
+        let mut burdock = Burdock::start(&yaml(&[&a], PATIENT)).await;
+        burdock.client().get("/").await;
+        burdock.signal(signal);
+        assert_eq!(burdock.exit_code().await, 0);
+        assert_eq!((burdock.log("draining").len(), burdock.log("stopped").len()), (1, 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_in_flight_finish_and_new_connections_are_refused() {
+    let a = Backend::start("a").await;
+    let mut burdock = Burdock::start(&yaml(&[&a], PATIENT)).await;
+    let waiting = in_flight(&burdock, &a).await;
+    burdock.signal(libc::SIGTERM);
+    burdock.wait_log("draining", |_| true).await;
+    let refused = || TcpStream::connect(burdock.address()).is_err().then_some(());
+    eventually("new connections are refused", refused).await;
+    a.open_gate(1);
+    let answer = waiting.await.unwrap();
+    assert_eq!((answer.status, answer.instance()), (200, "a"));
+    assert!(answer.head.wants_close(), "the client learns not to come back here");
+    assert_eq!(burdock.exit_code().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_and_a_download_under_way_finish() {
+    let a = Backend::start("a").await;
+    let mut burdock = Burdock::start(&yaml(&[&a], PATIENT)).await;
+    let head = "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n";
+    let body = support::pattern(300_000);
+    let mut upload = raw::open(burdock.address(), head).await;
+    upload.write(&body[..200_000]).await.unwrap();
+    a.request(1).await;
+    let half = "GET /half HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut download = raw::open(burdock.address(), half).await;
+    within("a head", download.head()).await.unwrap().unwrap();
+    burdock.signal(libc::SIGTERM);
+    burdock.wait_log("draining", |_| true).await;
+    upload.write(&body[200_000..]).await.unwrap();
+    a.open_gate(1);
+    assert!(within("the echo", upload.read_to_end()).await.ends_with(&body));
+    assert_eq!(within("the rest", download.read_to_end()).await.len(), 2000);
+    assert_eq!(burdock.exit_code().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_kept_connections_are_closed_without_a_byte() {
+    let a = Backend::start("a").await;
+    let mut burdock = Burdock::start(&yaml(&[&a], PATIENT)).await;
+    let mut idle = raw::open(burdock.address(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let head = within("an answer", idle.head()).await.unwrap().unwrap();
+    within("its body", idle.body(head.response_framing("GET"))).await.unwrap();
+    let mut unused = raw::open(burdock.address(), "").await;
+    let waiting = in_flight(&burdock, &a).await;
+    burdock.signal(libc::SIGTERM);
+    assert!(within("the end of an idle one", idle.closed_without_a_byte()).await);
+    assert!(within("the end of an unused one", unused.closed_without_a_byte()).await);
+    a.open_gate(1);
+    assert_eq!(waiting.await.unwrap().status, 200);
+    assert_eq!(burdock.exit_code().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tunnels_get_a_close_with_1012_on_both_sides() {
+    let a = Backend::start("a").await;
+    let rest = "shutdown: { timeout: 2s, spread: 500ms }\n";
+    let mut burdock = Burdock::start(&yaml(&[&a], rest)).await;
+    let mut sockets = Vec::new();
+    for _ in 0..5 {
+        let mut socket = WebSocket::open(burdock.address(), "/ws", "").await;
+        socket.echo("open").await;
+        sockets.push(socket);
+    }
+    burdock.signal(libc::SIGTERM);
+    for socket in &mut sockets {
+        let (code, reason) = socket.closed().await.expect("a Close frame");
+        assert_eq!(code, 1012);
+        assert!(!reason.is_empty() && !reason.contains("127.0.0.1"), "{reason}");
+        // An answer to the Close, as a browser gives it.
+        socket.send(support::ws::CLOSE, &1012u16.to_be_bytes()).await;
+        assert_eq!(socket.next().await, None, "then the end");
+    }
+    eventually("a masked Close at the instance", || (a.closes().len() == 5).then_some(())).await;
+    assert!(
+        a.closes().iter().all(|(code, _, masked)| *code == 1012 && *masked),
+        "{:?}",
+        a.closes()
+    );
+    assert_eq!(burdock.exit_code().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_deadline_cuts_and_the_exit_code_says_so() {
+    let a = Backend::start("a").await;
+    let rest = "shutdown: { timeout: 500ms, spread: 0s }\n";
+    let mut burdock = Burdock::start(&yaml(&[&a], rest)).await;
+    let request = "GET /half HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut conn = raw::open(burdock.address(), request).await;
+    within("a head", conn.head()).await.unwrap().unwrap();
+    burdock.signal(libc::SIGTERM);
+    assert!(within("the cut", conn.read_to_end()).await.len() < 2000);
+    assert_eq!(burdock.exit_code().await, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_cuts() {
+    let a = Backend::start("a").await;
+    let mut burdock = Burdock::start(&yaml(&[&a], PATIENT)).await;
+    let request = "GET /half HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut conn = raw::open(burdock.address(), request).await;
+    within("a head", conn.head()).await.unwrap().unwrap();
+    burdock.signal(libc::SIGTERM);
+    burdock.wait_log("draining", |_| true).await;
+    burdock.signal(libc::SIGTERM);
+    assert!(within("the cut", conn.read_to_end()).await.len() < 2000);
+    assert_eq!(burdock.exit_code().await, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_instance_keeps_its_sessions_and_tunnels_until_the_deadline() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let rest = |timeout: &str| {
+        format!("session_affinity: true\ndrain: {{ timeout: {timeout}, spread: 200ms }}\n")
+    };
+    let burdock = Burdock::start(&yaml(&[&a, &b], &rest("3s"))).await;
+    let mut bound = burdock.session();
+    let mut gone = bound.get("/").await;
+    while gone.instance() != "a" {
+        bound = burdock.session();
+        gone = bound.get("/").await;
+    }
+    let cookie = format!("Cookie: {}\r\n", bound.cookie_line().unwrap());
+    let mut tunnel = WebSocket::open(burdock.address(), "/ws", &cookie).await;
+    assert_eq!(tunnel.instance(), "a");
+    let begin = std::time::Instant::now();
+    assert_eq!(burdock.reload(&yaml(&[&b], &rest("3s"))).await["message"], "reloaded");
+    let answer = bound.get("/").await;
+    tunnel.echo("still here").await;
+    if begin.elapsed().as_secs() < 2 {
+        assert_eq!(answer.instance(), "a", "bound sessions stay until the deadline");
+    }
+    for _ in 0..6 {
+        assert_eq!(burdock.client().get("/").await.instance(), "b", "new ones don't come");
+    }
+    let (code, _) = tunnel.closed().await.expect("a Close frame");
+    assert_eq!(code, 1012);
+    assert!(begin.elapsed().as_secs() >= 2, "not before the deadline less the spread");
+    while bound.get("/").await.instance() == "a" {
+        assert!(begin.elapsed() < support::DEADLINE, "the deadline moves bound sessions");
+    }
+    assert_eq!(bound.get("/").await.instance(), "b");
+    burdock.wait_metric("burdock_instance_tunnels", &[], |v| v == 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_comes_back_before_the_deadline_keeps_its_tunnels() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let rest = "drain: { timeout: 1s, spread: 0s }\n";
+    let burdock = Burdock::start(&yaml(&[&a], rest)).await;
+    let mut tunnel = WebSocket::open(burdock.address(), "/ws", "").await;
+    burdock.reload(&yaml(&[&b], rest)).await;
+    burdock.reload(&yaml(&[&a, &b], rest)).await;
+    let begin = std::time::Instant::now();
+    while begin.elapsed().as_millis() < 1500 {
+        tunnel.echo("here").await;
+        support::pause().await;
+    }
+}

@@ -1,0 +1,268 @@
+//! Hot reload: every way a file changes is noticed, a bad file changes nothing, and a good one
+//! touches nothing that it doesn't name.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::net::TcpStream;
+
+use support::burdock::scratch;
+use support::load::errors;
+use support::ws::WebSocket;
+use support::{Backend, Burdock, FAST_READINESS, Load, eventually, raw, within, yaml};
+
+/// Which instances the next `n` new sessions land on.
+async fn landing(burdock: &Burdock, n: usize) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    let mut client = burdock.client();
+    for _ in 0..n {
+        *counts.entry(client.get("/").await.instance().to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+fn counted(pairs: &[(&str, usize)]) -> BTreeMap<String, usize> {
+    pairs.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect()
+}
+
+/// Polls until the instances in use are exactly `names`.
+async fn uses(burdock: &Burdock, names: &[&str]) {
+    let begin = std::time::Instant::now();
+    loop {
+        let seen: Vec<_> = landing(burdock, 2 * names.len()).await.into_keys().collect();
+        if seen == names {
+            return;
+        }
+        assert!(begin.elapsed() < support::DEADLINE, "uses {seen:?}, not {names:?}");
+        support::pause().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_editors_rename_is_noticed() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let burdock = Burdock::start(&yaml(&[&a], "")).await;
+    assert_eq!(landing(&burdock, 4).await, counted(&[("a", 4)]));
+    let line = burdock.reload(&yaml(&[&a, &b], "")).await;
+    assert_eq!(line["message"], "reloaded", "{line}");
+    assert_eq!(landing(&burdock, 4).await, counted(&[("a", 2), ("b", 2)]));
+    assert!(line["changes"].to_string().contains('b'), "it says what changed: {line}");
+    let metrics = burdock.metrics().await;
+    assert_eq!(
+        metrics.sum("burdock_config_generation", &[]).to_string(),
+        line["generation"].to_string()
+    );
+    assert_eq!(metrics.sum("burdock_config_last_reload_success", &[]), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_in_place_is_noticed_and_pieces_of_it_do_no_harm() {
+    use std::io::Write;
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let burdock = Burdock::start(&yaml(&[&a], "")).await;
+    let load = Load::start(burdock.address(), 10, 200, "/");
+    load.settles().await;
+    let text = yaml(&[&a, &b], "session_affinity: true\n");
+    for _ in 0..5 {
+        let mut file = std::fs::File::create(&burdock.config).unwrap();
+        for piece in text.as_bytes().chunks(20) {
+            file.write_all(piece).unwrap();
+            file.sync_data().unwrap();
+        }
+    }
+    uses(&burdock, &["a", "b"]).await;
+    assert_eq!(errors(&load.stop().await), Vec::<String>::new());
+    assert_eq!(burdock.reloads().last().unwrap()["message"], "reloaded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_symlink_swap_as_kubernetes_does_it_is_noticed_again_and_again() {
+    use std::os::unix::fs::symlink;
+    let backends = Backend::several(&["a", "b", "c", "d"]).await;
+    let folder = scratch();
+    let version = |n: usize| {
+        let inner = folder.join(format!("..v{n}"));
+        std::fs::create_dir(&inner).unwrap();
+        std::fs::write(inner.join("burdock.yaml"), yaml(&[&backends[n]], "")).unwrap();
+        symlink(format!("..v{n}"), folder.join("..data_tmp")).unwrap();
+        std::fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
+    };
+    version(0);
+    let config = folder.join("burdock.yaml");
+    symlink("..data/burdock.yaml", &config).unwrap();
+    let path = config.display().to_string();
+    let burdock = Burdock::spawn(folder.clone(), config, &["run", "-c", &path]).await;
+    uses(&burdock, &["a"]).await;
+    for (n, name) in [(1, "b"), (2, "c"), (3, "d")] {
+        version(n);
+        std::fs::remove_dir_all(folder.join(format!("..v{}", n - 1))).unwrap();
+        uses(&burdock, &[name]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_reads_the_file_again() {
+    let a = Backend::start("a").await;
+    let burdock = Burdock::start(&yaml(&[&a], "")).await;
+    burdock.signal(libc::SIGHUP);
+    assert_eq!(burdock.reload_after(0).await["message"], "reloaded");
+    burdock.signal(libc::SIGHUP);
+    assert_eq!(burdock.reload_after(1).await["message"], "reloaded");
+    assert_eq!(burdock.client().get("/").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_file_changes_nothing_and_all_its_problems_are_told_with_lines() {
+    let a = Backend::start("a").await;
+    let good = yaml(&[&a], FAST_READINESS);
+    let burdock = Burdock::start(&good).await;
+    burdock.wait_health("a", "ready").await;
+    let generation = burdock.metrics().await.sum("burdock_config_generation", &[]);
+    let bad = format!("{good}sesion_affinity: true\ntimeouts: {{ connect: never }}\nworkerz: 3\n");
+    let at = |key: &str| bad.lines().position(|line| line.starts_with(key)).unwrap() + 1;
+    let line = burdock.reload(&bad).await;
+    assert_eq!(line["message"], "reload rejected");
+    let error = line["error"].as_str().unwrap();
+    for (key, hint) in
+        [("sesion", "session_affinity"), ("timeouts", "connect"), ("workerz", "workers")]
+    {
+        let place = format!("burdock.yaml:{}: ", at(key));
+        assert!(error.contains(&place) && error.contains(hint), "{place} {hint} in {error}");
+    }
+    let metrics = burdock.metrics().await;
+    assert_eq!(metrics.sum("burdock_config_last_reload_success", &[]), 0.0);
+    assert_eq!(metrics.sum("burdock_config_generation", &[]), generation);
+    assert_eq!(burdock.client().get("/").await.status, 200);
+    for nonsense in ["", "{", "instances: 7\n", "\u{0}"] {
+        assert_eq!(burdock.reload(nonsense).await["message"], "reload rejected", "{nonsense:?}");
+    }
+    assert_eq!(burdock.client().get("/").await.status, 200);
+    // The file that is running anyway changes nothing, and still ends the alarm.
+    std::fs::write(&burdock.config, &good).unwrap();
+    burdock.wait_metric("burdock_config_last_reload_success", &[], |v| v == 1.0).await;
+    assert_eq!(burdock.metrics().await.sum("burdock_config_generation", &[]), generation);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_file_changes_nothing_and_its_return_is_noticed() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let burdock = Burdock::start(&yaml(&[&a], "")).await;
+    std::fs::remove_file(&burdock.config).unwrap();
+    burdock.signal(libc::SIGHUP);
+    let lost = || burdock.reloads().pop().filter(|line| line["message"] == "reload rejected");
+    eventually("a rejected reload", lost).await;
+    assert_eq!(burdock.client().get("/").await.instance(), "a");
+    std::fs::write(&burdock.config, yaml(&[&a, &b], "")).unwrap();
+    uses(&burdock, &["a", "b"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_reloads_under_load_lose_no_request_and_no_tunnel() {
+    let backends = Backend::several(&["a", "b", "c"]).await;
+    let all: Vec<_> = backends.iter().collect();
+    let on = "session_affinity: true\n";
+    let burdock = Burdock::start(&yaml(&all, on)).await;
+    let mut tunnels = Vec::new();
+    for _ in 0..30 {
+        let mut tunnel = WebSocket::open(burdock.address(), "/ws", "").await;
+        tunnel.echo("before").await;
+        tunnels.push(tunnel);
+    }
+    let load = Load::start(burdock.address(), 40, 200, "/");
+    load.settles().await;
+    let before = load.so_far();
+    for n in 0..50 {
+        let rest = match n % 4 {
+            0 => format!("{on}timeouts: {{ first_byte: {}s }}\n", n + 5),
+            1 => format!("{on}{FAST_READINESS}"),
+            2 => format!("{on}balance: least_requests\n"),
+            _ => format!("{on}affinity: {{ ttl: {}h }}\n", n + 1),
+        };
+        let line = burdock.reload(&yaml(&all, &rest)).await;
+        assert_eq!(line["message"], "reloaded", "{line}");
+        load.passes(4).await;
+    }
+    let seen = load.stop().await;
+    assert_eq!(errors(&seen), Vec::<String>::new());
+    for (before, after) in before.iter().zip(&seen) {
+        assert_eq!((after.reconnects, after.last()), (0, before.last()));
+    }
+    for tunnel in &mut tunnels {
+        tunnel.echo("after").await;
+    }
+    assert_eq!(burdock.metrics().await.sum("burdock_instance_tunnels", &[]), 30.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_change_live_and_exactly() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let weighted = |x: u32, y: u32| {
+        format!(
+            "{}instances:\n  - {{ name: a, address: {}, weight: {x} }}\n  \
+             - {{ name: b, address: {}, weight: {y} }}\n",
+            support::HEADER,
+            a.address,
+            b.address
+        )
+    };
+    let burdock = Burdock::start(&weighted(1, 1)).await;
+    assert_eq!(landing(&burdock, 40).await, counted(&[("a", 20), ("b", 20)]));
+    burdock.reload(&weighted(3, 1)).await;
+    assert_eq!(landing(&burdock, 40).await, counted(&[("a", 30), ("b", 10)]));
+    burdock.reload(&weighted(1, 0)).await;
+    assert_eq!(landing(&burdock, 10).await, counted(&[("a", 10)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_in_flight_keep_their_instance_when_it_is_removed() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let burdock = Burdock::start(&yaml(&[&a], "")).await;
+    let request = "GET /half HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let mut conn = raw::open(burdock.address(), request).await;
+    within("the head", conn.head()).await.unwrap().unwrap();
+    assert_eq!(burdock.reload(&yaml(&[&b], "")).await["message"], "reloaded");
+    assert_eq!(landing(&burdock, 3).await, counted(&[("b", 3)]));
+    a.open_gate(1);
+    assert_eq!(within("the rest", conn.read_to_end()).await.len(), 2000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listeners_come_and_go_live() {
+    let a = Backend::start("a").await;
+    let one = yaml(&[&a], "");
+    // Another loopback address, so that port 0 doesn't name the same listener twice.
+    let two = one.replace(
+        "listeners: [{ address: 127.0.0.1:0 }]",
+        "listeners: [{ address: 127.0.0.1:0 }, { address: 127.0.0.2:0 }]",
+    );
+    let mut burdock = Burdock::start(&one).await;
+    let mut first = burdock.client();
+    first.get("/").await;
+    assert_eq!(burdock.reload(&two).await["message"], "reloaded");
+    let new = |line: &serde_json::Value| line["address"].to_string().contains("127.0.0.2:");
+    let line = burdock.wait_log("listening", new).await;
+    let second = line["address"].as_str().unwrap().parse().unwrap();
+    let mut conn =
+        raw::open(second, "GET /gate HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    a.request(2).await;
+    assert_eq!(burdock.reload(&one).await["message"], "reloaded");
+    eventually("the removed listener refuses", || {
+        TcpStream::connect(second).is_err().then_some(())
+    })
+    .await;
+    a.open_gate(1);
+    let answer = within("what was in flight", conn.read_to_end()).await;
+    assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+    first.get("/").await;
+    assert_eq!(first.reconnects, 0, "the kept listener's connections are untouched");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_address_rejects_the_reload() {
+    let a = Backend::start("a").await;
+    let burdock = Burdock::start(&yaml(&[&a], "")).await;
+    let taken = yaml(&[&a], "").replacen("127.0.0.1:0", &a.address.to_string(), 1);
+    let line = burdock.reload(&taken).await;
+    assert_eq!(line["message"], "reload rejected", "{line}");
+    assert_eq!(burdock.client().get("/").await.status, 200);
+}

@@ -1,0 +1,121 @@
+//! Bodies stream: a slow peer holds the other side back, and memory does not grow with a body.
+
+mod support;
+
+use support::wire::Conn;
+use support::{Backend, Burdock, raw, within, yaml};
+
+const SIZE: usize = 256 << 20;
+
+/// More than one connection's buffers, far less than a body. The promise is 1 MiB for an optimised
+/// binary; an unoptimised one also touches its own code pages on the way.
+const GROWTH: u64 = 8 << 20;
+
+/// A running pair whose code paths have been touched once, and its resident memory.
+async fn warm() -> (Backend, Burdock, u64) {
+    let a = Backend::start("a").await;
+    let burdock = Burdock::start(&yaml(&[&a], "")).await;
+    let mut client = burdock.client();
+    client.get("/zeros/4000000").await;
+    client.post("/echo", &[0; 2_000_000]).await;
+    let resident = burdock.resident();
+    (a, burdock, resident)
+}
+
+/// Reads `size` bytes, resting between reads at first, and returns the largest memory seen.
+async fn read_slowly(conn: &mut Conn, burdock: &Burdock, size: usize) -> u64 {
+    let (mut left, mut reads, mut most) = (size, 0, 0);
+    while left > 0 {
+        if reads < 50 {
+            support::pause().await;
+        }
+        if conn.buffer.is_empty() {
+            assert!(within("a part", conn.fill()).await.unwrap() > 0, "{left} bytes are missing");
+        }
+        left -= left.min(conn.buffer.len());
+        conn.buffer.clear();
+        if reads % 64 == 0 {
+            most = most.max(burdock.resident());
+        }
+        reads += 1;
+    }
+    most
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_to_a_slow_client_takes_no_memory() {
+    let (_a, burdock, before) = warm().await;
+    let request = format!("GET /zeros/{SIZE} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut conn = raw::open(burdock.address(), request).await;
+    let head = within("the head", conn.head()).await.unwrap().unwrap();
+    assert_eq!(head.field("content-length"), Some(SIZE.to_string().as_str()));
+    let most = read_slowly(&mut conn, &burdock, SIZE).await;
+    assert!(most < before + GROWTH, "{before} grew to {most}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_to_a_slow_instance_takes_no_memory() {
+    let (a, burdock, before) = warm().await;
+    let head = format!("POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: {SIZE}\r\n\r\n");
+    let mut conn = raw::open(burdock.address(), head).await;
+    let block = vec![0; 64 * 1024];
+    let mut most = 0;
+    for n in 0..SIZE / block.len() {
+        within("room to write", conn.write(&block)).await.unwrap();
+        if n % 64 == 0 {
+            most = most.max(burdock.resident());
+        }
+    }
+    let answer = within("an answer", conn.head()).await.unwrap().unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(a.last_request().body.unwrap().size, SIZE as u64);
+    assert!(most < before + GROWTH, "{before} grew to {most}");
+}
+
+/// Writes until nothing moves any more and returns how much went.
+async fn write_until_stuck(conn: &mut Conn) -> usize {
+    let block = vec![0; 64 * 1024];
+    let (mut sent, mut rests) = (0, 0);
+    while rests < 100 && sent < SIZE {
+        match conn.stream.try_write(&block) {
+            Ok(n) => (sent, rests) = (sent + n, 0),
+            Err(_) => {
+                rests += 1;
+                support::pause().await;
+            }
+        }
+    }
+    sent
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_does_not_read_holds_the_client_back() {
+    let (a, burdock, before) = warm().await;
+    // It reads the head and then waits to be thawed before it reads on.
+    let head = format!("POST /gated HTTP/1.1\r\nHost: x\r\nContent-Length: {SIZE}\r\n\r\n");
+    let served = a.request_count();
+    a.misbehaves(support::Fault::Gate);
+    let mut conn = raw::open(burdock.address(), head).await;
+    conn.write(&[0; 100_000]).await.unwrap();
+    a.request(served + 1).await;
+    let sent = write_until_stuck(&mut conn).await;
+    // Two hops of kernel buffers fit in, the rest stays with the client.
+    assert!(sent < 64 << 20, "{sent} bytes were taken without a reader");
+    assert!(burdock.resident() < before + GROWTH);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_holds_the_instance_back() {
+    let (_a, burdock, before) = warm().await;
+    let request = format!("GET /zeros/{SIZE} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut conn = raw::open(burdock.address(), request).await;
+    within("the head", conn.head()).await.unwrap().unwrap();
+    let mut most = 0;
+    for _ in 0..100 {
+        support::pause().await;
+        most = most.max(burdock.resident());
+    }
+    assert!(most < before + GROWTH, "{before} grew to {most}");
+    conn.reset();
+    burdock.wait_metric("burdock_instance_requests_in_flight", &[], |v| v == 0.0).await;
+}

@@ -69,7 +69,19 @@ pub struct Run {
     /// Listen here instead of at the configured addresses; may be given several times.
     #[arg(long)]
     pub listen: Vec<SocketAddr>,
+    /// Serve /metrics and /healthz here instead of at the configured address; loopback only.
+    #[arg(long, value_parser = loopback)]
+    pub admin: Option<SocketAddr>,
     /// Logging.
     #[command(flatten)]
     pub logging: Logging,
+}
+
+/// The admin listener has no authentication, so it stays on the machine.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|error| format!("{error}"))?;
+    match address.ip().is_loopback() {
+        true => Ok(address),
+        false => Err("only a loopback address is allowed".to_owned()),
+    }
 }

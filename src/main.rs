@@ -45,7 +45,7 @@ async fn serve(run: Run) -> anyhow::Result<ExitCode> {
         Some(path) => Source::AppYaml { path, instances: run.instance },
         None => Source::File(run.config),
     };
-    match run::run(Settings { source, listen: run.listen }).await {
+    match run::run(Settings { source, listen: run.listen, admin: run.admin }).await {
         Ok(Ended::Clean) => Ok(ExitCode::SUCCESS),
         Ok(Ended::Cut) => Ok(ExitCode::from(CUT)),
         Err(StartError::Config(errors)) => {

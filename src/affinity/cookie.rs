@@ -111,17 +111,27 @@ pub fn set(cookie: &AffinityCookie, value: String, https: bool) -> HeaderValue {
 /// `private` (5.2.2.7) forbids it. An answer that is already private or not stored is left alone.
 pub fn attach(headers: &mut HeaderMap, set_cookie: HeaderValue) {
     headers.append(SET_COOKIE, set_cookie);
-    let mut directives = headers
+    let guarded = directives_of(headers).any(|directive| {
+        directive.eq_ignore_ascii_case(b"private") || directive.eq_ignore_ascii_case(b"no-store")
+    });
+    if guarded {
+        return;
+    }
+    // `public` contradicts it, and a cache may believe whichever it reads first.
+    let kept: Vec<&[u8]> = directives_of(headers)
+        .filter(|directive| !directive.eq_ignore_ascii_case(b"public") && !directive.is_empty())
+        .chain([&b"private"[..]])
+        .collect();
+    let joined = HeaderValue::from_bytes(&kept.join(&b", "[..]));
+    headers.insert(CACHE_CONTROL, joined.unwrap_or(HeaderValue::from_static("private")));
+}
+
+fn directives_of(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers
         .get_all(CACHE_CONTROL)
         .iter()
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii);
-    let guarded = directives.any(|directive| {
-        directive.eq_ignore_ascii_case(b"private") || directive.eq_ignore_ascii_case(b"no-store")
-    });
-    if !guarded {
-        headers.append(CACHE_CONTROL, HeaderValue::from_static("private"));
-    }
+        .map(<[u8]>::trim_ascii)
 }
 
 #[cfg(test)]
@@ -204,7 +214,8 @@ mod tests {
     fn shared_caches_are_kept_away() {
         for (before, after) in [
             (None, Some("private")),
-            (Some("max-age=60"), Some("max-age=60|private")),
+            (Some("max-age=60"), Some("max-age=60, private")),
+            (Some("Public, max-age=60"), Some("max-age=60, private")),
             (Some("no-store"), Some("no-store")),
             (Some("max-age=1, Private"), Some("max-age=1, Private")),
         ] {

@@ -7,6 +7,7 @@
 
 pub mod body;
 pub mod budget;
+mod events;
 pub mod lane;
 pub mod pool;
 pub mod rehomes;
@@ -19,7 +20,6 @@ use std::time::{Duration, Instant};
 use crate::config::types;
 use crate::health::breaker::{Breaker, Change, Passage};
 use crate::health::{self, Eligibility, Health, Membership, Rehome};
-use crate::observe::events;
 
 pub use lane::{InFlight, Lane};
 pub use roster::{Members, Roster};
@@ -201,6 +201,13 @@ impl Instance {
     pub fn depart(&self, departure: Option<Departure>) {
         *self.departure.lock().unwrap_or_else(PoisonError::into_inner) = departure;
         self.departs.store(departure.is_some(), Ordering::Release);
+    }
+
+    /// Calls a removal off.
+    pub(crate) fn stay(&self) {
+        if self.departure().is_some_and(|departure| departure.cause == Cause::Removed) {
+            self.depart(None);
+        }
     }
 
     /// Takes a trial if the breaker asks for one; `false` if none is left.

@@ -149,6 +149,7 @@ impl Roster {
                 Some(known) => {
                     known.reconfigure(instance, config.breaker);
                     known.set_membership(Membership::Present);
+                    known.stay();
                     all.push(Arc::clone(known));
                 }
                 None => {

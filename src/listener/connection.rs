@@ -27,7 +27,7 @@ use crate::proxy::answer::AnswerBody;
 use crate::proxy::client::{Client, HeadBytes, Waits};
 use crate::proxy::error::Reason;
 use crate::snapshot::Phase;
-use crate::tunnel;
+use crate::tunnel::{self, Side};
 
 /// The longest head of a request, and the most that is read ahead of an instance.
 const MAX_BUFFER: usize = 64 * 1024;
@@ -69,7 +69,6 @@ async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr) {
     let mut connection = Box::new(
         http1::Builder::new()
             .max_buf_size(MAX_BUFFER)
-            .pipeline_flush(true)
             .serve_connection(io, Proxy(Arc::clone(&client))),
     );
     let over = run(&mut connection, &client).await;
@@ -77,8 +76,10 @@ async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr) {
     let mut stream = parts.io.into_inner().into_inner();
     match (over, client.opening()) {
         (Over::Finished, Some(opening)) => {
-            let registry = Arc::clone(&worker.registry);
-            tokio::spawn(tunnel::run(*opening, stream, parts.read_buf, registry));
+            let client = Side { stream, early: parts.read_buf };
+            if let Some(tunnel) = opening.into_tunnel(client) {
+                tokio::spawn(tunnel::run(tunnel, Arc::clone(&worker.registry)));
+            }
         }
         (Over::Finished, None) => linger(stream).await,
         (Over::Late(reason), _) => {

@@ -1,8 +1,8 @@
-//! What Burdock says of itself: diagnostics, the access log, reason labels, counters of the whole
-//! process. It knows the words of the other rooms' types, and makes no decision.
+//! What Burdock says of itself: diagnostics, the access log, counters of the whole process.
+//!
+//! It knows the labels of pure rooms, and makes no decision.
 
 pub mod access;
 pub mod counters;
-pub mod events;
 pub mod log;
 pub mod sink;

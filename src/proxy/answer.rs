@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -19,7 +19,7 @@ use crate::proxy::error::Reason;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::Answer;
 use crate::proxy::headers;
-use crate::proxy::upgrade::{Opening, Raw};
+use crate::proxy::upgrade::Opening;
 
 /// Why an answer broke off; the client's connection is cut, so that it can tell.
 #[derive(Debug, thiserror::Error)]
@@ -70,8 +70,7 @@ pub fn respond(
     let body = match answer.raw {
         Some(raw) => {
             let client = Arc::clone(&exchange.client);
-            let Raw { stream, early, limits } = raw;
-            client.open(Box::new(Opening { stream, early, limits, exchange }));
+            client.open(Box::new(Opening { raw, exchange }));
             AnswerBody::Own(None)
         }
         None => pass(exchange, incoming, answer.sender),
@@ -106,6 +105,10 @@ pub fn refuse(mut exchange: Box<Exchange>, reason: Reason) -> Response<AnswerBod
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    // After a request that is not understood, nobody knows where the next one begins.
+    if status.is_client_error() && status != StatusCode::NOT_FOUND {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }

@@ -13,6 +13,8 @@ pub enum Reason {
     BadRequest,
     /// Host is missing, repeated or malformed.
     BadHost,
+    /// Content-Length and Transfer-Encoding contradict each other.
+    BadFraming,
     /// CONNECT was asked for.
     ConnectUnsupported,
     /// No service takes this host and path.
@@ -53,9 +55,10 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the metric's rows.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::BadRequest,
         Self::BadHost,
+        Self::BadFraming,
         Self::ConnectUnsupported,
         Self::NoService,
         Self::NoInstance,
@@ -81,6 +84,7 @@ impl Reason {
         match self {
             Self::BadRequest => ("bad_request", Some(StatusCode::BAD_REQUEST)),
             Self::BadHost => ("bad_host", Some(StatusCode::BAD_REQUEST)),
+            Self::BadFraming => ("bad_framing", Some(StatusCode::BAD_REQUEST)),
             Self::ConnectUnsupported => ("connect_unsupported", Some(StatusCode::NOT_IMPLEMENTED)),
             Self::NoService => ("no_service", Some(StatusCode::NOT_FOUND)),
             Self::NoInstance => ("no_instance", Some(StatusCode::SERVICE_UNAVAILABLE)),
@@ -116,6 +120,7 @@ impl From<BadRequest> for Reason {
     fn from(bad: BadRequest) -> Self {
         match bad {
             BadRequest::Host => Self::BadHost,
+            BadRequest::Framing => Self::BadFraming,
             BadRequest::Connect => Self::ConnectUnsupported,
         }
     }

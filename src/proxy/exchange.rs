@@ -47,8 +47,6 @@ pub struct Exchange {
     pub affinity: Outcome,
     /// Its body, if it has one.
     pub upload: Option<Upload>,
-    /// Why the last attempt failed.
-    pub failure: Option<Reason>,
     /// Why it ended badly; without an answer and without a reason, the client left.
     pub error: Option<Reason>,
     /// Whether a line is written.
@@ -80,7 +78,6 @@ impl Exchange {
             attempts: 0,
             affinity: Outcome::Off,
             upload: None,
-            failure: None,
             error: None,
             logged: true,
             idle_timeout: Duration::MAX,
@@ -105,7 +102,7 @@ impl Exchange {
         if progress.is_some_and(|progress| progress.broken) {
             return Err(Reason::ClientClosed);
         }
-        self.failure = Some(failure.into());
+        tracing::debug!(reason = Reason::from(failure).label(), attempt = self.attempts, "an attempt failed");
         let Some(in_flight) = &self.in_flight else { return Ok(()) };
         in_flight.lane().failed();
         if let Some(until) = in_flight.instance().failed(Instant::now()) {
@@ -182,7 +179,7 @@ impl Exchange {
             path: line.path.into(),
             host: line.host.into(),
             request_id: line.request_id.into(),
-            affinity: self.affinity,
+            affinity: self.affinity.labels(),
             logged: self.logged,
             in_flight,
         };

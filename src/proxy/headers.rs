@@ -30,6 +30,9 @@ const MAX_REQUEST_ID: usize = 128;
 pub enum BadRequest {
     /// Host missing, repeated or malformed (RFC 9112 section 3.2).
     Host,
+    /// Both Content-Length and Transfer-Encoding (RFC 9112 section 6.1): where the body ends is a
+    /// matter of opinion, and smugglers live off that.
+    Framing,
     /// CONNECT: Burdock is a gateway, not a tunnel to anywhere (RFC 9110 section 9.3.6).
     Connect,
 }
@@ -38,6 +41,9 @@ pub enum BadRequest {
 pub fn check(head: &request::Parts) -> Result<(), BadRequest> {
     if head.method == Method::CONNECT {
         return Err(BadRequest::Connect);
+    }
+    if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH) {
+        return Err(BadRequest::Framing);
     }
     let mut hosts = head.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -399,6 +405,9 @@ mod tests {
         assert_eq!(check(&head(twice)), Err(BadRequest::Host));
         let connect = Request::builder().method(Method::CONNECT).uri("a:1").header(HOST, "a:1");
         assert_eq!(check(&head(connect)), Err(BadRequest::Connect));
+        let both = plain().header(HOST, "a").header(CONTENT_LENGTH, 3);
+        let both = both.header(TRANSFER_ENCODING, "chunked");
+        assert_eq!(check(&head(both)), Err(BadRequest::Framing));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::proxy::answer::AnswerBody;
 use crate::proxy::client::Client;
 use crate::proxy::error::Reason;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::forward::Answer;
+use crate::proxy::forward::{Answer, Attempt};
 use crate::proxy::session::Session;
 use crate::snapshot::{Service, Snapshot};
 
@@ -69,14 +69,13 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
     exchange.upload.clone_from(&upload);
 
     let mut tried: Vec<Arc<Instance>> = Vec::new();
+    let draw = Draw { key: key.as_deref(), random: fastrand::u64(..) };
+    let mut chosen = session.choose(roster, draw, &tried, exchange.started);
     loop {
-        let draw = Draw { key: key.as_deref(), random: fastrand::u64(..) };
-        let chosen = session.choose(roster, draw, &tried, exchange.started);
-        let Some(instance) = chosen else {
-            return Err(exchange.failure.unwrap_or(Reason::NoInstance));
-        };
+        let instance = chosen.ok_or(Reason::NoInstance)?;
         exchange.attempt(InFlight::request(Arc::clone(&instance), exchange.client.worker));
-        let attempt = forward::Attempt { instance: &instance, roster, version, upload: upload.as_ref() };
+        let attempt =
+            Attempt { instance: &instance, roster, version, upload: upload.as_ref() };
         let result = match websocket {
             true => attempt.upgrade(exchange.client.worker, &head).await,
             false => attempt.send(exchange.client.worker, &head).await,
@@ -94,12 +93,16 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
         let replayable = upload.as_ref().is_none_or(|upload| upload.progress().replayable);
         if !retry::allowed(&head.method, failure, replayable)
             || exchange.attempts >= version.retry.attempts
-            || !roster.budget.pay(&version.retry, Instant::now())
         {
             return Err(failure.into());
         }
-        roster::count(&roster.tally.retried[session.leave(failure) as usize]);
+        let reason = session.leave(failure);
         tried.push(instance);
+        chosen = session.choose(roster, draw, &tried, exchange.started);
+        if chosen.is_none() || !roster.budget.pay(&version.retry, Instant::now()) {
+            return Err(failure.into());
+        }
+        roster::count(&roster.tally.retried[reason as usize]);
     }
 }
 

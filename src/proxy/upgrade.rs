@@ -6,7 +6,6 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
-use bytes::Bytes;
 use http::header::UPGRADE;
 use http::{StatusCode, request};
 use hyper::client::conn::http1::Connection;
@@ -19,28 +18,31 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::{Answer, Attempt, failure};
 use crate::proxy::headers;
 use crate::proxy::retry::{Failure, Sent};
+use crate::tunnel::{Side, Tunnel};
 
-/// The instance's side of a tunnel whose client is about to get its 101.
+/// A tunnel whose client is about to get its 101.
 #[derive(Debug)]
 pub struct Opening {
-    /// The connection to the instance.
-    pub stream: TcpStream,
-    /// What it sent right behind its 101.
-    pub early: Bytes,
-    /// How long it may live.
-    pub limits: Websocket,
+    /// The instance's side.
+    pub raw: Raw,
     /// The request that asked for it.
     pub exchange: Box<Exchange>,
 }
 
-/// A connection whose HTTP is over, with what was read beyond it.
+impl Opening {
+    /// The tunnel, now that the client has its 101; the request's account is closed.
+    pub fn into_tunnel(self, client: Side) -> Option<Tunnel> {
+        let Raw { side: instance, limits } = self.raw;
+        Some(Tunnel { client, instance, limits, account: self.exchange.into_tunnel()? })
+    }
+}
+
+/// An instance's side of a tunnel, and how long that may live.
 #[derive(Debug)]
 pub struct Raw {
     /// The socket.
-    pub stream: TcpStream,
-    /// Read already.
-    pub early: Bytes,
-    /// How long a tunnel over it may live.
+    pub side: Side,
+    /// The limits of its version.
     pub limits: Websocket,
 }
 
@@ -71,8 +73,8 @@ impl Attempt<'_> {
             .await
             .map_err(|_broken| Failure::Reset(Sent::Something))?;
         let limits = self.version.websocket;
-        let raw = Raw { stream: parts.io.into_inner(), early: parts.read_buf, limits };
-        Ok(Answer { response, sender: None, raw: Some(raw) })
+        let side = Side { stream: parts.io.into_inner(), early: parts.read_buf };
+        Ok(Answer { response, sender: None, raw: Some(Raw { side, limits }) })
     }
 }
 

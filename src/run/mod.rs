@@ -10,12 +10,12 @@ use std::path::PathBuf;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::types::Listener;
+use crate::config::types::{Admin, Listener};
 use crate::config::{self, ConfigErrors, Loaded};
 use crate::listener::BindError;
 
 pub use keys::KeyError;
-pub use server::{Drained, Server};
+pub use server::{Cause, Drained, Server};
 
 /// Where the configuration comes from, at the start and at each reload.
 #[derive(Debug, Clone)]
@@ -38,6 +38,8 @@ pub struct Settings {
     pub source: Source,
     /// Instead of the configured listeners, if any are given.
     pub listen: Vec<SocketAddr>,
+    /// Instead of the configured admin address.
+    pub admin: Option<SocketAddr>,
 }
 
 impl Settings {
@@ -50,6 +52,9 @@ impl Settings {
         if !self.listen.is_empty() {
             let listener = |address: &SocketAddr| Listener { address: *address };
             loaded.config.listeners = self.listen.iter().map(listener).collect();
+        }
+        if let Some(address) = self.admin {
+            loaded.config.admin = Some(Admin { address, explicit: true });
         }
         Ok(loaded)
     }
@@ -98,9 +103,9 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
         let cause = tokio::select! {
             asked = signals.next() => match asked {
                 Asked::Stop => break,
-                Asked::Reload => "SIGHUP",
+                Asked::Reload => Cause::Signal,
             },
-            () = watcher.changed() => "a file changed",
+            () = watcher.changed() => Cause::File,
         };
         reload(&mut server, &settings, &mut watcher, cause);
     }
@@ -110,7 +115,7 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
     })
 }
 
-fn reload(server: &mut Server, settings: &Settings, watcher: &mut watch::Watcher, cause: &str) {
+fn reload(server: &mut Server, settings: &Settings, watcher: &mut watch::Watcher, cause: Cause) {
     match settings.load() {
         Ok(loaded) => {
             watcher.follow(&loaded.watched);

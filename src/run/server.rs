@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use crate::config::types::{Admin, Config, Drain, Workers};
 use crate::config::{ConfigErrors, Loaded, diff};
 use crate::health::prober::Prober;
-use crate::instance::{Cause, Departure, Instance};
+use crate::instance::{self, Departure, Instance};
 use crate::listener::{self, Bound, Worker};
 use crate::run::StartError;
 use crate::run::keys::OwnKey;
@@ -31,6 +31,24 @@ const SWEEP: Duration = Duration::from_secs(5);
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// What is cut gets this long to notice.
 const CUT_GRACE: Duration = Duration::from_millis(200);
+
+/// What asked for a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// SIGHUP: somebody waits for an answer.
+    Signal,
+    /// A file may have changed.
+    File,
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Signal => "SIGHUP",
+            Self::File => "a file changed",
+        })
+    }
+}
 
 /// How a drain went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,14 +140,16 @@ impl Server {
     }
 
     /// Takes over a new configuration, whole or not at all.
-    pub fn reload(&mut self, loaded: Loaded, cause: &str) {
+    pub fn reload(&mut self, loaded: Loaded, cause: Cause) {
         let config = Arc::new(loaded.config);
         let changes = diff(&self.config, &config);
         let live = Arc::clone(&self.live);
         let failed = &live.counters.reload_failed;
         if changes.is_empty() && config == self.config {
-            if failed.swap(0, Ordering::Relaxed) != 0 {
-                tracing::info!(cause, "the configuration is in order again; nothing changed");
+            let was_rejected = failed.swap(0, Ordering::Relaxed) != 0;
+            if was_rejected || cause == Cause::Signal {
+                let generation = live.snapshot().generation;
+                tracing::info!(generation, changes = "none", %cause, "reloaded");
             }
             return;
         }
@@ -138,7 +158,7 @@ impl Server {
             Ok(prepared) => prepared,
             Err(error) => {
                 failed.store(1, Ordering::Relaxed);
-                tracing::error!(%error, cause, "reload rejected");
+                tracing::error!(%error, %cause, "reload rejected");
                 return;
             }
         };
@@ -154,13 +174,13 @@ impl Server {
         self.config = config;
         let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
         let generation = published.snapshot.generation;
-        tracing::info!(generation, changes = changes.join("; "), cause, "reloaded");
+        tracing::info!(generation, changes = changes.join("; "), %cause, "reloaded");
     }
 
     /// Notes a configuration that was refused.
-    pub fn reject(&self, errors: &ConfigErrors, cause: &str) {
+    pub fn reject(&self, errors: &ConfigErrors, cause: Cause) {
         self.live.counters.reload_failed.store(1, Ordering::Relaxed);
-        tracing::error!(error = %errors, cause, "reload rejected");
+        tracing::error!(error = %errors, %cause, "reload rejected");
     }
 
     /// Stops accepting, finishes what is under way, closes tunnels spread over their window; at
@@ -301,7 +321,7 @@ fn bind(config: &Config, workers: usize) -> Result<Vec<(SocketAddr, Bound)>, Sta
 fn retire(live: &Arc<Live>, instance: Arc<Instance>, drain: Drain) {
     let until = Instant::now() + drain.timeout;
     let from = until.checked_sub(drain.spread).unwrap_or(until);
-    let departure = Departure { cause: Cause::Removed, from, until };
+    let departure = Departure { cause: instance::Cause::Removed, from, until };
     instance.depart(Some(departure));
     let live = Arc::clone(live);
     tokio::spawn(async move {

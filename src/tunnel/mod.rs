@@ -15,12 +15,11 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
+use crate::config::types::Websocket;
 use crate::instance::roster::count;
 use crate::instance::{InFlight, Roster};
 use crate::observe::access;
 use crate::observe::counters::TunnelEnd;
-use crate::proxy::session::Outcome;
-use crate::proxy::upgrade::Opening;
 use crate::tunnel::pump::{Flow, Pump};
 use crate::tunnel::registry::Registry;
 
@@ -51,23 +50,44 @@ pub struct Account {
     pub host: Box<str>,
     /// Its id.
     pub request_id: Box<str>,
-    /// What became of its session.
-    pub affinity: Outcome,
+    /// What became of its session: outcome and reason.
+    pub affinity: (&'static str, Option<&'static str>),
     /// Whether a line is written at its end.
     pub logged: bool,
     /// Counts it.
     pub in_flight: InFlight,
 }
 
+/// One side of a tunnel: a socket whose HTTP is over.
+#[derive(Debug)]
+pub struct Side {
+    /// The socket.
+    pub stream: TcpStream,
+    /// What was read from it beyond the handshake.
+    pub early: Bytes,
+}
+
+/// A tunnel that is ready to begin.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// The client's side.
+    pub client: Side,
+    /// The instance's side.
+    pub instance: Side,
+    /// How long it may live.
+    pub limits: Websocket,
+    /// What is told of it.
+    pub account: Account,
+}
+
 /// Relays until either side, or Burdock, ends it. To be run as a task of its own.
-pub async fn run(opening: Opening, client: TcpStream, early: Bytes, registry: Arc<Registry>) {
-    let Opening { stream, early: instance_early, limits, exchange } = opening;
-    let Some(account) = exchange.into_tunnel() else { return };
+pub async fn run(tunnel: Tunnel, registry: Arc<Registry>) {
+    let Tunnel { client, instance, limits, account } = tunnel;
     count(&account.roster.tally.tunnels);
-    let instance = Arc::clone(account.in_flight.instance());
-    let entry = registry.enter(instance, &limits, account.started);
-    let mut pump = Pump::new(client, stream, entry, limits.close_grace);
-    pump.start_with(early, instance_early);
+    let served_by = Arc::clone(account.in_flight.instance());
+    let entry = registry.enter(served_by, &limits, account.started);
+    let mut pump = Pump::new(client.stream, instance.stream, entry, limits.close_grace);
+    pump.start_with(client.early, instance.early);
     let flow = pump.run().await;
     account.close(&flow);
 }
@@ -78,7 +98,7 @@ impl Account {
         if !self.logged {
             return;
         }
-        let (affinity, affinity_reason) = self.affinity.labels();
+        let (affinity, affinity_reason) = self.affinity;
         access::write(&access::Line {
             message: "tunnel",
             client: self.address,

@@ -249,6 +249,9 @@ impl Pump {
         }
         let up = self.up.poll(&mut self.client, &mut self.instance, &self.entry, cx);
         let down = self.down.poll(&mut self.instance, &mut self.client, &self.entry, cx);
+        if self.up.finished || self.down.finished {
+            self.entry.half_close();
+        }
         self.note_first();
         let client_failed = matches!(up, Poll::Ready(Err(Fault::Read)))
             || matches!(down, Poll::Ready(Err(Fault::Write)));

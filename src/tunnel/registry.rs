@@ -3,7 +3,7 @@
 //! A tunnel has no timer of its own. The table is swept each second, and at once when somebody
 //! nudges; while closes are due, in short steps, so that they come spread over their window.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -18,12 +18,18 @@ const CALM: Duration = Duration::from_secs(1);
 /// Between two looks while closes are due within [`CALM`].
 const STEP: Duration = Duration::from_millis(20);
 
+/// A tunnel of which one side has ended its direction may be silent for this many seconds: a peer
+/// that is gone for good says nothing more either.
+const HALF_CLOSED_IDLE: u32 = 60;
+
 /// A tunnel's side of its row: whether it has been told to end.
 #[derive(Debug)]
 pub struct Entry {
     registry: Arc<Registry>,
     /// 0 while it may go on, else the place of the cause in [`TunnelEnd::ALL`] plus one.
     order: AtomicU8,
+    /// Whether one side has ended its direction.
+    half_closed: AtomicBool,
     /// The registry's second in which a byte last passed.
     active: AtomicU32,
     waker: Mutex<Option<Waker>>,
@@ -51,6 +57,11 @@ impl Entry {
         self.active.store(self.registry.second.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
+    /// One side has ended its direction: what is left must not be silent for long.
+    pub fn half_close(&self) {
+        self.half_closed.store(true, Ordering::Relaxed);
+    }
+
     fn tell(&self, end: TunnelEnd) {
         self.order.store(end as u8 + 1, Ordering::Release);
         let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -66,7 +77,7 @@ struct Row {
     expires: Option<Instant>,
     /// When it leaves, and why, if its instance or the process does.
     leaves: Option<(Instant, TunnelEnd)>,
-    /// In whole seconds; 0 for none.
+    /// In whole seconds; `u32::MAX` for none.
     idle_timeout: u32,
     instance: Arc<Instance>,
     entry: Arc<Entry>,
@@ -101,10 +112,11 @@ impl Registry {
             let jitter = f64::from(limits.lifetime_jitter) / 10_000.0 * fastrand::f64();
             now + lifetime.mul_f64(1.0 - jitter)
         });
-        let idle = limits.idle_timeout.map_or(0, |limit| limit.as_secs().max(1));
+        let idle = limits.idle_timeout.map_or(u64::MAX, |limit| limit.as_secs().max(1));
         let entry = Arc::new(Entry {
             registry: Arc::clone(self),
             order: AtomicU8::new(0),
+            half_closed: AtomicBool::new(false),
             active: AtomicU32::new(self.second.load(Ordering::Relaxed)),
             waker: Mutex::new(None),
         });
@@ -166,7 +178,11 @@ impl Row {
 
     fn is_idle(&self, second: u32) -> bool {
         let silent = second.saturating_sub(self.entry.active.load(Ordering::Relaxed));
-        self.idle_timeout > 0 && silent > self.idle_timeout
+        let limit = match self.entry.half_closed.load(Ordering::Relaxed) {
+            true => self.idle_timeout.min(HALF_CLOSED_IDLE),
+            false => self.idle_timeout,
+        };
+        silent > limit
     }
 
     /// The window in which it must leave, and why.

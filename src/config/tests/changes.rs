@@ -81,7 +81,7 @@ fn services_and_versions_come_and_go() {
 #[test]
 fn settings_of_the_process_and_listeners() {
     let new = "instances: [a:1]\nworkers: 2\nlisteners: [\":80\"]\ntrusted_proxies: [10.0.0.0/8]\n\
-               forwarding: {forwarded: true}\nadmin: off\naccess_log: true\n\
+               forwarding: {forwarded: true}\nadmin: off\naccess_log: false\n\
                timeouts: {keep_alive: 1s}\nshutdown: {timeout: 60s}\n";
     assert_eq!(
         changes("instances: [a:1]", new),

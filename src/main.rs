@@ -11,6 +11,11 @@ use burdock::run::{Ended, Server, Settings, Source, StartError};
 use burdock::{config, demo, run};
 use clap::Parser;
 
+/// Frees and reuses small blocks in fewer instructions than the system's allocator; measured, it is
+/// worth a twentieth of a request.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Failed at run time.
 const FAILED: u8 = 1;
 /// The configuration was rejected; nothing was bound.
@@ -32,9 +37,7 @@ fn main() -> ExitCode {
 }
 
 /// The control side (signals, checks, admin) runs here; traffic has threads of its own.
-fn block_on(
-    work: impl Future<Output = anyhow::Result<ExitCode>>,
-) -> anyhow::Result<ExitCode> {
+fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("starting the runtime")?.block_on(work)
 }

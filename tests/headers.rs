@@ -302,8 +302,6 @@ async fn what_two_parsers_could_read_differently_reaches_no_instance() {
     let (a, burdock) = one("").await;
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
     let heads = [
-        "Content-Length: 6\r\nTransfer-Encoding: chunked",
-        "Transfer-Encoding: chunked\r\nContent-Length: 6",
         "Content-Length: 6\r\nContent-Length: 7",
         "Content-Length: 6, 7",
         "Content-Length: +6",
@@ -325,6 +323,34 @@ async fn what_two_parsers_could_read_differently_reaches_no_instance() {
             "{head}: {answer}"
         );
         assert_eq!(a.request_count(), 0, "{head}");
+    }
+}
+
+/// RFC 9112 section 6.1: Transfer-Encoding overrides, and the connection is closed behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_both_framings_the_connection_ends() {
+    let heads = [
+        "Content-Length: 6\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 6",
+    ];
+    for head in heads {
+        let (a, burdock) = one("").await;
+        let request = format!(
+            "POST /first HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n0\r\n\r\n\
+             GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+        );
+        let answer = raw::exchange_and_finish(burdock.address(), request).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{head}: {answer}");
+        assert!(answer.to_ascii_lowercase().contains("connection: close"), "{head}: {answer}");
+        assert!(
+            a.requests().iter().all(|seen| !seen.head.target().contains("/smuggled")),
+            "{head}"
+        );
+        assert!(
+            a.requests().iter().all(|seen| seen.head.field("content-length").is_none()),
+            "{head}: one framing is what the instance sees"
+        );
     }
 }
 

@@ -168,11 +168,13 @@ async fn a_budget_bounds_retries_when_everything_fails() {
     for _ in 0..200 {
         assert_eq!(client.get("/").await.status, 502);
     }
-    let attempts = a.request_count() + b.request_count();
     // 300 requests earn at most 30 retries, whatever the window.
-    assert!((300..=330).contains(&attempts), "{attempts} attempts for 300 requests");
     let retries = burdock.metrics().await.sum("burdock_retries_total", &[]);
-    assert_eq!(retries, (attempts - 300) as f64);
+    assert!((1.0..=30.0).contains(&retries), "{retries} retries for 300 requests");
+    // The kept connection to each died with it; that one more try on the same instance is free.
+    let attempts = a.request_count() + b.request_count();
+    let free = attempts as f64 - 300.0 - retries;
+    assert!((0.0..=2.0).contains(&free), "{attempts} attempts, {retries} retries");
 }
 
 #[tokio::test(flavor = "multi_thread")]

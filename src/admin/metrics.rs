@@ -24,7 +24,11 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ("burdock_client_connections", "gauge", "Open client connections, tunnels not counted."),
     ("burdock_client_connections_total", "counter", "Client connections accepted."),
     ("burdock_accept_errors_total", "counter", "Accepts that failed."),
-    ("burdock_log_lines_dropped_total", "counter", "Log lines dropped because the output was slow."),
+    (
+        "burdock_log_lines_dropped_total",
+        "counter",
+        "Log lines dropped because the output was slow.",
+    ),
     ("burdock_errors_total", "counter", "What went wrong for clients, by reason."),
     ("burdock_requests_total", "counter", "Answers of instances, by class of status."),
     ("burdock_failures_total", "counter", "Attempts at an instance that brought no answer."),
@@ -48,7 +52,9 @@ pub fn render(live: &Live) -> String {
     for (name, kind, help) in NAMES {
         let mut rows = Rows { text: &mut text, name };
         rows.head(kind, help);
-        if name.starts_with("burdock_instance_") || matches!(*name, "burdock_requests_total" | "burdock_failures_total") {
+        if name.starts_with("burdock_instance_")
+            || matches!(*name, "burdock_requests_total" | "burdock_failures_total")
+        {
             instance_rows(&mut rows, &snapshot);
         } else if !process_rows(&mut rows, live, &snapshot) {
             for service in snapshot.services() {
@@ -100,7 +106,9 @@ fn process_rows(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bool {
         }
         "burdock_workers" => live.workers as u64,
         "burdock_config_generation" => snapshot.generation,
-        "burdock_config_last_reload_success" => 1 - counters.reload_failed.load(Ordering::Relaxed).min(1),
+        "burdock_config_last_reload_success" => {
+            1 - counters.reload_failed.load(Ordering::Relaxed).min(1)
+        }
         "burdock_client_connections" => counters.connections(),
         "burdock_client_connections_total" => counters.accepted.load(Ordering::Relaxed),
         "burdock_accept_errors_total" => counters.accept_errors.load(Ordering::Relaxed),
@@ -180,11 +188,14 @@ fn rows_of_instance(rows: &mut Rows<'_>, instance: &Instance) {
                 row(&[("state", label)], u64::from(instance.health().label() == label));
             }
         }
-        "burdock_instance_breaker" => row(&[], match instance.passage() {
-            Passage::Passes => 0,
-            Passage::Trial => 1,
-            Passage::Refuses => 2,
-        }),
+        "burdock_instance_breaker" => row(
+            &[],
+            match instance.passage() {
+                Passage::Passes => 0,
+                Passage::Trial => 1,
+                Passage::Refuses => 2,
+            },
+        ),
         "burdock_instance_weight" => row(&[], u64::from(instance.weight())),
         "burdock_instance_requests_in_flight" => row(&[], sum(&Lane::requests)),
         "burdock_instance_tunnels" => row(&[], sum(&Lane::tunnels)),

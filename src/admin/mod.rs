@@ -67,9 +67,11 @@ fn answer(live: &Live, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         ("/metrics", true) => {
             (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::render(live))
         }
-        ("/healthz" | "/metrics", false) => {
-            (StatusCode::METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", "405 GET only\n".to_owned())
-        }
+        ("/healthz" | "/metrics", false) => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            "text/plain; charset=utf-8",
+            "405 GET only\n".to_owned(),
+        ),
         _ => (StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 not found\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));

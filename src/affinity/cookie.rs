@@ -33,11 +33,7 @@ impl Value {
 ///
 /// A client with two cookies of that name (set for two paths or domains) says nothing clear, and
 /// the order in which they come is not to be relied upon (RFC 6265bis section 5.8.3).
-pub fn find(
-    headers: &mut HeaderMap,
-    name: &str,
-    strip: bool,
-) -> Result<Option<Value>, Rejection> {
+pub fn find(headers: &mut HeaderMap, name: &str, strip: bool) -> Result<Option<Value>, Rejection> {
     let mut found = Ok(None);
     for line in headers.get_all(COOKIE) {
         for pair in line.as_bytes().split(|byte| *byte == b';') {

@@ -72,11 +72,7 @@ fn by_turn(
         .find(|index| !refused(*index))
 }
 
-fn at_random(
-    rotation: &Rotation,
-    random: u64,
-    refused: impl Fn(usize) -> bool,
-) -> Option<usize> {
+fn at_random(rotation: &Rotation, random: u64, refused: impl Fn(usize) -> bool) -> Option<usize> {
     let length = rotation.len() as u64;
     let start = if length == 0 { 0 } else { random % length };
     (0..length).map(|step| rotation.at(start + step)).find(|index| !refused(*index))
@@ -92,7 +88,8 @@ mod tests {
         let weighted: Vec<_> = weights.iter().copied().enumerate().collect();
         let named: Vec<_> =
             weighted.iter().map(|(index, weight)| (*index, format!("i{index}"), *weight)).collect();
-        let ring = Ring::build(named.iter().map(|(index, name, weight)| (*index, &**name, *weight)));
+        let ring =
+            Ring::build(named.iter().map(|(index, name, weight)| (*index, &**name, *weight)));
         Field { rotation: Rotation::build(&weighted), ring }
     }
 

@@ -158,7 +158,10 @@ mod tests {
         }
         breaker.tick(start + LIMITS.open);
         let again = start + LIMITS.open * 2;
-        assert_eq!(breaker.failed(&LIMITS, again - LIMITS.open), Some(Change::Opened { until: again }));
+        assert_eq!(
+            breaker.failed(&LIMITS, again - LIMITS.open),
+            Some(Change::Opened { until: again })
+        );
         assert_eq!(breaker.reset(), Some(Change::Closed));
         assert_eq!(breaker.reset(), None);
     }

@@ -103,7 +103,11 @@ pub struct Eligibility {
 }
 
 /// Folds the axes. Whatever refuses bound sessions refuses new ones too.
-pub fn eligibility(membership: Membership, health: Health, breaker: breaker::Passage) -> Eligibility {
+pub fn eligibility(
+    membership: Membership,
+    health: Health,
+    breaker: breaker::Passage,
+) -> Eligibility {
     let bound = match (health, breaker) {
         (Health::Dead, _) => Err(Rehome::Dead),
         (Health::Unready | Health::Unanswered | Health::Unknown, _) => Err(Rehome::Unready),

@@ -21,8 +21,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::config::types::{self, InitialState};
 use crate::health::Health;
 use crate::health::check::{Check, Outcome, Verdict};
-use crate::instance::Instance;
-use crate::snapshot::Snapshot;
+use crate::instance::{Instance, Roster};
 
 /// What probes call themselves.
 const PROBE: &str = concat!("burdock-probe/", env!("CARGO_PKG_VERSION"));
@@ -54,7 +53,7 @@ struct Watched {
     tasks: Vec<AbortHandle>,
 }
 
-/// Probes every instance that a snapshot names.
+/// Probes every instance of every version.
 #[derive(Debug, Default)]
 pub struct Prober {
     tasks: JoinSet<()>,
@@ -63,17 +62,16 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Probes what `snapshot` names, drained instances included, and nothing else. An instance
+    /// Probes what these versions name, drained instances included, and nothing else. An instance
     /// whose checks didn't change is not disturbed.
-    pub fn follow(&mut self, snapshot: &Snapshot) {
+    pub fn follow<'a>(&mut self, versions: impl Iterator<Item = (&'a types::Version, &'a Roster)>) {
         let mut before = std::mem::take(&mut self.watched);
-        for service in snapshot.services() {
-            let version = service.version();
+        for (version, roster) in versions {
             let settings = Settings {
                 readiness: version.readiness_check.clone(),
                 liveness: version.liveness_check.clone(),
             };
-            let members = service.roster.members();
+            let members = roster.members();
             let window = |check: &types::Check| {
                 let count = u32::try_from(members.all().len()).unwrap_or(u32::MAX);
                 check.interval.min(SPREAD * count)
@@ -242,7 +240,9 @@ impl Probe {
         };
         let result = tokio::time::timeout(self.check.timeout, self.ask()).await;
         match result {
-            Ok(Ok(status)) if self.passes(status) => (Outcome::Pass, format!("{kind} check passed")),
+            Ok(Ok(status)) if self.passes(status) => {
+                (Outcome::Pass, format!("{kind} check passed"))
+            }
             Ok(Ok(status)) => (Outcome::Refused, format!("{kind} check answered {status}")),
             Ok(Err(error)) => (Outcome::NoAnswer, format!("{kind} check: {error}")),
             Err(_elapsed) => {
@@ -258,7 +258,8 @@ impl Probe {
 
     /// A connection of its own for each probe: a kept one would tell nothing about new ones.
     async fn ask(&self) -> Result<StatusCode, ProbeError> {
-        let stream = TcpStream::connect(self.instance.address()).await.map_err(ProbeError::Connect)?;
+        let stream =
+            TcpStream::connect(self.instance.address()).await.map_err(ProbeError::Connect)?;
         let Some(path) = &self.check.path else { return Ok(StatusCode::OK) };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let host = self.check.host.as_deref().unwrap_or(self.instance.address());

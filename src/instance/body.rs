@@ -78,8 +78,7 @@ impl Upload {
             broken: false,
             asked: now,
         };
-        let source =
-            Source { incoming, kept: Vec::new(), kept_bytes: 0, limit, progress };
+        let source = Source { incoming, kept: Vec::new(), kept_bytes: 0, limit, progress };
         Self { source: Arc::new(Mutex::new(source)), length, idle }
     }
 

@@ -22,12 +22,7 @@ pub fn breaker_changed(instance: &Identity, change: Change) {
     let Identity { service, version, name } = instance;
     match change {
         Change::Opened { .. } => {
-            warn!(
-                service,
-                version,
-                instance = name,
-                "breaker opened"
-            );
+            warn!(service, version, instance = name, "breaker opened");
         }
         Change::HalfOpen => info!(service, version, instance = name, "breaker half-open"),
         Change::Closed => info!(service, version, instance = name, "breaker closed"),

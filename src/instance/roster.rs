@@ -120,9 +120,10 @@ impl Roster {
     /// Whether an instance other than this one takes new sessions.
     pub fn has_others(&self, instance: &Arc<Instance>) -> bool {
         let members = self.members();
-        members.all.iter().any(|other| {
-            !Arc::ptr_eq(other, instance) && other.eligibility().new_sessions
-        })
+        members
+            .all
+            .iter()
+            .any(|other| !Arc::ptr_eq(other, instance) && other.eligibility().new_sessions)
     }
 
     /// The instance of this name, if it may serve the sessions bound to it.
@@ -184,7 +185,8 @@ impl Roster {
         let before = self.members.load_full();
         let kept = instance.lanes().iter().map(Lane::kept).sum();
         self.tally.kept.fetch_add(kept, Ordering::Relaxed);
-        let all = before.all.iter().filter(|known| !Arc::ptr_eq(known, instance)).cloned().collect();
+        let all =
+            before.all.iter().filter(|known| !Arc::ptr_eq(known, instance)).cloned().collect();
         self.publish(before.balance.clone(), all);
     }
 
@@ -259,11 +261,12 @@ fn field(balance: &Balance, all: &[Arc<Instance>]) -> Field {
         weighted.filter(|(_, instance)| instance.eligibility().new_sessions)
     };
     let weighted: Vec<_> = open().map(|(index, instance)| (index, instance.weight())).collect();
-    let ring = matches!(balance, Balance::Hash(_)).then(|| {
-        Ring::build(open().map(|(index, instance)| {
-            (index, instance.identity().name.as_str(), instance.weight())
-        }))
-    });
+    let ring =
+        matches!(balance, Balance::Hash(_)).then(|| {
+            Ring::build(open().map(|(index, instance)| {
+                (index, instance.identity().name.as_str(), instance.weight())
+            }))
+        });
     Field { rotation: Rotation::build(&weighted), ring: ring.flatten() }
 }
 

@@ -40,11 +40,21 @@ struct Proxy(Arc<Client>);
 impl Service<Request<Incoming>> for Proxy {
     type Response = Response<AnswerBody>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Future = Answering;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let answered = crate::proxy::handle(Arc::clone(&self.0), request);
-        Box::pin(async move { Ok(answered.await) })
+        Answering(Box::pin(crate::proxy::handle(Arc::clone(&self.0), request)))
+    }
+}
+
+/// hyper asks for a result; there is always an answer.
+struct Answering(Pin<Box<dyn Future<Output = Response<AnswerBody>> + Send>>);
+
+impl Future for Answering {
+    type Output = Result<Response<AnswerBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx).map(Ok)
     }
 }
 

@@ -4,10 +4,8 @@
 //! balancer that machinery would cost more than the rest of a request.
 
 use std::cell::RefCell;
-use std::io::Write;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::observe::log::Format;
 use crate::observe::sink::sink;
@@ -20,7 +18,7 @@ pub struct Line<'a> {
     /// `request` or `tunnel`.
     pub message: &'static str,
     /// The client's address, as trusted proxies tell it.
-    pub client: IpAddr,
+    pub client: &'a str,
     /// The request's method.
     pub method: &'a str,
     /// Path and query as they came.
@@ -68,83 +66,138 @@ pub fn write(line: &Line<'_>) {
     }
     BUFFER.with_borrow_mut(|buffer| {
         buffer.clear();
-        let written = if PRETTY.load(Ordering::Relaxed) {
-            pretty(buffer, line)
+        if PRETTY.load(Ordering::Relaxed) {
+            pretty(buffer, line);
         } else {
-            json(buffer, line)
-        };
-        // Writing to memory fails for nobody.
-        if written.is_ok() {
-            sink().line(buffer);
+            json(buffer, line);
         }
+        sink().line(buffer);
     });
 }
 
-fn json(out: &mut Vec<u8>, line: &Line<'_>) -> std::io::Result<()> {
-    let now = humantime::format_rfc3339_millis(SystemTime::now());
-    write!(out, "{{\"timestamp\":\"{now}\",\"level\":\"INFO\",\"target\":\"access\"")?;
-    for (key, value) in [
-        ("message", line.message),
-        ("method", line.method),
-        ("path", line.path),
-        ("host", line.host),
-        ("service", line.service),
-        ("version", line.version),
-        ("instance", line.instance),
-        ("affinity", line.affinity),
-        ("request_id", line.request_id),
+fn json(out: &mut Vec<u8>, line: &Line<'_>) {
+    out.extend_from_slice(b"{\"timestamp\":\"");
+    timestamp(out);
+    out.extend_from_slice(b"\",\"level\":\"INFO\",\"target\":\"access\"");
+    // Labels of ours need no escaping.
+    for (key, label) in [
+        (",\"message\":\"", Some(line.message)),
+        (",\"affinity\":\"", Some(line.affinity)),
+        (",\"affinity_reason\":\"", line.affinity_reason),
+        (",\"error\":\"", line.error),
     ] {
-        write!(out, ",\"{key}\":")?;
-        serde_json::to_writer(&mut *out, value)?;
-    }
-    for (key, value) in [("affinity_reason", line.affinity_reason), ("error", line.error)] {
-        if let Some(value) = value {
-            write!(out, ",\"{key}\":\"{value}\"")?;
+        if let Some(label) = label {
+            out.extend_from_slice(key.as_bytes());
+            out.extend_from_slice(label.as_bytes());
+            out.push(b'"');
         }
     }
-    for (key, value) in [
-        ("status", u64::from(line.status)),
-        ("attempts", u64::from(line.attempts)),
-        ("request_bytes", line.request_bytes),
-        ("response_bytes", line.response_bytes),
+    for (key, text) in [
+        (",\"client\":", line.client),
+        (",\"method\":", line.method),
+        (",\"path\":", line.path),
+        (",\"host\":", line.host),
+        (",\"service\":", line.service),
+        (",\"version\":", line.version),
+        (",\"instance\":", line.instance),
+        (",\"request_id\":", line.request_id),
     ] {
-        write!(out, ",\"{key}\":{value}")?;
+        out.extend_from_slice(key.as_bytes());
+        quoted(out, text);
+    }
+    for (key, number) in [
+        (",\"status\":", Some(u64::from(line.status))),
+        (",\"attempts\":", Some(u64::from(line.attempts))),
+        (",\"request_bytes\":", Some(line.request_bytes)),
+        (",\"response_bytes\":", Some(line.response_bytes)),
+        (",\"client_close\":", line.close_codes[0].map(u64::from)),
+        (",\"instance_close\":", line.close_codes[1].map(u64::from)),
+    ] {
+        if let Some(number) = number {
+            out.extend_from_slice(key.as_bytes());
+            decimal(out, number);
+        }
     }
     if let Some(first_byte) = line.first_byte {
-        write!(out, ",\"first_byte_ms\":{}", Milliseconds(first_byte))?;
+        out.extend_from_slice(b",\"first_byte_ms\":");
+        milliseconds(out, first_byte);
     }
-    for (key, code) in ["client_close", "instance_close"].into_iter().zip(line.close_codes) {
-        if let Some(code) = code {
-            write!(out, ",\"{key}\":{code}")?;
-        }
-    }
-    let (client, duration) = (line.client, Milliseconds(line.duration));
-    writeln!(out, ",\"client\":\"{client}\",\"duration_ms\":{duration}}}")
+    out.extend_from_slice(b",\"duration_ms\":");
+    milliseconds(out, line.duration);
+    out.extend_from_slice(b"}\n");
 }
 
-fn pretty(out: &mut Vec<u8>, line: &Line<'_>) -> std::io::Result<()> {
-    let now = humantime::format_rfc3339_millis(SystemTime::now());
+fn pretty(out: &mut Vec<u8>, line: &Line<'_>) {
+    timestamp(out);
     let Line { client, method, path, host, status, affinity, attempts, .. } = line;
     let instance = if line.instance.is_empty() { "-" } else { line.instance };
-    write!(out, "{now} INFO access: {} {client} {method} {host}{path} {status}", line.message)?;
-    write!(out, " -> {}/{}/{instance} affinity={affinity}", line.service, line.version)?;
-    for (key, value) in [("reason", line.affinity_reason), ("error", line.error)] {
+    let (service, version) = (line.service, line.version);
+    let mut text = format!(
+        "  INFO access: {} {client} {method} {host}{path} {status} -> \
+         {service}/{version}/{instance} affinity={affinity}",
+        line.message
+    );
+    for (key, value) in [(" reason=", line.affinity_reason), (" error=", line.error)] {
         if let Some(value) = value {
-            write!(out, " {key}={value}")?;
+            text.push_str(key);
+            text.push_str(value);
         }
     }
+    out.extend_from_slice(text.as_bytes());
     let (received, sent) = (line.request_bytes, line.response_bytes);
-    write!(out, " attempts={attempts} in={received} out={sent}")?;
-    writeln!(out, " ms={} id={}", Milliseconds(line.duration), line.request_id)
+    let counts = format!(" attempts={attempts} in={received} out={sent} ms=");
+    out.extend_from_slice(counts.as_bytes());
+    milliseconds(out, line.duration);
+    out.extend_from_slice(b" id=");
+    out.extend_from_slice(line.request_id.as_bytes());
+    out.push(b'\n');
 }
 
-/// Three decimals, as fast as integers print.
-struct Milliseconds(Duration);
+/// RFC 3339 in UTC with milliseconds. The part down to the second is made once a second.
+fn timestamp(out: &mut Vec<u8>) {
+    thread_local! {
+        static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != now.as_secs() || text.is_empty() {
+            *second = now.as_secs();
+            let whole = UNIX_EPOCH + Duration::from_secs(now.as_secs());
+            *text = humantime::format_rfc3339_seconds(whole).to_string();
+            text.pop();
+        }
+        out.extend_from_slice(text.as_bytes());
+    });
+    thousandths(out, now.subsec_millis());
+    out.push(b'Z');
+}
 
-impl std::fmt::Display for Milliseconds {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let micros = self.0.as_micros();
-        write!(f, "{}.{:03}", micros / 1000, micros % 1000)
+fn decimal(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// Three decimals.
+fn milliseconds(out: &mut Vec<u8>, duration: Duration) {
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    decimal(out, micros / 1000);
+    thousandths(out, (micros % 1000) as u32);
+}
+
+fn thousandths(out: &mut Vec<u8>, value: u32) {
+    let digit = |of: u32| b'0' + (of % 10) as u8;
+    out.extend_from_slice(&[b'.', digit(value / 100), digit(value / 10), digit(value)]);
+}
+
+/// A JSON string. What a client sends may hold anything; what needs no escape is copied whole.
+fn quoted(out: &mut Vec<u8>, text: &str) {
+    let plain = text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
+    if plain {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else if serde_json::to_writer(&mut *out, text).is_err() {
+        // Writing to memory fails for nobody; a line must stay an object all the same.
+        out.extend_from_slice(b"\"\"");
     }
 }
 
@@ -155,7 +208,7 @@ mod tests {
     fn line() -> Line<'static> {
         Line {
             message: "request",
-            client: IpAddr::from([192, 0, 2, 1]),
+            client: "192.0.2.1",
             method: "GET",
             path: "/a\"b?c=\u{7f}",
             host: "example.com",
@@ -179,7 +232,7 @@ mod tests {
     #[test]
     fn a_json_line_is_one_object_whatever_the_client_sent() {
         let mut out = Vec::new();
-        json(&mut out, &line()).unwrap();
+        json(&mut out, &line());
         assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1);
         let object: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(object["path"], "/a\"b?c=\u{7f}");
@@ -191,8 +244,11 @@ mod tests {
     #[test]
     fn a_pretty_line_names_instance_and_reason() {
         let mut out = Vec::new();
-        pretty(&mut out, &line()).unwrap();
+        pretty(&mut out, &line());
         let text = String::from_utf8(out).unwrap();
-        assert!(text.contains("200 -> chat/v1/a affinity=rehomed reason=dead attempts=2"), "{text}");
+        assert!(
+            text.contains("200 -> chat/v1/a affinity=rehomed reason=dead attempts=2"),
+            "{text}"
+        );
     }
 }

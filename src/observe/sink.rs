@@ -77,10 +77,8 @@ impl Sink {
             {
                 let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
                 let empty = |waiting: &mut Waiting| waiting.bytes.is_empty();
-                let mut waiting = self
-                    .filled
-                    .wait_while(waiting, empty)
-                    .unwrap_or_else(PoisonError::into_inner);
+                let mut waiting =
+                    self.filled.wait_while(waiting, empty).unwrap_or_else(PoisonError::into_inner);
                 std::mem::swap(&mut waiting.bytes, &mut taken);
                 waiting.writing = true;
             }

@@ -37,6 +37,11 @@ impl Client {
         Self { live, worker, peer, peer_text, opening: Mutex::new(None), pace: Pace::new() }
     }
 
+    /// The other end's address as text.
+    pub fn peer_text(&self) -> &str {
+        self.peer_text.to_str().unwrap_or_default()
+    }
+
     /// What instances are told of it.
     pub fn origin(&self, snapshot: &Snapshot) -> Origin<'_> {
         let trusted = headers::is_trusted(self.peer.ip(), &snapshot.config.trusted_proxies);
@@ -93,7 +98,13 @@ pub enum HeadBytes {
 impl Pace {
     fn new() -> Self {
         let never = || AtomicU64::new(0);
-        Self { start: Instant::now(), busy: never(), rested: never(), begun: never(), blocked: never() }
+        Self {
+            start: Instant::now(),
+            busy: never(),
+            rested: never(),
+            begun: never(),
+            blocked: never(),
+        }
     }
 
     fn now(&self) -> u64 {

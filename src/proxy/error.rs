@@ -93,15 +93,11 @@ impl Reason {
             Self::InstanceReset => ("instance_reset", Some(StatusCode::BAD_GATEWAY)),
             Self::InvalidResponse => ("invalid_response", Some(StatusCode::BAD_GATEWAY)),
             Self::FirstByteTimeout => ("first_byte_timeout", Some(StatusCode::GATEWAY_TIMEOUT)),
-            Self::InstanceUnanswered => {
-                ("instance_unanswered", Some(StatusCode::GATEWAY_TIMEOUT))
-            }
+            Self::InstanceUnanswered => ("instance_unanswered", Some(StatusCode::GATEWAY_TIMEOUT)),
             Self::InstanceDead => ("instance_dead", Some(StatusCode::BAD_GATEWAY)),
             Self::HeaderReadTimeout => ("header_read_timeout", Some(StatusCode::REQUEST_TIMEOUT)),
             Self::KeepAliveTimeout => ("keep_alive_timeout", None),
-            Self::RequestIdleTimeout => {
-                ("request_idle_timeout", Some(StatusCode::REQUEST_TIMEOUT))
-            }
+            Self::RequestIdleTimeout => ("request_idle_timeout", Some(StatusCode::REQUEST_TIMEOUT)),
             Self::ResponseIdleTimeout => ("response_idle_timeout", None),
             Self::ClientIdleTimeout => ("client_idle_timeout", None),
             Self::ResponseBroken => ("response_broken", None),

@@ -3,7 +3,6 @@
 //! Dropping it closes the account: the log line is written, counters are moved. That is the only
 //! place where a request is counted, however it ends.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,8 +28,8 @@ pub struct Exchange {
     pub started: Instant,
     method: Method,
     target: Uri,
-    /// The client's address, as trusted proxies tell it.
-    pub address: IpAddr,
+    /// The client's address, as a trusted proxy tells it, where that isn't the peer.
+    pub told: Option<Box<str>>,
     /// Whether the client came by https.
     pub https: bool,
     /// The Host field, or what stands for it.
@@ -63,13 +62,12 @@ impl Exchange {
     /// Opens the account.
     pub fn begin(client: Arc<Client>, request: &Request<Incoming>) -> Box<Self> {
         client.pace.begin();
-        let address = client.peer.ip();
         Box::new(Self {
             client,
             started: Instant::now(),
             method: request.method().clone(),
             target: request.uri().clone(),
-            address,
+            told: None,
             https: false,
             host: None,
             request_id: None,
@@ -87,6 +85,16 @@ impl Exchange {
         })
     }
 
+    /// The client's address, as trusted proxies tell it.
+    pub fn address(&self) -> &str {
+        self.told.as_deref().unwrap_or_else(|| self.client.peer_text())
+    }
+
+    /// Roughly now, when an attempt begins: the first begins with the request.
+    pub fn began(&self) -> Instant {
+        if self.attempts == 0 { self.started } else { Instant::now() }
+    }
+
     /// An attempt begins.
     pub fn attempt(&mut self, in_flight: InFlight) {
         self.attempts += 1;
@@ -102,7 +110,11 @@ impl Exchange {
         if progress.is_some_and(|progress| progress.broken) {
             return Err(Reason::ClientClosed);
         }
-        tracing::debug!(reason = Reason::from(failure).label(), attempt = self.attempts, "an attempt failed");
+        tracing::debug!(
+            reason = Reason::from(failure).label(),
+            attempt = self.attempts,
+            "an attempt failed"
+        );
         let Some(in_flight) = &self.in_flight else { return Ok(()) };
         in_flight.lane().failed();
         if let Some(until) = in_flight.instance().failed(Instant::now()) {
@@ -145,7 +157,7 @@ impl Exchange {
         let instance = self.in_flight.as_ref().map(|guard| &*guard.instance().identity().name);
         access::Line {
             message: "request",
-            client: self.address,
+            client: self.address(),
             method: self.method.as_str(),
             path: self.target.path_and_query().map_or("", |path| path.as_str()),
             host: visible(self.host.as_ref()),
@@ -174,7 +186,7 @@ impl Exchange {
         let line = self.line(self.started);
         let account = tunnel::Account {
             roster: self.roster.clone()?,
-            address: self.address,
+            address: self.address().into(),
             started: Instant::now(),
             path: line.path.into(),
             host: line.host.into(),

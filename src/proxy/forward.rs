@@ -46,17 +46,22 @@ impl Attempt<'_> {
     ///
     /// A kept connection that turns out to be closed says nothing of the instance: the request
     /// goes out once more on a new connection to the same one, where that is safe.
-    pub async fn send(&self, worker: usize, head: &request::Parts) -> Result<Answer, Failure> {
+    pub async fn send(
+        &self,
+        worker: usize,
+        head: &request::Parts,
+        now: Instant,
+    ) -> Result<Answer, Failure> {
         let replayable = head.method.is_idempotent() && self.replayable();
         let pool = &self.instance.lane(worker).pool;
-        if let Some(sender) = pool.take(Instant::now(), replayable) {
+        if let Some(sender) = pool.take(now, replayable) {
             match self.exchange(worker, head, sender).await {
                 Err(failure @ Failure::Reset(_))
                     if retry::allowed(&head.method, failure, self.replayable()) => {}
                 result => return result,
             }
         }
-        let (sender, connection) = self.connect(worker).await?;
+        let (sender, connection) = Box::pin(self.connect(worker)).await?;
         tokio::spawn(async move {
             // What breaks a connection is told to the request on it.
             let _ = connection.await;
@@ -163,9 +168,7 @@ impl Attempt<'_> {
             match self.instance.distress() {
                 Distress::Dead => return Err(Failure::Dead),
                 Distress::Unanswered
-                    if idempotent
-                        && self.replayable()
-                        && self.roster.has_others(self.instance) =>
+                    if idempotent && self.replayable() && self.roster.has_others(self.instance) =>
                 {
                     return Err(Failure::Unanswered);
                 }

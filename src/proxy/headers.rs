@@ -60,13 +60,12 @@ fn is_authority(bytes: &[u8]) -> bool {
         Some(_) | None => bytes,
     };
     match host {
-        [b'[', address @ .., b']'] => {
-            std::str::from_utf8(address).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok())
-        }
+        [b'[', address @ .., b']'] => std::str::from_utf8(address)
+            .is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok()),
         [] => false,
-        name => name.iter().all(|byte| {
-            byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte)
-        }),
+        name => name
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte)),
     }
 }
 
@@ -116,6 +115,27 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
     }
+}
+
+/// Whether there is anything to take out or to believe: one look at each field, where most
+/// requests have nothing of the kind, costs less than looking up every name.
+fn is_plain(headers: &HeaderMap) -> bool {
+    headers.keys().all(|name| {
+        !matches!(
+            name.as_str(),
+            "connection"
+                | "keep-alive"
+                | "proxy-connection"
+                | "transfer-encoding"
+                | "upgrade"
+                | "te"
+                | "http2-settings"
+                | "forwarded"
+                | "x-forwarded-for"
+                | "x-forwarded-proto"
+                | "x-forwarded-host"
+        )
+    })
 }
 
 /// The client as the instance is told of it.
@@ -170,10 +190,16 @@ pub fn to_instance(
     websocket: bool,
     request_id: impl FnOnce() -> HeaderValue,
 ) {
-    let trailers = headers.contains_key(TE) && has_token(headers, &TE, "trailers");
-    remove_hop_by_hop(headers);
-    headers.remove(TE);
-    headers.remove(HTTP2_SETTINGS);
+    let plain = is_plain(headers);
+    let trailers = !plain && headers.contains_key(TE) && has_token(headers, &TE, "trailers");
+    if !plain {
+        remove_hop_by_hop(headers);
+        headers.remove(TE);
+        headers.remove(HTTP2_SETTINGS);
+        forget_told(headers, origin);
+    }
+    // Room for what is added, so that the map grows at most once.
+    headers.reserve(8);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
@@ -197,12 +223,15 @@ fn is_sane_id(id: &HeaderValue) -> bool {
 
 /// What an untrusted peer says of its client is not passed on: an instance could not tell it from
 /// Burdock's own word.
-fn tell_client(headers: &mut HeaderMap, forwarding: Forwarding, origin: Origin<'_>) {
+fn forget_told(headers: &mut HeaderMap, origin: Origin<'_>) {
     if !origin.trusted {
         for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, FORWARDED] {
             headers.remove(name);
         }
     }
+}
+
+fn tell_client(headers: &mut HeaderMap, forwarding: Forwarding, origin: Origin<'_>) {
     if forwarding.forwarded {
         headers.append(FORWARDED, forwarded(headers, origin));
     }
@@ -245,6 +274,9 @@ fn forwarded(headers: &HeaderMap, origin: Origin<'_>) -> HeaderValue {
 
 /// Makes an answer's fields fit for the client.
 pub fn to_client(headers: &mut HeaderMap, status: StatusCode) {
+    if is_plain(headers) {
+        return;
+    }
     let upgrade = headers.get(UPGRADE).cloned();
     remove_hop_by_hop(headers);
     // RFC 9110 section 15.5.22: a 426 without Upgrade tells the client nothing.
@@ -287,7 +319,8 @@ mod tests {
         headers
     }
 
-    const QUIET: Forwarding = Forwarding { x_forwarded: false, forwarded: false, request_id: false };
+    const QUIET: Forwarding =
+        Forwarding { x_forwarded: false, forwarded: false, request_id: false };
 
     #[test]
     fn every_connection_line_is_honoured() {
@@ -316,7 +349,8 @@ mod tests {
 
     #[test]
     fn framing_and_host_cannot_be_nominated_away() {
-        let nominated = [("host", "a"), ("connection", "host, content-length"), ("content-length", "3")];
+        let nominated =
+            [("host", "a"), ("connection", "host, content-length"), ("content-length", "3")];
         let headers = send(&nominated, QUIET, false);
         assert_eq!(lines(&headers), ["content-length: 3", "host: a", "via: 1.1 burdock"]);
     }
@@ -351,14 +385,16 @@ mod tests {
     #[test]
     fn an_id_that_could_hurt_a_log_is_replaced() {
         for id in ["", "a b", &"x".repeat(MAX_REQUEST_ID + 1)] {
-            let headers = send(&[("host", "a"), ("x-request-id", id)], Forwarding::default(), false);
+            let headers =
+                send(&[("host", "a"), ("x-request-id", id)], Forwarding::default(), false);
             assert_eq!(headers["x-request-id"], "made", "{id:?}");
         }
     }
 
     #[test]
     fn the_client_is_the_last_untrusted_address() {
-        let trusted: Vec<IpNet> = vec!["192.0.2.0/24".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
+        let trusted: Vec<IpNet> =
+            vec!["192.0.2.0/24".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
         let text = HeaderValue::from_static("192.0.2.1");
         let peer = "192.0.2.1".parse().unwrap();
         for (told, client) in [
@@ -413,7 +449,8 @@ mod tests {
     #[test]
     fn an_answer_keeps_upgrade_only_where_it_means_something() {
         for (status, kept) in [(101, true), (426, true), (200, false)] {
-            let mut headers = map(&[("upgrade", "websocket"), ("connection", "upgrade, x-a"), ("x-a", "1")]);
+            let mut headers =
+                map(&[("upgrade", "websocket"), ("connection", "upgrade, x-a"), ("x-a", "1")]);
             to_client(&mut headers, StatusCode::from_u16(status).unwrap());
             assert_eq!(headers.contains_key(UPGRADE), kept);
             assert_eq!(headers.contains_key(CONNECTION), kept);

@@ -72,13 +72,14 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
     let draw = Draw { key: key.as_deref(), random: fastrand::u64(..) };
     let mut chosen = session.choose(roster, draw, &tried, exchange.started);
     loop {
+        let began = exchange.began();
         let instance = chosen.ok_or(Reason::NoInstance)?;
         exchange.attempt(InFlight::request(Arc::clone(&instance), exchange.client.worker));
-        let attempt =
-            Attempt { instance: &instance, roster, version, upload: upload.as_ref() };
+        let attempt = Attempt { instance: &instance, roster, version, upload: upload.as_ref() };
         let result = match websocket {
-            true => attempt.upgrade(exchange.client.worker, &head).await,
-            false => attempt.send(exchange.client.worker, &head).await,
+            // Boxed, as is all that is rare and large: the future of every request carries the rest.
+            true => Box::pin(attempt.upgrade(exchange.client.worker, &head)).await,
+            false => attempt.send(exchange.client.worker, &head, began).await,
         };
         let failure = match result {
             Ok(answer) => {
@@ -114,7 +115,8 @@ fn prepare<'a>(
 ) -> Result<&'a Service, Reason> {
     let origin = exchange.client.origin(snapshot);
     let trusted = &snapshot.config.trusted_proxies;
-    exchange.address = headers::client_address(&head.headers, origin, trusted);
+    let address = headers::client_address(&head.headers, origin, trusted);
+    exchange.told = (address != origin.peer).then(|| address.to_string().into());
     exchange.https = headers::is_https(&head.headers, origin.trusted);
     exchange.logged = snapshot.config.access_log;
     // RFC 9112 section 3.2.2: the host of an absolute target overrides the field.
@@ -147,10 +149,12 @@ fn frame(head: &mut request::Parts) {
 fn hash_key(balance: &Balance, exchange: &Exchange, head: &request::Parts) -> Option<Vec<u8>> {
     let Balance::Hash(key) = balance else { return None };
     match key {
-        HashKey::ClientIp => Some(exchange.address.to_string().into_bytes()),
+        HashKey::ClientIp => Some(exchange.address().as_bytes().to_vec()),
         HashKey::Uri => head.uri.path_and_query().map(|uri| uri.as_str().as_bytes().to_vec()),
         HashKey::Header(name) => head.headers.get(name).map(|value| value.as_bytes().to_vec()),
         HashKey::Cookie(name) => session::cookie(&head.headers, name),
-        HashKey::Query(name) => session::query(head.uri.query()?, name).map(str::as_bytes).map(<[u8]>::to_vec),
+        HashKey::Query(name) => {
+            session::query(head.uri.query()?, name).map(str::as_bytes).map(<[u8]>::to_vec)
+        }
     }
 }

@@ -84,8 +84,9 @@ impl<'a> Session<'a> {
     ) -> Self {
         let state = match &service.version().affinity {
             None => State::Off,
-            Some(affinity) => Self::open(snapshot, service, affinity, headers)
-                .unwrap_or_else(State::Rejected),
+            Some(affinity) => {
+                Self::open(snapshot, service, affinity, headers).unwrap_or_else(State::Rejected)
+            }
         };
         Self { snapshot, service, https, state }
     }
@@ -217,10 +218,8 @@ impl<'a> Session<'a> {
 
 /// The value of a cookie, for `hash_by`.
 pub fn cookie(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
-    let pairs = headers
-        .get_all(COOKIE)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let pairs =
+        headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
     let value = |pair: &[u8]| {
         pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=").map(<[u8]>::to_vec)
     };

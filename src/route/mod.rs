@@ -132,8 +132,7 @@ services:
 
     #[test]
     fn what_no_service_covers_is_not_found() {
-        let yaml =
-            "services: { s: { hosts: [a.org], paths: [/p], instances: ['127.0.0.1:1'] } }";
+        let yaml = "services: { s: { hosts: [a.org], paths: [/p], instances: ['127.0.0.1:1'] } }";
         let loaded = config::parse(yaml, std::path::Path::new("t.yaml")).unwrap();
         let router = Router::build(loaded.config.services.iter());
         assert_eq!(router.find("b.org", "/p"), None);

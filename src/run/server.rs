@@ -100,8 +100,12 @@ impl Server {
         let (live, published) = Live::new(Arc::clone(&config), Arc::new(keyring), count);
         let live = Arc::new(live);
         let bound = bind(&config, count)?;
-        let runtime =
-            NoStealRuntime::new(count, "worker", BlockingPoolOpts::default(), RuntimeOpts::default());
+        let runtime = NoStealRuntime::new(
+            count,
+            "worker",
+            BlockingPoolOpts::default(),
+            RuntimeOpts::default(),
+        );
         let worker = |index| Worker { index, live: Arc::clone(&live), registry: Registry::new() };
         let workers: Vec<_> = (0..count).map(worker).collect();
         for worker in &workers {
@@ -120,7 +124,7 @@ impl Server {
             prober: Prober::default(),
             own_key,
         };
-        server.prober.follow(&published.snapshot);
+        server.prober.follow(published.snapshot.versions());
         server.prober.first_verdicts(FIRST_VERDICTS).await;
         server.open_admin(config.admin.clone()).await?;
         for (asked, bound) in bound {
@@ -164,7 +168,7 @@ impl Server {
         };
         failed.store(0, Ordering::Relaxed);
         let published = self.live.publish(Arc::clone(&config), Arc::new(keyring));
-        self.prober.follow(&published.snapshot);
+        self.prober.follow(published.snapshot.versions());
         self.retire(&published, &config);
         self.listeners.retain(|asked, _| config.listeners.iter().any(|new| new.address == *asked));
         for (asked, bound) in bound {
@@ -249,7 +253,8 @@ impl Server {
     fn retire(&self, published: &Published, config: &Config) {
         for instance in published.changes.iter().flat_map(|change| &change.removed) {
             let identity = instance.identity();
-            let versions = config.services.iter().filter(|service| service.name == identity.service);
+            let versions =
+                config.services.iter().filter(|service| service.name == identity.service);
             let drain = versions.map(|service| service.version.drain).next().unwrap_or_default();
             retire(&self.live, Arc::clone(instance), drain);
         }

@@ -53,6 +53,11 @@ impl Snapshot {
         self.router.find(authority, path).map(|place| &self.services[place])
     }
 
+    /// Every version with its instances.
+    pub fn versions(&self) -> impl Iterator<Item = (&types::Version, &Roster)> {
+        self.services.iter().map(|service| (service.version(), &*service.roster))
+    }
+
     /// Every service.
     pub fn services(&self) -> &[Service] {
         &self.services
@@ -165,11 +170,12 @@ fn build(
     for (place, service) in config.services.iter().enumerate() {
         let version = &service.version;
         let known = before.and_then(|before| before.roster(&service.name, &version.name));
-        let roster = known.cloned().unwrap_or_else(|| {
-            Arc::new(Roster::new(&service.name, &version.name, Instant::now()))
-        });
+        let roster = known
+            .cloned()
+            .unwrap_or_else(|| Arc::new(Roster::new(&service.name, &version.name, Instant::now())));
         changes.push(roster.reconcile(version, workers));
-        let seconds = |limit: Option<std::time::Duration>| limit.map(|limit| limit.as_secs().max(1));
+        let seconds =
+            |limit: Option<std::time::Duration>| limit.map(|limit| limit.as_secs().max(1));
         let affinity = version.affinity.as_ref();
         let lifetimes = Lifetimes {
             ttl: seconds(affinity.and_then(|affinity| affinity.ttl)),

@@ -8,7 +8,6 @@ pub mod frames;
 pub mod pump;
 pub mod registry;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -41,7 +40,7 @@ pub struct Account {
     /// Its version.
     pub roster: Arc<Roster>,
     /// The client's address, as trusted proxies tell it.
-    pub address: IpAddr,
+    pub address: Box<str>,
     /// When the 101 was sent.
     pub started: Instant,
     /// Path and query of the request that opened it.
@@ -101,7 +100,7 @@ impl Account {
         let (affinity, affinity_reason) = self.affinity;
         access::write(&access::Line {
             message: "tunnel",
-            client: self.address,
+            client: &self.address,
             method: "GET",
             path: &self.path,
             host: &self.host,

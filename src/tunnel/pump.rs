@@ -101,7 +101,11 @@ impl Direction {
                 let ended = ready!(Pin::new(&mut *to).poll_shutdown(cx));
                 self.finished = true;
                 // A receiver that is gone needs no end.
-                return Poll::Ready(if self.sealed { Ok(()) } else { ended.map_err(|_| Fault::Write) });
+                return Poll::Ready(if self.sealed {
+                    Ok(())
+                } else {
+                    ended.map_err(|_| Fault::Write)
+                });
             }
             let moved = BUFFER.with_borrow_mut(|buffer| {
                 let mut buffer = ReadBuf::new(buffer);
@@ -203,7 +207,10 @@ pub struct Pump {
 
 impl std::fmt::Debug for Pump {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pump").field("up", &self.up).field("down", &self.down).finish_non_exhaustive()
+        f.debug_struct("Pump")
+            .field("up", &self.up)
+            .field("down", &self.down)
+            .finish_non_exhaustive()
     }
 }
 
@@ -285,10 +292,8 @@ impl Pump {
             direction.finished
                 || (direction.close.is_none() && direction.taken == direction.pending.len())
         };
-        let over = told(&self.up)
-            && told(&self.down)
-            && self.up.is_answered()
-            && self.down.is_answered();
+        let over =
+            told(&self.up) && told(&self.down) && self.up.is_answered() && self.down.is_answered();
         if !over {
             ready!(ending.grace.as_mut().poll(cx));
         }

@@ -121,8 +121,7 @@ impl Registry {
             waker: Mutex::new(None),
         });
         let idle_timeout = u32::try_from(idle).unwrap_or(u32::MAX);
-        let row =
-            Row { expires, leaves: None, idle_timeout, instance, entry: Arc::clone(&entry) };
+        let row = Row { expires, leaves: None, idle_timeout, instance, entry: Arc::clone(&entry) };
         self.rows.lock().unwrap_or_else(PoisonError::into_inner).push(row);
         entry
     }
@@ -171,7 +170,9 @@ impl Row {
     fn due(&self) -> Option<(Instant, TunnelEnd)> {
         let expires = self.expires.map(|expires| (expires, TunnelEnd::Lifetime));
         match (self.leaves, expires) {
-            (Some(leaves), Some(expires)) => Some(if leaves.0 <= expires.0 { leaves } else { expires }),
+            (Some(leaves), Some(expires)) => {
+                Some(if leaves.0 <= expires.0 { leaves } else { expires })
+            }
             (leaves, expires) => leaves.or(expires),
         }
     }
@@ -187,10 +188,11 @@ impl Row {
 
     /// The window in which it must leave, and why.
     fn departure(&self, phase: Phase) -> Option<(Instant, Instant, TunnelEnd)> {
-        let leaving = self.instance.departure().map(|Departure { cause, from, until }| match cause {
-            Cause::Dead => (from, until, TunnelEnd::Dead),
-            Cause::Removed => (from, until, TunnelEnd::Removed),
-        });
+        let leaving =
+            self.instance.departure().map(|Departure { cause, from, until }| match cause {
+                Cause::Dead => (from, until, TunnelEnd::Dead),
+                Cause::Removed => (from, until, TunnelEnd::Removed),
+            });
         let draining = match phase {
             Phase::Serving => None,
             Phase::Draining { from, until } => Some((from, until, TunnelEnd::Shutdown)),

@@ -153,6 +153,58 @@ async fn resets_before_a_byte_cost_nothing_and_open_the_breaker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_trial_whose_client_leaves_does_not_keep_an_instance_out() {
+    let backends = Backend::several(&["a", "b"]).await;
+    let breaker = "breaker: { failures: 1, open: 100ms, trials: 1 }\n";
+    let mut burdock = Burdock::start(&yaml(&[&backends[0], &backends[1]], breaker)).await;
+    let b = &backends[1];
+    b.misbehaves(Fault::ResetBeforeAnswer);
+    let mut client = burdock.client();
+    while burdock.log("breaker opened").is_empty() {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    b.misbehaves(Fault::Gate);
+    burdock.wait_log("breaker half-open", |line| line["instance"] == "b").await;
+    let (asked, begun) = (b.request_count(), std::time::Instant::now());
+    let mut trial =
+        support::raw::open(burdock.address(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    while b.request_count() == asked {
+        // The turn was another's: ask once more.
+        let answered = tokio::time::timeout(std::time::Duration::from_millis(100), trial.head());
+        if let Ok(head) = answered.await {
+            assert_eq!(head.unwrap().unwrap().field("x-instance"), Some("a"));
+            trial.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        }
+        assert!(begun.elapsed() < support::DEADLINE, "no trial came to b");
+    }
+    trial.reset();
+    burdock.wait_metric("burdock_instance_requests_in_flight", &[], |v| v == 0.0).await;
+    b.misbehaves(Fault::None);
+    while burdock.log("breaker closed").is_empty() {
+        assert!(begun.elapsed() < support::DEADLINE, "b is kept out");
+        assert_eq!(client.get("/").await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_there_is_nobody_else_an_open_breaker_is_no_reason_to_refuse() {
+    let a = Backend::start("a").await;
+    let breaker = "session_affinity: true\nbreaker: { failures: 2, open: 1h, trials: 1 }\n";
+    let mut burdock = Burdock::start(&yaml(&[&a], breaker)).await;
+    let mut session = burdock.session();
+    assert_eq!(session.get("/").await.status, 200);
+    a.dies().await;
+    for _ in 0..3 {
+        assert_eq!(session.get("/").await.status, 502);
+    }
+    burdock.wait_log("breaker opened", |line| line["instance"] == "a").await;
+    a.comes_back();
+    let again = session.get("/").await;
+    assert_eq!((again.status, again.instance()), (200, "a"), "{}", again.text());
+    assert_eq!(burdock.client().get("/").await.status, 200, "a newcomer too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_instance_removed_by_reload_is_left_and_coming_back_moves_nobody() {
     let backends = Backend::several(&["a", "b", "c"]).await;
     let all: Vec<_> = backends.iter().collect();

@@ -53,6 +53,8 @@ struct Axes {
     health: Health,
     breaker: Breaker,
     limits: Option<types::Breaker>,
+    /// When a half-open breaker asks for trials anew.
+    renewal: Instant,
 }
 
 /// One process that serves a version.
@@ -111,8 +113,13 @@ impl Instance {
         workers: usize,
         roster: Weak<Roster>,
     ) -> Self {
-        let axes =
-            Axes { membership: Membership::Present, health, breaker: Breaker::default(), limits };
+        let axes = Axes {
+            membership: Membership::Present,
+            health,
+            breaker: Breaker::default(),
+            limits,
+            renewal: Instant::now(),
+        };
         let eligibility = AtomicU8::new(pack(axes.fold()));
         Self {
             identity,
@@ -216,7 +223,21 @@ impl Instance {
             return true;
         }
         let take = |left: u32| left.checked_sub(1);
-        self.trials.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
+        let taken = || self.trials.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok();
+        taken() || self.renews_trials(Instant::now()) && taken()
+    }
+
+    /// A trial may end without a verdict: its client leaves, or another instance is preferred after
+    /// all. The instance must not be kept out for good by that.
+    fn renews_trials(&self, now: Instant) -> bool {
+        let mut axes = self.axes();
+        let Some(limits) = axes.limits else { return false };
+        let due = axes.breaker.passage() == Passage::Trial && now >= axes.renewal;
+        if due {
+            axes.renewal = now + limits.open;
+            self.trials.store(limits.trials, Ordering::Release);
+        }
+        due
     }
 
     /// A verdict of health checks.
@@ -294,6 +315,7 @@ impl Instance {
         let Some(limits) = axes.limits else { return };
         let change = axes.breaker.tick(now);
         if change.is_some() {
+            axes.renewal = now + limits.open;
             self.trials.store(limits.trials, Ordering::Release);
             self.publish(axes);
             self.tell(change);

@@ -115,6 +115,7 @@ impl Roster {
         };
         balance::choose(&members.balance, &members.field, &self.turn, draw, load, refused)
             .map(|index| Arc::clone(&members.all[index]))
+            .or_else(|| members.last_resort(draw.random, tried))
     }
 
     /// Whether an instance other than this one takes new sessions.
@@ -130,9 +131,14 @@ impl Roster {
     pub fn bound(&self, name: &str) -> Result<Arc<Instance>, Rehome> {
         let members = self.members();
         let instance = members.by_name.get(name).ok_or(Rehome::Removed)?;
-        instance.eligibility().bound?;
-        if !instance.admits() {
-            return Err(Rehome::BreakerOpen);
+        let verdict = match instance.eligibility().bound {
+            Ok(()) if !instance.admits() => Err(Rehome::BreakerOpen),
+            verdict => verdict,
+        };
+        match verdict {
+            // Nobody else could do better: see `Members::last_resort`.
+            Err(Rehome::BreakerOpen) if !self.has_others(instance) => {}
+            verdict => verdict?,
         }
         Ok(Arc::clone(instance))
     }
@@ -243,6 +249,22 @@ impl Members {
     /// Every instance, draining ones last.
     pub fn all(&self) -> &[Arc<Instance>] {
         &self.all
+    }
+
+    /// An instance that only its breaker keeps from new sessions. The breaker spares clients a
+    /// detour; where there is nowhere else to go, a try is better than an error for certain.
+    fn last_resort(&self, random: u64, tried: &[Arc<Instance>]) -> Option<Arc<Instance>> {
+        let could = |instance: &&Arc<Instance>| {
+            let eligible =
+                matches!(instance.eligibility().bound, Ok(()) | Err(Rehome::BreakerOpen));
+            eligible
+                && instance.weight() > 0
+                && instance.membership() == Membership::Present
+                && !tried.iter().any(|tried| Arc::ptr_eq(tried, instance))
+        };
+        let start = random.checked_rem(self.all.len() as u64).unwrap_or_default() as usize;
+        let (before, after) = self.all.split_at(start);
+        after.iter().chain(before).find(could).cloned()
     }
 }
 

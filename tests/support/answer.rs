@@ -10,7 +10,7 @@
 //! | `/raw` | an upgrade: bytes come back; at the client's end `bye`, then the end |
 //! | `/raw/first` | an upgrade: `hello`, the end, then it reads what the client still sends |
 //! | `/sized/N`, `/chunked/N` | N bytes of [`pattern`](super::pattern) |
-//! | `/zeros/N` | N bytes, written as fast as they are taken |
+//! | `/zeros/N`, `/zeros/chunked/N` | N bytes, written as fast as they are taken |
 //! | `/trailers` | a chunked body with trailers |
 //! | `/to-end` | an HTTP/1.0 answer that ends with its connection |
 //! | `/status/N` | that status; 204 and 304 without a body |
@@ -29,7 +29,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::backend::{Fault, Recorded, State};
 use super::pattern;
-use super::wire::{Body, Conn, Head, chunked};
+use super::wire::{Body, Conn, Head, LAST_CHUNK, chunk, chunked};
 use super::ws;
 
 /// Answers requests until the connection ends.
@@ -190,7 +190,14 @@ async fn respond(state: &State, conn: &mut Conn, head: &Head, n: usize) -> io::R
             answer_head(state, status as u16, "").into_bytes()
         }
         ("/status", Some(status)) => sized(state, status as u16, "", b"told"),
-        ("/zeros", Some(size)) => return zeros(state, conn, size).await.map(|()| false),
+        ("/zeros", Some(size)) => {
+            let length = format!("Content-Length: {size}\r\n");
+            return zeros(state, conn, size, &length, false).await.map(|()| false);
+        }
+        ("/zeros/chunked", Some(size)) => {
+            let chunked = "Transfer-Encoding: chunked\r\n";
+            return zeros(state, conn, size, chunked, true).await.map(|()| false);
+        }
         _ => return by_path(state, conn, head, &path, &body).await,
     };
     state.thawed().await;
@@ -262,17 +269,26 @@ async fn by_path(
     Ok(close)
 }
 
-async fn zeros(state: &State, conn: &mut Conn, size: usize) -> io::Result<()> {
-    let head = answer_head(state, 200, &format!("Content-Length: {size}\r\n"));
-    conn.write(head.as_bytes()).await?;
+async fn zeros(
+    state: &State,
+    conn: &mut Conn,
+    size: usize,
+    framing: &str,
+    in_chunks: bool,
+) -> io::Result<()> {
+    conn.write(answer_head(state, 200, framing).as_bytes()).await?;
     let block = vec![0; 64 * 1024];
     let mut left = size;
     while left > 0 {
-        let n = left.min(block.len());
-        conn.write(&block[..n]).await?;
-        left -= n;
+        let part = &block[..left.min(block.len())];
+        if in_chunks {
+            conn.write(&chunk(part)).await?;
+        } else {
+            conn.write(part).await?;
+        }
+        left -= part.len();
     }
-    Ok(())
+    if in_chunks { conn.write(LAST_CHUNK).await } else { Ok(()) }
 }
 
 async fn tunnel(state: &State, mut conn: Conn, head: &Head) -> io::Result<()> {

@@ -120,9 +120,12 @@ pub struct Backend {
 impl Backend {
     /// Serves under `name` on a port of the kernel's choice: ready, alive, without a fault.
     pub async fn start(name: &str) -> Self {
-        let claim = TcpSocket::new_v4().expect("a socket");
-        claim.set_reuseport(true).expect("share the port with the listener");
-        claim.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("bind to loopback");
+        Self::start_at(name, SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    /// Like [`Backend::start`], on a port that the caller has a [`claim`] to.
+    pub async fn start_at(name: &str, address: SocketAddr) -> Self {
+        let claim = claim(address);
         let address = claim.local_addr().expect("a bound address");
         let state = Arc::new(State {
             name: name.to_owned(),
@@ -314,6 +317,14 @@ impl Drop for Backend {
         let panicked = self.state.panicked.load(Ordering::Acquire);
         assert!(!panicked || std::thread::panicking(), "backend {} panicked", self.name);
     }
+}
+
+/// A socket that is bound and never listens: it keeps a port for those who share it.
+pub fn claim(address: SocketAddr) -> TcpSocket {
+    let claim = TcpSocket::new_v4().expect("a socket");
+    claim.set_reuseport(true).expect("share the port with the listener");
+    claim.bind(address).expect("bind to loopback");
+    claim
 }
 
 async fn accept(state: Arc<State>, listener: TcpListener) {

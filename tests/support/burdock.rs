@@ -14,8 +14,11 @@ use serde_json::Value;
 use super::client::Client;
 use super::{DEADLINE, eventually};
 
-/// The binary under test.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_burdock");
+/// The binary under test; `BURDOCK_BIN` puts another build (a release, a package) in its place.
+pub fn binary() -> PathBuf {
+    std::env::var_os("BURDOCK_BIN")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_burdock")), PathBuf::from)
+}
 
 /// A running Burdock; killed when dropped.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ impl Burdock {
 
     /// Any command line that ends up listening; `--log-format json` is added.
     pub async fn spawn(directory: PathBuf, config: PathBuf, arguments: &[&str]) -> Self {
-        let mut child = Command::new(BINARY)
+        let mut child = Command::new(binary())
             .args(arguments)
             .args(["--log-format", "json"])
             .current_dir(&directory)
@@ -209,11 +212,25 @@ impl Burdock {
 
     /// Resident memory in bytes.
     pub fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The part of it that no file backs: heap and stacks, without pages of code.
+    pub fn resident_heap(&self) -> u64 {
+        self.memory("RssAnon:")
+    }
+
+    fn memory(&self, row: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
         let status = status.expect("the process is alive");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a VmRSS line");
+        let line = status.lines().find(|line| line.starts_with(row)).expect("a row of memory");
         let kib = line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok());
         kib.expect("a number of KiB") * 1024
+    }
+
+    /// Open file descriptors.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the process is alive").count()
     }
 }
 
@@ -235,7 +252,7 @@ impl Drop for Burdock {
 
 /// Runs a command to its end, in `directory`; one that does not end is killed and fails the test.
 pub fn run_to_end(directory: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(binary());
     command.args(arguments).current_dir(directory).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("run the binary");

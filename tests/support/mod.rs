@@ -20,7 +20,9 @@ pub mod backend;
 pub mod burdock;
 pub mod client;
 pub mod load;
+pub mod process;
 pub mod raw;
+pub mod steady;
 pub mod wire;
 pub mod ws;
 
@@ -30,6 +32,8 @@ pub use backend::{Backend, Fault};
 pub use burdock::{Burdock, run_to_end};
 pub use client::{Client, Request, Response};
 pub use load::Load;
+pub use process::Process;
+pub use steady::Steady;
 
 /// How long a test waits for anything. Long enough for a loaded machine, since a healthy run never
 /// comes near it.

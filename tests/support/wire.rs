@@ -259,9 +259,7 @@ impl Conn {
 pub fn chunked(parts: &[&[u8]], trailers: &[(&str, &str)]) -> Vec<u8> {
     let mut out = Vec::new();
     for part in parts.iter().filter(|part| !part.is_empty()) {
-        out.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
-        out.extend_from_slice(part);
-        out.extend_from_slice(b"\r\n");
+        out.extend(chunk(part));
     }
     out.extend_from_slice(b"0\r\n");
     for (name, value) in trailers {
@@ -270,3 +268,11 @@ pub fn chunked(parts: &[&[u8]], trailers: &[(&str, &str)]) -> Vec<u8> {
     out.extend_from_slice(b"\r\n");
     out
 }
+
+/// One chunk; `part` is not empty.
+pub fn chunk(part: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat()
+}
+
+/// What ends a chunked body without trailers.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";

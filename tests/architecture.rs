@@ -120,7 +120,7 @@ fn objection(module: &str, target: &str) -> Option<String> {
         return (!fine).then(|| format!("{module} is pure and uses {target}"));
     }
     if room(module) == OBSERVE {
-        let fine = layer(target) <= Some(2);
+        let fine = matches!(layer(target), Some(0 | 2));
         return (!fine).then(|| format!("{module} may know pure rooms only, not {target}"));
     }
     let (Some(own), Some(other)) = (layer(module), layer(target)) else {

@@ -5,6 +5,9 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
+use burdock::admin::metrics;
+use burdock::affinity::Rejection;
+use burdock::proxy::error::Reason;
 use support::run_to_end;
 
 fn root() -> &'static Path {
@@ -39,11 +42,13 @@ fn commands(readme: &str) -> Vec<Vec<String>> {
     for block in readme.split("```").skip(1).step_by(2) {
         for line in block.lines() {
             let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
-            let Some(at) = words.iter().position(|w| w == "burdock" || w.ends_with("/burdock"))
-            else {
-                continue;
+            let by_cargo = words.starts_with(&["$", "cargo", "run"].map(str::to_owned));
+            let binary = |word: &String| match by_cargo {
+                true => word == "--",
+                false => word == "burdock" || word.ends_with("/burdock"),
             };
-            if words.iter().take(at).all(|word| word == "$" || word == "--" || word == "cargo") {
+            let Some(at) = words.iter().position(binary) else { continue };
+            if by_cargo || words.iter().take(at).all(|word| word == "$") {
                 let end = words.iter().position(|w| ["#", "&", "|", "&&"].contains(&w.as_str()));
                 commands.push(words[at + 1..end.unwrap_or(words.len())].to_vec());
             }
@@ -54,7 +59,7 @@ fn commands(readme: &str) -> Vec<Vec<String>> {
 
 #[test]
 fn the_readme_names_commands_and_options_that_exist() {
-    let readme = std::fs::read_to_string(root().join("README.md")).expect("a README");
+    let readme = readme();
     let commands = commands(&readme);
     for wanted in ["demo", "run"] {
         let found = commands.iter().any(|c| c.first().is_some_and(|word| word == wanted));
@@ -74,10 +79,70 @@ fn the_readme_names_commands_and_options_that_exist() {
 
 #[test]
 fn the_readme_names_files_that_exist() {
-    let readme = std::fs::read_to_string(root().join("README.md")).expect("a README");
+    let readme = readme();
     let words = readme.split(|c: char| c.is_whitespace() || "()`'\"<>".contains(c));
     for word in words.filter(|word| word.starts_with("config/") || word.starts_with("deploy/")) {
         let path = word.trim_end_matches(['.', ',', ':', ';']);
         assert!(root().join(path).exists(), "{path} is named and absent");
     }
+}
+
+fn readme() -> String {
+    std::fs::read_to_string(root().join("README.md")).expect("a README")
+}
+
+/// The rows of the README's table whose header starts with these cells, without their backquotes.
+fn table(readme: &str, header: &[&str]) -> Vec<Vec<String>> {
+    let cells = |line: &str| -> Vec<String> {
+        let line = line.trim().trim_matches('|');
+        line.split('|').map(|cell| cell.trim().replace('`', "")).collect()
+    };
+    let mut lines = readme.lines().skip_while(|line| {
+        let cells = cells(line);
+        !line.starts_with('|') || !cells.iter().zip(header).all(|(cell, wanted)| cell == wanted)
+    });
+    lines.next().unwrap_or_else(|| panic!("no table {header:?}"));
+    lines.skip(1).take_while(|line| line.starts_with('|')).map(cells).collect()
+}
+
+#[test]
+fn the_readme_lists_every_metric() {
+    let listed = table(&readme(), &["metric", "type", "meaning"]);
+    let exposed: Vec<Vec<_>> = metrics::NAMES
+        .iter()
+        .map(|(name, kind, help)| [name, kind, help].map(|t| (*t).to_owned()).to_vec())
+        .collect();
+    assert_eq!(listed, exposed);
+}
+
+#[test]
+fn the_readme_lists_every_reason_with_its_status() {
+    let listed = table(&readme(), &["reason", "status"]);
+    let listed: Vec<_> = listed.iter().map(|row| (row[0].as_str(), row[1].clone())).collect();
+    let known = Reason::ALL.map(|reason| {
+        let (label, status) = reason.outward();
+        (label, status.map_or("-".to_owned(), |status| status.as_u16().to_string()))
+    });
+    assert_eq!(listed, known);
+}
+
+#[test]
+fn the_readme_lists_every_rejection() {
+    let listed = table(&readme(), &["reason", "the token"]);
+    let listed: Vec<_> = listed.iter().map(|row| row[0].as_str()).collect();
+    assert_eq!(listed, Rejection::ALL.map(Rejection::label));
+}
+
+#[test]
+fn the_readme_lists_every_top_level_key() {
+    let reference = std::fs::read_to_string(root().join("config/reference.yaml"));
+    let reference = reference.expect("a reference");
+    let keys: Vec<_> = reference
+        .lines()
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
+        .filter_map(|line| Some(line.split_once(':')?.0.to_owned()))
+        .collect();
+    let listed = table(&readme(), &["key", "what it sets"]);
+    let listed: Vec<_> = listed.into_iter().map(|row| row[0].clone()).collect();
+    assert_eq!(listed, keys);
 }

@@ -1,6 +1,8 @@
 //! Real clients through the built binary: socket.io on node, python-socketio, and a Flask app that
 //! keeps its sessions in memory. What a user of those sees, nothing of Burdock's inside.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic, as the test may")]
+
 mod support_clients;
 
 use std::collections::BTreeMap;

@@ -30,7 +30,8 @@ async fn read_slowly(conn: &mut Conn, burdock: &Burdock, size: usize) -> u64 {
             support::pause().await;
         }
         if conn.buffer.is_empty() {
-            assert!(within("a part", conn.fill()).await.unwrap() > 0, "{left} bytes are missing");
+            let filled = within("a part", conn.fill()).await.expect("a readable connection");
+            assert!(filled > 0, "{left} bytes are missing");
         }
         left -= left.min(conn.buffer.len());
         conn.buffer.clear();

@@ -126,14 +126,14 @@ fn version_rows(rows: &mut Rows<'_>, roster: &Roster) {
     let sum = |counters: &[std::sync::atomic::AtomicU64]| counters.iter().map(load).sum::<u64>();
     let name = rows.name;
     let mut row = |extra: &[(&str, &str)], value| rows.row(&[&labels[..], extra].concat(), value);
-    let by_rehome = |row: &mut dyn FnMut(&[(&str, &str)], u64), counters: &[_]| {
-        for (reason, counter) in Rehome::ALL.iter().zip(counters) {
-            row(&[("reason", reason.label())], load(counter));
-        }
-    };
     match name {
-        "burdock_retries_total" => by_rehome(&mut row, &tally.retried),
-        "burdock_rehomes_total" => by_rehome(&mut row, &tally.rehomed),
+        "burdock_retries_total" | "burdock_rehomes_total" => {
+            let retries = name == "burdock_retries_total";
+            let counters = if retries { &tally.retried } else { &tally.rehomed };
+            for (reason, counter) in Rehome::ALL.iter().zip(counters) {
+                row(&[("reason", reason.label())], load(counter));
+            }
+        }
         "burdock_affinity_rejected_total" => {
             for (reason, counter) in Rejection::ALL.iter().zip(&tally.rejected) {
                 row(&[("reason", reason.label())], load(counter));
@@ -175,9 +175,9 @@ fn rows_of_instance(rows: &mut Rows<'_>, instance: &Instance) {
     let mut row = |extra: &[(&str, &str)], value| rows.row(&[&labels[..], extra].concat(), value);
     match name {
         "burdock_requests_total" => {
-            let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-            for class in 0..CLASSES {
-                row(&[("class", classes[class])], sum(&|lane| lane.answers(class)));
+            let classes: [_; CLASSES] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+            for (class, label) in classes.into_iter().enumerate() {
+                row(&[("class", label)], sum(&|lane| lane.answers(class)));
             }
         }
         "burdock_failures_total" => row(&[], sum(&Lane::failures)),

@@ -6,7 +6,7 @@
 //! at random by any number of replicas that share a key and nothing else; it is put together from
 //! HChaCha20 and ring's ChaCha20-Poly1305, which opens a token in a third of the time.
 //!
-//! Payload: `issued (4) | renewed (4)`, seconds since [`EPOCH`], then service, version and
+//! Payload: `issued (4) | renewed (4)`, seconds since `EPOCH`, then service, version and
 //! instance, each behind its length in two bytes.
 //!
 //! This file knows no carrier and no clock.

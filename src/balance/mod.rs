@@ -49,7 +49,7 @@ pub fn choose(
         Balance::Random => at_random(rotation, draw.random, refused),
         Balance::LeastRequests => {
             let one = at_random(rotation, draw.random, &refused)?;
-            let other = at_random(rotation, draw.random >> 32 | draw.random << 32, |index| {
+            let other = at_random(rotation, draw.random.rotate_left(32), |index| {
                 index == one || refused(index)
             });
             Some(other.filter(|other| load(*other) < load(one)).unwrap_or(one))

@@ -12,35 +12,102 @@ use super::types::{AffinityKeys, Config, Instance, Service, Version};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// A setting of the whole process that is read at start only.
-    NeedsRestart { key: &'static str },
+    NeedsRestart {
+        /// Which.
+        key: &'static str,
+    },
     /// A setting of the whole process.
-    Setting { key: &'static str },
+    Setting {
+        /// Which.
+        key: &'static str,
+    },
     /// Keys of affinity tokens came or went.
-    AffinityKeys { added: usize, removed: usize },
+    AffinityKeys {
+        /// How many came.
+        added: usize,
+        /// How many went.
+        removed: usize,
+    },
     /// Clients are accepted at one more address.
-    ListenerAdded { address: SocketAddr },
+    ListenerAdded {
+        /// Where.
+        address: SocketAddr,
+    },
     /// Clients are no longer accepted at an address.
-    ListenerRemoved { address: SocketAddr },
+    ListenerRemoved {
+        /// Where.
+        address: SocketAddr,
+    },
     /// A service is new.
-    ServiceAdded { service: String },
+    ServiceAdded {
+        /// Its name.
+        service: String,
+    },
     /// A service is gone.
-    ServiceRemoved { service: String },
+    ServiceRemoved {
+        /// Its name.
+        service: String,
+    },
     /// Another setting of a service.
-    ServiceSetting { service: String, key: &'static str },
+    ServiceSetting {
+        /// Its name.
+        service: String,
+        /// Which.
+        key: &'static str,
+    },
     /// A version is new in a service that was there before.
-    VersionAdded { version: String },
+    VersionAdded {
+        /// Its name, behind that of its service.
+        version: String,
+    },
     /// A version is gone from a service that is still there.
-    VersionRemoved { version: String },
+    VersionRemoved {
+        /// Its name, behind that of its service.
+        version: String,
+    },
     /// A setting of a version.
-    VersionSetting { version: String, key: &'static str },
+    VersionSetting {
+        /// Its name, behind that of its service.
+        version: String,
+        /// Which.
+        key: &'static str,
+    },
     /// An instance is new in a version that was there before.
-    InstanceAdded { version: String, instance: String },
+    InstanceAdded {
+        /// Its version.
+        version: String,
+        /// Its name.
+        instance: String,
+    },
     /// An instance is gone from a version that is still there.
-    InstanceRemoved { version: String, instance: String },
+    InstanceRemoved {
+        /// Its version.
+        version: String,
+        /// Its name.
+        instance: String,
+    },
     /// An instance has another weight.
-    InstanceWeight { version: String, instance: String, from: u32, to: u32 },
+    InstanceWeight {
+        /// Its version.
+        version: String,
+        /// Its name.
+        instance: String,
+        /// Before.
+        from: u32,
+        /// After.
+        to: u32,
+    },
     /// An instance of the same name is at another address.
-    InstanceAddress { version: String, instance: String, from: String, to: String },
+    InstanceAddress {
+        /// Its version.
+        version: String,
+        /// Its name.
+        instance: String,
+        /// Before.
+        from: String,
+        /// After.
+        to: String,
+    },
 }
 
 impl fmt::Display for Change {

@@ -80,7 +80,7 @@ impl Prober {
                 let key = Arc::as_ptr(instance).addr();
                 let watched = match before.remove(&key) {
                     Some(watched) if watched.settings == settings => watched,
-                    known => self.watch(instance, &settings, known, window),
+                    known => self.watch(instance, &settings, known.as_ref(), &window),
                 };
                 self.watched.insert(key, watched);
             }
@@ -113,14 +113,14 @@ impl Prober {
         &mut self,
         instance: &Arc<Instance>,
         settings: &Settings,
-        known: Option<Watched>,
-        window: impl Fn(&types::Check) -> Duration,
+        known: Option<&Watched>,
+        window: &dyn Fn(&types::Check) -> Duration,
     ) -> Watched {
-        let vitals = match &known {
+        let vitals = match known {
             Some(known) => Arc::clone(&known.vitals),
             None => Arc::new(Mutex::new(Vitals::new(settings))),
         };
-        for task in known.iter().flat_map(|known| &known.tasks) {
+        for task in known.into_iter().flat_map(|known| &known.tasks) {
             task.abort();
         }
         {

@@ -229,7 +229,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Upload(attempt) => attempt.upload.length.clone(),
+            Self::Upload(attempt) => attempt.upload.length,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::health::breaker::Change;
 use crate::instance::Identity;
 
 /// An instance's health changed.
-pub fn health_changed(instance: &Identity, from: Health, to: Health, reason: &str) {
+pub(super) fn health_changed(instance: &Identity, from: Health, to: Health, reason: &str) {
     let Identity { service, version, name } = instance;
     let (from, to) = (from.label(), to.label());
     match to {
@@ -18,7 +18,7 @@ pub fn health_changed(instance: &Identity, from: Health, to: Health, reason: &st
 }
 
 /// An instance's breaker changed.
-pub fn breaker_changed(instance: &Identity, change: Change) {
+pub(super) fn breaker_changed(instance: &Identity, change: Change) {
     let Identity { service, version, name } = instance;
     match change {
         Change::Opened { .. } => {

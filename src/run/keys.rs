@@ -21,14 +21,14 @@ pub struct KeyError(#[from] getrandom::Error);
 
 /// The key that is used while the configuration names none.
 #[derive(Debug)]
-pub struct OwnKey {
+pub(super) struct OwnKey {
     folder: Option<PathBuf>,
     key: Option<[u8; 32]>,
 }
 
 impl OwnKey {
     /// Kept in the folder of `config`; without one, only as long as the process lives.
-    pub fn new(config: Option<&Path>) -> Self {
+    pub(super) fn new(config: Option<&Path>) -> Self {
         let folder = config.map(|config| match config.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
             Some(_) | None => PathBuf::from("."),
@@ -37,7 +37,7 @@ impl OwnKey {
     }
 
     /// The keyring of a configuration; `warn` if it will need a key of Burdock's own.
-    pub fn keyring(&mut self, keys: &AffinityKeys, warn: bool) -> Result<Keyring, KeyError> {
+    pub(super) fn keyring(&mut self, keys: &AffinityKeys, warn: bool) -> Result<Keyring, KeyError> {
         if let Some(keyring) = Keyring::new(&keys.inline) {
             return Ok(keyring);
         }

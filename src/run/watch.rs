@@ -29,7 +29,7 @@ enum Touch {
 
 /// Watches the folders of some files.
 #[derive(Debug)]
-pub struct Watcher {
+pub(super) struct Watcher {
     /// `None` if the system gives no watch; SIGHUP still works.
     watcher: Option<RecommendedWatcher>,
     events: mpsc::Receiver<Touch>,
@@ -38,7 +38,7 @@ pub struct Watcher {
 
 impl Watcher {
     /// Watches the folders of `files`.
-    pub fn new(files: &[PathBuf]) -> Self {
+    pub(super) fn new(files: &[PathBuf]) -> Self {
         let (sender, events) = mpsc::channel(QUEUE);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if let Some(touch) = event.ok().and_then(|event| touch(event.kind)) {
@@ -55,7 +55,7 @@ impl Watcher {
     }
 
     /// Watches the folders of `files` from now on: where each stands, and where its link leads.
-    pub fn follow(&mut self, files: &[PathBuf]) {
+    pub(super) fn follow(&mut self, files: &[PathBuf]) {
         let Some(watcher) = &mut self.watcher else { return };
         let mut folders = HashSet::new();
         for file in files {
@@ -76,7 +76,7 @@ impl Watcher {
 
     /// Resolves when something changed and has come to rest. Cancel safe: what was seen before is
     /// at worst followed by another event.
-    pub async fn changed(&mut self) {
+    pub(super) async fn changed(&mut self) {
         let Some(mut last) = self.events.recv().await else {
             return std::future::pending().await;
         };

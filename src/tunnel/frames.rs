@@ -202,7 +202,9 @@ impl Frames {
 
 /// A Close frame; a client's is masked with `mask`. The reason is cut at 123 bytes.
 pub fn close(code: u16, reason: &str, mask: Option<[u8; 4]>) -> Vec<u8> {
-    let reason = &reason.as_bytes()[..reason.floor_char_boundary(MAX_REASON)];
+    let most = reason.len().min(MAX_REASON);
+    let end = (0..=most).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
+    let reason = &reason.as_bytes()[..end];
     let mut payload = Vec::with_capacity(2 + reason.len());
     payload.extend_from_slice(&code.to_be_bytes());
     payload.extend_from_slice(reason);

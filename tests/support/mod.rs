@@ -11,6 +11,7 @@
     missing_docs,
     missing_debug_implementations,
     clippy::unwrap_used,
+    clippy::needless_pass_by_value,
     clippy::print_stderr,
     reason = "each test file uses a part of the harness, and a test may panic and print"
 )]

@@ -2,6 +2,8 @@
 //! Everything speaks lines on its standard output and dies with its handle. Knows the command line
 //! of `burdock` and nothing of its inside.
 
+#![allow(unreachable_pub, reason = "the test file next door is the public")]
+
 pub mod process;
 
 use std::fs;

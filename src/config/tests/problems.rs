@@ -231,10 +231,7 @@ const FIRST: &[(&str, usize, &str, &str)] = &[
 #[test]
 fn each_problem_is_at_its_line_and_path() {
     for (text, line, path, message) in FIRST {
-        let errors = match parsed(text) {
-            Ok(_) => panic!("accepted:\n{text}"),
-            Err(errors) => errors,
-        };
+        let Err(errors) = parsed(text) else { panic!("accepted:\n{text}") };
         let problem = &errors.problems()[0];
         assert_eq!((problem.line, problem.path.as_str()), (*line, *path), "{errors}\n{text}");
         assert!(problem.message.contains(message), "{errors}\n{text}");

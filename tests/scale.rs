@@ -206,14 +206,14 @@ async fn download(burdock: &Burdock, bytes: usize, chunked: bool, pace: Pace) ->
     let kind = if chunked { "zeros/chunked" } else { "zeros" };
     let request = format!("GET /{kind}/{bytes} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let mut conn = raw::open(burdock.address(), request).await;
-    let head = within("the head", conn.head()).await.unwrap().unwrap();
+    let head = within("the head", conn.head()).await.expect("a head").expect("not the end");
     let framing = if chunked { Framing::Chunked } else { Framing::Length(bytes as u64) };
     assert_eq!(head.response_framing("GET"), framing);
     let (mut most, mut taken, mut parts) = (Most::default(), conn.buffer.len(), 0);
     conn.buffer.clear();
     loop {
         rest(pace, parts).await;
-        let n = within("a part", conn.fill()).await.unwrap();
+        let n = within("a part", conn.fill()).await.expect("readable");
         if n == 0 {
             break;
         }
@@ -244,15 +244,15 @@ async fn upload(burdock: &Burdock, bytes: usize, chunked: bool, pace: Pace) -> M
     let mut most = Most::default();
     for parts in 0..bytes / (64 * 1024) {
         rest(pace, parts).await;
-        within("room to write", conn.write(&block)).await.unwrap();
+        within("room to write", conn.write(&block)).await.expect("writable");
         if parts % 256 == 0 {
             most.look(burdock);
         }
     }
     if chunked {
-        conn.write(LAST_CHUNK).await.unwrap();
+        conn.write(LAST_CHUNK).await.expect("writable");
     }
-    let answer = within("an answer", conn.head()).await.unwrap().unwrap();
+    let answer = within("an answer", conn.head()).await.expect("an answer").expect("not the end");
     assert_eq!(answer.status(), 200);
     most.look(burdock);
     most
@@ -282,7 +282,7 @@ async fn a_body_takes_no_memory(up: bool, chunked: bool, pace: Pace) {
     let most = one_body(&burdock, bytes, up, chunked, pace).await;
     let took = begun.elapsed();
     if up {
-        assert_eq!(a.last_request().body.unwrap().size, bytes as u64);
+        assert_eq!(a.last_request().body.expect("a body").size, bytes as u64);
     }
     burdock.wait_metric("burdock_instance_requests_in_flight", &[], |v| v == 0.0).await;
     let kib = |after: u64, before: u64| (after as i64 - before as i64) / 1024;

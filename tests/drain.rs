@@ -123,6 +123,8 @@ async fn the_deadline_cuts_and_the_exit_code_says_so() {
     burdock.signal(libc::SIGTERM);
     assert!(within("the cut", conn.read_to_end()).await.len() < 2000);
     assert_eq!(burdock.exit_code().await, 5);
+    let lines = burdock.access("/half", 1).await;
+    assert_eq!(lines[0]["error"], "shutdown_deadline", "it was Burdock, not the client");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -396,3 +396,82 @@ async fn an_answer_that_stalls_is_cut_and_does_not_look_whole() {
     assert_eq!(within("the cut", conn.read_to_end()).await, pattern(700));
     assert!(burdock.access("/s", 1).await[0]["error"].is_string());
 }
+
+/// RFC 9112 section 6.3: chunks say where the body ends, whatever Content-Length says.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_with_both_framings_arrives_whole() {
+    let (_a, burdock) = one("").await;
+    let answer = burdock.client().get("/both").await;
+    assert_eq!(answer.text(), "more than three");
+    assert_eq!(answer.field("content-length"), None);
+}
+
+/// RFC 9112 section 3.2: HTTP/1.0 may leave Host out, HTTP/1.1 may not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_without_host_gets_one_for_its_instance() {
+    let (a, burdock) = one("").await;
+    let answer = raw::exchange_text(burdock.address(), "GET /old HTTP/1.0\r\n\r\n").await;
+    assert!(answer.contains(" 200 "), "{answer}");
+    let seen = a.last_request().head;
+    assert_eq!(seen.all("host"), [a.address.to_string()]);
+    assert_eq!(seen.field("x-forwarded-host"), None, "the client named none");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_with_a_body_is_a_request_like_any_other() {
+    let (a, burdock) = one("").await;
+    let inner = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
+    let head = "Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade, close\r\n\
+                Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let length = inner.len();
+    let request = format!("GET /echo HTTP/1.1\r\n{head}Content-Length: {length}\r\n\r\n{inner}");
+    let answer = raw::exchange_text(burdock.address(), request).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(inner), "{answer}");
+    assert_eq!(a.request_count(), 1);
+    assert_eq!(a.last_request().head.field("upgrade"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coding_that_nobody_could_undo_is_501() {
+    let (a, burdock) = one("").await;
+    let request =
+        "POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n";
+    let answer = raw::exchange_text(burdock.address(), request).await;
+    assert!(answer.starts_with("HTTP/1.1 501 "), "{answer}");
+    assert!(answer.ends_with("501 unsupported_coding\n"), "{answer}");
+    assert_eq!(a.request_count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_that_make_no_sense_are_the_clients_fault() {
+    let (_a, burdock) = one("breaker: { failures: 1, open: 60s }\n").await;
+    for chunks in ["5\r\nhello\r\nxyz\r\n", "5\r\nhellooo\r\n", "-1\r\n"] {
+        let request =
+            format!("POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
+        let answer = raw::exchange_text(burdock.address(), request).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{chunks:?}: {answer}");
+        assert!(answer.ends_with("400 bad_request\n"), "{chunks:?}: {answer}");
+    }
+    let metrics = burdock.metrics().await;
+    assert_eq!(metrics.sum("burdock_failures_total", &[]), 0.0);
+    assert_eq!(burdock.client().get("/").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_refused_unread_has_a_line_too() {
+    let (a, burdock) = one("").await;
+    let large = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(100_000));
+    for (request, status, reason) in [
+        ("GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400, "bad_request"),
+        (&large, 431, "head_too_large"),
+    ] {
+        let answer = raw::exchange_text(burdock.address(), request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        let line = |line: &serde_json::Value| line["error"] == reason && line["status"] == status;
+        let lines = || burdock.access_lines().iter().any(line).then_some(());
+        support::eventually("a line for it", lines).await;
+        let labels = [("reason", reason)];
+        assert_eq!(burdock.metrics().await.sum("burdock_errors_total", &labels), 1.0);
+    }
+    assert_eq!(a.request_count(), 0);
+}

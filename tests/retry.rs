@@ -235,3 +235,77 @@ async fn opening_a_websocket_is_tried_until_a_101_arrives() {
         socket.echo("here").await;
     }
 }
+
+/// A socket that listens and answers nobody, with as many waiting as it takes.
+async fn full() -> (tokio::net::TcpListener, Vec<tokio::net::TcpStream>) {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let listener = socket.listen(1).expect("a listener");
+    let mut waiting = Vec::new();
+    loop {
+        let connect = tokio::net::TcpStream::connect(listener.local_addr().expect("its address"));
+        match tokio::time::timeout(std::time::Duration::from_millis(100), connect).await {
+            Ok(stream) => waiting.push(stream.expect("a connection")),
+            Err(_full) => return (listener, waiting),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_post_that_still_waits_for_its_connection_goes_elsewhere_when_probes_fail() {
+    let (listener, _waiting) = full().await;
+    let b = Backend::start("b").await;
+    let full = listener.local_addr().unwrap();
+    let config = format!(
+        "{}readiness_check: {{ path: /readyz, check_interval: 50ms, timeout: 300ms, \
+         failure_threshold: 4, initial_state: ready }}\ntimeouts: {{ connect: 14s }}\n\
+         instances:\n  - {{ name: full, address: {full} }}\n  - {{ name: b, address: {} }}\n",
+        support::HEADER,
+        b.address
+    );
+    let burdock = Burdock::start(&config).await;
+    for _ in 0..2 {
+        let answer = burdock.client().post("/pay", b"once").await;
+        assert_eq!((answer.status, answer.instance()), (200, "b"));
+    }
+    assert_eq!(b.request_count(), 2);
+    assert_eq!(burdock.metrics().await.sum("burdock_retries_total", &[]), 1.0);
+}
+
+/// The second attempt begins with what is kept while its answer has already begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_early_answer_does_not_cut_the_body_that_is_sent_again() {
+    let (a, b, burdock) = pair("retry: { max_body: 16MiB }\nbalance: hash\nhash_by: uri\n").await;
+    a.misbehaves(Fault::ResetBeforeAnswer);
+    b.misbehaves(Fault::ResetBeforeAnswer);
+    let first = Request::new("PUT", "/early/on");
+    burdock.client().send(&first).await;
+    let (first, second) = if a.request_count() > 0 { (&a, &b) } else { (&b, &a) };
+    first.misbehaves_times(Fault::ResetBeforeAnswer, 1);
+    second.misbehaves(Fault::None);
+    // More than the sockets between hold, so that some is unsent when the answer comes.
+    let body = pattern(14 << 20);
+    let parts: Vec<&[u8]> = body.chunks(50_000).collect();
+    let head = "PUT /early/on HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut conn = raw::open(burdock.address(), head).await;
+    within("room", conn.write(&support::wire::chunked(&parts, &[]))).await.unwrap();
+    let answer = within("an answer", conn.head()).await.unwrap().unwrap();
+    assert_eq!((answer.status(), answer.field("x-instance")), (200, Some(second.name.as_str())));
+    let n = second.request_count();
+    let arrived = second.body(n).await;
+    assert_eq!(arrived.size, body.len() as u64);
+    assert!(body.starts_with(&arrived.bytes), "nothing but what was sent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_failed_tells_where() {
+    let a = Backend::start("a").await;
+    let burdock = Burdock::start(&yaml(&[&a], "breaker: off\n")).await;
+    a.misbehaves(Fault::ResetBeforeAnswer);
+    assert_eq!(burdock.client().post("/pay", b"once").await.status, 502);
+    let lines = burdock.access("/pay", 1).await;
+    assert_eq!(
+        (&lines[0]["instance"], &lines[0]["error"]),
+        (&"a".into(), &"instance_reset".into())
+    );
+}

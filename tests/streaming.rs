@@ -3,7 +3,7 @@
 mod support;
 
 use support::wire::Conn;
-use support::{Backend, Burdock, raw, within, yaml};
+use support::{Backend, Burdock, pattern, raw, within, yaml};
 
 const SIZE: usize = 256 << 20;
 
@@ -119,4 +119,59 @@ async fn a_client_that_does_not_read_holds_the_instance_back() {
     assert!(most < before + GROWTH, "{before} grew to {most}");
     conn.reset();
     burdock.wait_metric("burdock_instance_requests_in_flight", &[], |v| v == 0.0).await;
+}
+
+/// `timeouts.first_byte` is the instance's, not the client's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_pauses_in_its_upload_costs_the_instance_nothing() {
+    let a = Backend::start("a").await;
+    let rest = "timeouts: { first_byte: 200ms, idle: 10s }\nbreaker: { failures: 1, open: 60s }\n";
+    let burdock = Burdock::start(&yaml(&[&a], rest)).await;
+    let head = "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab";
+    let mut conn = raw::open(burdock.address(), head).await;
+    support::eventually("the head at the instance", || (a.request_count() == 1).then_some(()))
+        .await;
+    let pause = std::time::Instant::now() + std::time::Duration::from_millis(700);
+    let over = || (std::time::Instant::now() > pause).then_some(());
+    support::eventually("longer than the instance may take", over).await;
+    conn.write(b"cd").await.unwrap();
+    let answer = within("an answer", conn.head()).await.unwrap().unwrap();
+    assert_eq!(answer.status(), 200);
+    let metrics = burdock.metrics().await;
+    assert_eq!(metrics.sum("burdock_failures_total", &[]), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_stalls_in_its_upload_is_told_so() {
+    let a = Backend::start("a").await;
+    let rest =
+        "timeouts: { first_byte: 100ms, idle: 400ms }\nbreaker: { failures: 1, open: 60s }\n";
+    let burdock = Burdock::start(&yaml(&[&a], rest)).await;
+    let head = "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab";
+    let answer = raw::exchange_text(burdock.address(), head).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.ends_with("408 request_idle_timeout\n"), "{answer}");
+    assert_eq!(burdock.client().get("/").await.status, 200, "the instance is not to blame");
+}
+
+/// The rest of an upload behind an early answer is no late head of another request.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_may_outlast_its_answer() {
+    let a = Backend::start("a").await;
+    let rest = "timeouts: { header_read: 200ms, keep_alive: 10s }\n";
+    let burdock = Burdock::start(&yaml(&[&a], rest)).await;
+    let body = pattern(5000);
+    let head = "POST /early/on HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n";
+    let mut conn = raw::open(burdock.address(), head).await;
+    let answer = within("an answer", conn.head()).await.unwrap().unwrap();
+    within("its body", conn.body(answer.response_framing("POST"))).await.unwrap();
+    let began = std::time::Instant::now();
+    for part in body.chunks(50) {
+        conn.write(part).await.unwrap();
+        support::pause().await;
+    }
+    assert!(began.elapsed() > std::time::Duration::from_millis(400), "longer than a head may take");
+    assert!(a.body(1).await.bytes == body, "all of it arrived, and nothing else");
+    conn.write(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    assert_eq!(within("the next answer", conn.head()).await.unwrap().unwrap().status(), 200);
 }

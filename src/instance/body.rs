@@ -4,7 +4,10 @@
 //! another attempt can begin with it. Beyond the limit the kept part is let go and the request can
 //! go out only once. The client is read no faster than the instance takes.
 
+use std::any::Any;
+use std::error::Error as _;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -24,12 +27,26 @@ type Sleep = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// The client's connection failed.
+    /// The client's connection failed, or its chunks made no sense.
     #[error("reading the client's request body: {0}")]
     Client(#[source] hyper::Error),
     /// The client sent nothing for as long as `timeouts.idle` allows.
     #[error("the client's request body stalled")]
     Stalled,
+    /// Another attempt has begun; this one may take nothing more from the client.
+    #[error("another attempt has the request body")]
+    Superseded,
+}
+
+/// How the client failed to send its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// It went away.
+    Gone,
+    /// It was silent for too long.
+    Stalled,
+    /// It broke the rules of chunks (RFC 9112 section 7.1).
+    Malformed,
 }
 
 /// What a body has come to so far.
@@ -41,44 +58,58 @@ pub struct Progress {
     pub replayable: bool,
     /// Whether the client has sent all of it.
     pub finished: bool,
-    /// Whether the client let it stall.
-    pub stalled: bool,
-    /// Whether the client's connection broke.
-    pub broken: bool,
+    /// Whether the instance would take more and the client has sent nothing.
+    pub waiting: bool,
+    /// How the client failed.
+    pub broken: Option<Broken>,
     /// When the instance last asked for more of it.
     pub asked: Instant,
 }
 
-#[derive(Debug)]
+/// Something that is dropped when nothing more will be taken of a body.
+pub type Hold = Box<dyn Any + Send + Sync>;
+
 struct Source {
     incoming: Incoming,
-    kept: Vec<Bytes>,
-    kept_bytes: usize,
+    /// In a buffer of its own: a part of hyper's would keep all of it, however small the part.
+    kept: Vec<u8>,
     limit: usize,
+    /// Numbers attempts; only the last one may take from the client.
+    attempts: u32,
     progress: Progress,
+    _hold: Hold,
 }
 
 /// A body that attempts are made from.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Upload {
     source: Arc<Mutex<Source>>,
     length: SizeHint,
     idle: Duration,
 }
 
+impl std::fmt::Debug for Upload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upload").field("progress", &self.progress()).finish_non_exhaustive()
+    }
+}
+
 impl Upload {
-    /// Keeps up to `limit` bytes for another attempt; a client that is silent for `idle` breaks it.
-    pub fn new(incoming: Incoming, limit: usize, idle: Duration, now: Instant) -> Self {
+    /// Keeps up to `limit` bytes for another attempt, of a body that can be kept whole; a client
+    /// that is silent for `idle` breaks it.
+    pub fn new(incoming: Incoming, limit: usize, idle: Duration, now: Instant, hold: Hold) -> Self {
         let length = incoming.size_hint();
         let progress = Progress {
             received: 0,
             replayable: true,
             finished: false,
-            stalled: false,
-            broken: false,
+            waiting: false,
+            broken: None,
             asked: now,
         };
-        let source = Source { incoming, kept: Vec::new(), kept_bytes: 0, limit, progress };
+        let limit = if length.lower() > limit as u64 { 0 } else { limit };
+        let source =
+            Source { incoming, kept: Vec::new(), limit, attempts: 0, progress, _hold: hold };
         Self { source: Arc::new(Mutex::new(source)), length, idle }
     }
 
@@ -87,15 +118,16 @@ impl Upload {
         lock(&self.source).progress
     }
 
-    /// Lets go of what is kept: an answer has begun, and nothing will be tried again.
+    /// An answer has begun: nothing will be tried again, and nothing more need be kept. What is
+    /// kept is let go when the attempt has sent it.
     pub fn settle(&self) {
         let mut source = lock(&self.source);
         source.limit = 0;
         source.progress.replayable = false;
-        source.kept = Vec::new();
     }
 
-    /// The body of one attempt. With a gate, nothing is taken before it opens.
+    /// The body of one attempt; an earlier one gets nothing more. With a gate, nothing is taken
+    /// before it opens.
     pub fn attempt(&self, gate: Option<Arc<Notify>>) -> RequestBody {
         let gate = gate.map(|gate| {
             let opened = async move {
@@ -104,7 +136,12 @@ impl Upload {
             };
             Box::pin(opened) as Pin<Box<dyn Future<Output = ()> + Send>>
         });
-        RequestBody::Upload(Attempt { upload: self.clone(), next: 0, gate, sleep: None })
+        let number = {
+            let mut source = lock(&self.source);
+            source.attempts += 1;
+            source.attempts
+        };
+        RequestBody::Upload(Attempt { upload: self.clone(), number, sent: 0, gate, sleep: None })
     }
 }
 
@@ -124,8 +161,9 @@ pub enum RequestBody {
 /// One attempt's view of an [`Upload`].
 pub struct Attempt {
     upload: Upload,
-    /// The next kept part to send.
-    next: usize,
+    number: u32,
+    /// How much of what is kept has been sent.
+    sent: usize,
     gate: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Runs only while the client is waited for.
     sleep: Option<Sleep>,
@@ -133,7 +171,7 @@ pub struct Attempt {
 
 impl std::fmt::Debug for Attempt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Attempt").field("next", &self.next).finish_non_exhaustive()
+        f.debug_struct("Attempt").field("number", &self.number).finish_non_exhaustive()
     }
 }
 
@@ -143,20 +181,26 @@ impl Attempt {
             ready!(gate.as_mut().poll(cx));
             self.gate = None;
         }
-        let upload = self.upload.clone();
-        let mut source = lock(&upload.source);
-        if let Some(part) = source.kept.get(self.next) {
-            self.next += 1;
-            return Poll::Ready(Some(Ok(Frame::data(part.clone()))));
+        let mut source = lock(&self.upload.source);
+        if source.attempts != self.number {
+            return Poll::Ready(Some(Err(BodyError::Superseded)));
+        }
+        if self.sent < source.kept.len() {
+            let rest = Bytes::copy_from_slice(&source.kept[self.sent..]);
+            self.sent = source.kept.len();
+            return Poll::Ready(Some(Ok(Frame::data(rest))));
         }
         if source.progress.finished {
             return Poll::Ready(None);
         }
         source.progress.asked = Instant::now();
-        match Pin::new(&mut source.incoming).poll_frame(cx) {
+        let polled = Pin::new(&mut source.incoming).poll_frame(cx);
+        source.progress.waiting = polled.is_pending();
+        match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.sleep = None;
-                self.next += source.keep(&frame);
+                source.keep(&frame);
+                self.sent = source.kept.len();
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
@@ -164,44 +208,50 @@ impl Attempt {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                source.progress.broken = true;
+                source.progress.broken = Some(broken(&error));
                 Poll::Ready(Some(Err(BodyError::Client(error))))
             }
             Poll::Pending => {
-                let idle = upload.idle;
+                let idle = self.upload.idle;
                 let sleep =
                     self.sleep.get_or_insert_with(|| Box::pin(pingora_timeout::sleep(idle)));
                 ready!(sleep.as_mut().poll(cx));
-                source.progress.stalled = true;
+                source.progress.broken = Some(Broken::Stalled);
                 Poll::Ready(Some(Err(BodyError::Stalled)))
             }
         }
     }
 }
 
+/// hyper tells a chunk that makes no sense from a connection that ended by the kind of I/O error.
+fn broken(error: &hyper::Error) -> Broken {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    match cause.map(io::Error::kind) {
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Broken::Malformed,
+        Some(_) | None => Broken::Gone,
+    }
+}
+
 impl Source {
-    /// Notes a frame; how many parts were kept of it.
-    fn keep(&mut self, frame: &Frame<Bytes>) -> usize {
+    /// Notes a frame that is about to be sent.
+    fn keep(&mut self, frame: &Frame<Bytes>) {
         if self.incoming.is_end_stream() {
             self.progress.finished = true;
         }
-        let Some(data) = frame.data_ref() else {
-            // Trailers are rare enough not to be kept: with them a request goes out once.
-            self.progress.replayable = false;
-            return 0;
-        };
-        self.progress.received += data.len() as u64;
-        if !self.progress.replayable {
-            return 0;
+        let data = frame.data_ref();
+        self.progress.received += data.map_or(0, |data| data.len() as u64);
+        // Trailers are rare enough not to be kept: with them a request goes out once.
+        match data {
+            Some(data)
+                if self.progress.replayable && self.kept.len() + data.len() <= self.limit =>
+            {
+                self.kept.extend_from_slice(data);
+            }
+            Some(_) | None => {
+                self.progress.replayable = false;
+                self.kept = Vec::new();
+            }
         }
-        if self.kept_bytes + data.len() > self.limit {
-            self.progress.replayable = false;
-            self.kept = Vec::new();
-            return 0;
-        }
-        self.kept_bytes += data.len();
-        self.kept.push(data.clone());
-        1
     }
 }
 

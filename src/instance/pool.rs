@@ -90,6 +90,13 @@ pub async fn open(address: &str) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// Whether opening failed for want of something of Burdock's own, which says nothing of the
+/// instance: descriptors, ports or memory.
+pub fn is_own_fault(error: &io::Error) -> bool {
+    let own = [libc::EMFILE, libc::ENFILE, libc::EADDRNOTAVAIL, libc::ENOBUFS, libc::ENOMEM];
+    error.raw_os_error().is_some_and(|code| own.contains(&code))
+}
+
 /// The two halves of a connection: one sends requests, the other does the work when polled.
 pub type Halves = (Sender, http1::Connection<TokioIo<TcpStream>, RequestBody>);
 

@@ -20,16 +20,18 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::config::types::ClientTimeouts;
 use crate::listener::Worker;
 use crate::listener::io::ClientIo;
 use crate::proxy::answer::AnswerBody;
 use crate::proxy::client::{Client, HeadBytes, Waits};
 use crate::proxy::error::Reason;
-use crate::snapshot::Phase;
+use crate::proxy::exchange;
+use crate::snapshot::{Phase, Snapshot};
 use crate::tunnel::{self, Side};
 
-/// The longest head of a request, and the most that is read ahead of an instance.
+/// The longest head of a request.
+const MAX_HEAD: usize = 64 * 1024;
+/// The most that is read ahead of an instance.
 const MAX_BUFFER: usize = 64 * 1024;
 /// After the answer to a request that was not read to its end, the client may go on sending for
 /// this long before its connection is reset: a reset would destroy the answer on its way.
@@ -79,9 +81,14 @@ async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr) {
     let mut connection = Box::new(
         http1::Builder::new()
             .max_buf_size(MAX_BUFFER)
+            .max_header_size(MAX_HEAD)
             .serve_connection(io, Proxy(Arc::clone(&client))),
     );
     let over = run(&mut connection, &client).await;
+    let was_busy = client.pace.is_busy();
+    if let Over::Late(reason) = over {
+        client.cut(reason);
+    }
     let parts = connection.into_parts();
     let mut stream = parts.io.into_inner().into_inner();
     match (over, client.opening()) {
@@ -92,9 +99,12 @@ async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr) {
             }
         }
         (Over::Finished, None) => linger(stream).await,
-        (Over::Late(reason), _) => {
-            client.live.counters.error(reason);
-            if let (Reason::HeaderReadTimeout, HeadBytes::Some) = (reason, head_bytes(&client)) {
+        (Over::Late(Reason::HeaderReadTimeout), _) => {
+            // Without a byte of a head there is no request to answer, and none to log.
+            if head_bytes(&client) == HeadBytes::None {
+                client.live.counters.error(Reason::HeaderReadTimeout);
+            } else {
+                exchange::unread(&client, Reason::HeaderReadTimeout);
                 let late = "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\
                             content-type: text/plain; charset=utf-8\r\ncontent-length: 24\r\n\r\n\
                             408 header_read_timeout\n";
@@ -103,7 +113,9 @@ async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr) {
                 }
             }
         }
-        (Over::Broken, _) => {}
+        // What is not told on the line of a request that was cut is counted here.
+        (Over::Late(reason), _) if !was_busy => client.live.counters.error(reason),
+        (Over::Late(_) | Over::Broken, _) => {}
     }
 }
 
@@ -164,7 +176,11 @@ fn poll(
         Poll::Ready(Err(error)) => {
             tracing::debug!(client = %client.peer, %error, "a client's connection ended");
             if error.is_parse() {
-                client.live.counters.error(Reason::BadRequest);
+                let reason = match error.is_parse_too_large() {
+                    true => Reason::HeadTooLarge,
+                    false => Reason::BadRequest,
+                };
+                exchange::unread(client, reason);
                 // hyper has written its 400, 414 or 431; the client gets to read it.
                 return Poll::Ready(Over::Finished);
             }
@@ -182,36 +198,37 @@ struct Watchdog {
 
 impl Watchdog {
     fn new(client: &Client) -> Self {
-        let (limits, idle) = limits(client);
-        let first = Instant::now() + limits.header_read.min(limits.keep_alive).min(idle);
+        let first = Instant::now() + shortest(client, &client.live.snapshot());
         Self { sleep: Box::pin(tokio::time::sleep_until(first.into())) }
     }
 
     fn poll(&mut self, client: &Client, cx: &mut Context<'_>) -> Poll<Reason> {
         while self.sleep.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            let (limits, idle) = limits(client);
-            let (deadline, reason) = match client.pace.waits() {
-                Waits::Head(since, _) => (since + limits.header_read, Reason::HeaderReadTimeout),
-                Waits::Request(since) => (since + limits.keep_alive, Reason::KeepAliveTimeout),
-                Waits::Answer(Some(since)) => (since + idle, Reason::ClientIdleTimeout),
-                Waits::Answer(None) => (now + idle, Reason::ClientIdleTimeout),
+            let snapshot = client.live.snapshot();
+            let (limits, idle) = (snapshot.config.client_timeouts, client.pace.idle());
+            let (since, limit, reason) = match client.pace.waits() {
+                Waits::Head(since, _) => (since, limits.header_read, Reason::HeaderReadTimeout),
+                Waits::Request(since) => (since, limits.keep_alive, Reason::KeepAliveTimeout),
+                Waits::Answer(since) => (since.unwrap_or(now), idle, Reason::ClientIdleTimeout),
             };
-            if deadline <= now {
+            let waited = now.saturating_duration_since(since);
+            if waited >= limit {
                 return Poll::Ready(reason);
             }
             // What it waits for may change before then, to something with a shorter limit.
-            let soonest = now + limits.header_read.min(limits.keep_alive).min(idle);
-            self.sleep.as_mut().reset(deadline.min(soonest).into());
+            let next = (limit - waited).min(shortest(client, &snapshot));
+            self.sleep.as_mut().reset((now + next).into());
         }
         Poll::Pending
     }
 }
 
-/// The limits now, and the shortest idle timeout of any version: which one a connection talks to
-/// changes with each request.
-fn limits(client: &Client) -> (ClientTimeouts, Duration) {
-    let snapshot = client.live.snapshot();
+/// The shortest limit that a connection may come under: whose idle timeout that is changes with
+/// each request.
+fn shortest(client: &Client, snapshot: &Snapshot) -> Duration {
+    let limits = snapshot.config.client_timeouts;
     let idle = snapshot.services().iter().map(|service| service.version().timeouts.idle).min();
-    (snapshot.config.client_timeouts, idle.unwrap_or(Duration::from_secs(60)))
+    let idle = idle.unwrap_or(Duration::MAX).min(client.pace.idle());
+    limits.header_read.min(limits.keep_alive).min(idle)
 }

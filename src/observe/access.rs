@@ -13,7 +13,7 @@ use crate::observe::sink::sink;
 static PRETTY: AtomicBool = AtomicBool::new(true);
 
 /// All that is told of one request, or one tunnel.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Line<'a> {
     /// `request` or `tunnel`.
     pub message: &'static str,
@@ -27,7 +27,7 @@ pub struct Line<'a> {
     pub host: &'a str,
     /// The status sent; 0 if none could be.
     pub status: u16,
-    /// The service, version and instance that answered; empty where it came to none.
+    /// The service, version and instance that it came to last; empty where it came to none.
     pub service: &'a str,
     /// See `service`.
     pub version: &'a str,

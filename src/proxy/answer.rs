@@ -106,7 +106,8 @@ pub fn refuse(mut exchange: Box<Exchange>, reason: Reason) -> Response<AnswerBod
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     // After a request that is not understood, nobody knows where the next one begins.
-    if status.is_client_error() && status != StatusCode::NOT_FOUND {
+    let unclear = status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED;
+    if unclear && status != StatusCode::NOT_FOUND {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -194,7 +195,7 @@ impl Drop for Passed {
     /// Dropped before its end, the client has gone away; the instance's connection goes too.
     fn drop(&mut self) {
         if !self.finished && self.exchange.error.is_none() {
-            self.exchange.error = Some(Reason::ClientClosed);
+            self.exchange.error = Some(self.exchange.client.gone());
         }
     }
 }

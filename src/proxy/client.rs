@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use http::header::HeaderValue;
 
+use crate::proxy::error::Reason;
 use crate::proxy::headers::{self, Origin};
 use crate::proxy::upgrade::Opening;
 use crate::snapshot::{Live, Snapshot};
@@ -23,6 +24,8 @@ pub struct Client {
     peer_text: HeaderValue,
     /// A tunnel that begins when the 101 has been sent.
     opening: Mutex<Option<Box<Opening>>>,
+    /// Why Burdock is about to close it in the middle of a request.
+    late: OnceLock<Reason>,
     /// What the connection's watchdog looks at.
     pub pace: Pace,
 }
@@ -34,7 +37,8 @@ impl Client {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let peer_text = HeaderValue::try_from(peer.ip().to_string())
             .expect("an address is made of header-safe characters");
-        Self { live, worker, peer, peer_text, opening: Mutex::new(None), pace: Pace::new() }
+        let (opening, late) = (Mutex::new(None), OnceLock::new());
+        Self { live, worker, peer, peer_text, opening, late, pace: Pace::new() }
     }
 
     /// The other end's address as text.
@@ -48,6 +52,27 @@ impl Client {
         Origin { peer: self.peer.ip(), peer_text: &self.peer_text, trusted }
     }
 
+    /// A request has begun that is over when what this gives is dropped.
+    pub fn stay_busy(self: &Arc<Self>) -> Busy {
+        self.pace.begin();
+        Busy(Arc::clone(self))
+    }
+
+    /// The connection is about to be closed, for this reason.
+    pub fn cut(&self, reason: Reason) {
+        // The first reason is the one.
+        let _ = self.late.set(reason);
+    }
+
+    /// Why a request that nobody ended has ended.
+    pub fn gone(&self) -> Reason {
+        let otherwise = || match self.live.is_cut() {
+            true => Reason::ShutdownDeadline,
+            false => Reason::ClientClosed,
+        };
+        self.late.get().copied().unwrap_or_else(otherwise)
+    }
+
     /// Leaves a tunnel to begin when the 101 has been sent.
     pub fn open(&self, opening: Box<Opening>) {
         *self.opening.lock().unwrap_or_else(PoisonError::into_inner) = Some(opening);
@@ -56,6 +81,17 @@ impl Client {
     /// The tunnel to begin, if there is one.
     pub fn opening(&self) -> Option<Box<Opening>> {
         self.opening.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Says that a connection is in the middle of a request: of its answer, or of a body that outlasts
+/// an early answer.
+#[derive(Debug)]
+pub struct Busy(Arc<Client>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.pace.end(Instant::now());
     }
 }
 
@@ -73,6 +109,8 @@ pub struct Pace {
     begun: AtomicU64,
     /// Since when the client has taken nothing of what was written.
     blocked: AtomicU64,
+    /// How long it may do so, in microseconds.
+    idle: AtomicU64,
 }
 
 /// What a connection is waiting for.
@@ -95,6 +133,10 @@ pub enum HeadBytes {
     Some,
 }
 
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 impl Pace {
     fn new() -> Self {
         let never = || AtomicU64::new(0);
@@ -104,15 +146,16 @@ impl Pace {
             rested: never(),
             begun: never(),
             blocked: never(),
+            idle: AtomicU64::new(u64::MAX),
         }
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX).max(1)
+        micros(self.start.elapsed()).max(1)
     }
 
     fn instant(&self, micros: u64) -> Instant {
-        self.start + std::time::Duration::from_micros(micros)
+        self.start + Duration::from_micros(micros)
     }
 
     /// Bytes came from the client.
@@ -141,8 +184,23 @@ impl Pace {
     /// A request is answered.
     pub fn end(&self, now: Instant) {
         self.busy.fetch_sub(1, Ordering::Relaxed);
-        let micros = now.saturating_duration_since(self.start).as_micros();
-        self.rested.store(u64::try_from(micros).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+        let rested = micros(now.saturating_duration_since(self.start)).max(1);
+        self.rested.store(rested, Ordering::Relaxed);
+    }
+
+    /// The client may take nothing of its answer for this long.
+    pub fn allow_idle(&self, idle: Duration) {
+        self.idle.store(micros(idle), Ordering::Relaxed);
+    }
+
+    /// How long the client may take nothing of its answer.
+    pub fn idle(&self) -> Duration {
+        Duration::from_micros(self.idle.load(Ordering::Relaxed))
+    }
+
+    /// Whether it is in the middle of a request.
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) > 0
     }
 
     /// What it waits for, and since when.
@@ -152,7 +210,7 @@ impl Pace {
             micros => Some(self.instant(micros)),
         };
         let blocked = load(&self.blocked);
-        if self.busy.load(Ordering::Relaxed) > 0 || blocked.is_some() {
+        if self.is_busy() || blocked.is_some() {
             return Waits::Answer(blocked);
         }
         match (load(&self.begun), load(&self.rested)) {

@@ -11,10 +11,12 @@ use crate::proxy::retry::Failure;
 pub enum Reason {
     /// The request's head is malformed.
     BadRequest,
+    /// The request's head is too long, or has too many fields.
+    HeadTooLarge,
     /// Host is missing, repeated or malformed.
     BadHost,
-    /// Content-Length and Transfer-Encoding contradict each other.
-    BadFraming,
+    /// The body is coded in a way other than chunked.
+    UnsupportedCoding,
     /// CONNECT was asked for.
     ConnectUnsupported,
     /// No service takes this host and path.
@@ -25,6 +27,8 @@ pub enum Reason {
     ConnectFailed,
     /// `timeouts.connect`.
     ConnectTimeout,
+    /// Burdock has no descriptor, port or memory left for a connection to an instance.
+    NoSocket,
     /// An instance broke the connection before its answer began.
     InstanceReset,
     /// An instance's answer broke the rules of HTTP.
@@ -55,15 +59,17 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the metric's rows.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::BadRequest,
+        Self::HeadTooLarge,
         Self::BadHost,
-        Self::BadFraming,
+        Self::UnsupportedCoding,
         Self::ConnectUnsupported,
         Self::NoService,
         Self::NoInstance,
         Self::ConnectFailed,
         Self::ConnectTimeout,
+        Self::NoSocket,
         Self::InstanceReset,
         Self::InvalidResponse,
         Self::FirstByteTimeout,
@@ -83,13 +89,17 @@ impl Reason {
     pub const fn outward(self) -> (&'static str, Option<StatusCode>) {
         match self {
             Self::BadRequest => ("bad_request", Some(StatusCode::BAD_REQUEST)),
+            Self::HeadTooLarge => {
+                ("head_too_large", Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE))
+            }
             Self::BadHost => ("bad_host", Some(StatusCode::BAD_REQUEST)),
-            Self::BadFraming => ("bad_framing", Some(StatusCode::BAD_REQUEST)),
+            Self::UnsupportedCoding => ("unsupported_coding", Some(StatusCode::NOT_IMPLEMENTED)),
             Self::ConnectUnsupported => ("connect_unsupported", Some(StatusCode::NOT_IMPLEMENTED)),
             Self::NoService => ("no_service", Some(StatusCode::NOT_FOUND)),
             Self::NoInstance => ("no_instance", Some(StatusCode::SERVICE_UNAVAILABLE)),
             Self::ConnectFailed => ("connect_failed", Some(StatusCode::BAD_GATEWAY)),
             Self::ConnectTimeout => ("connect_timeout", Some(StatusCode::GATEWAY_TIMEOUT)),
+            Self::NoSocket => ("no_socket", Some(StatusCode::SERVICE_UNAVAILABLE)),
             Self::InstanceReset => ("instance_reset", Some(StatusCode::BAD_GATEWAY)),
             Self::InvalidResponse => ("invalid_response", Some(StatusCode::BAD_GATEWAY)),
             Self::FirstByteTimeout => ("first_byte_timeout", Some(StatusCode::GATEWAY_TIMEOUT)),
@@ -116,7 +126,7 @@ impl From<BadRequest> for Reason {
     fn from(bad: BadRequest) -> Self {
         match bad {
             BadRequest::Host => Self::BadHost,
-            BadRequest::Framing => Self::BadFraming,
+            BadRequest::Coding => Self::UnsupportedCoding,
             BadRequest::Connect => Self::ConnectUnsupported,
         }
     }
@@ -130,8 +140,9 @@ impl From<Failure> for Reason {
             Failure::Reset(_) => Self::InstanceReset,
             Failure::InvalidResponse => Self::InvalidResponse,
             Failure::FirstByteTimeout => Self::FirstByteTimeout,
-            Failure::Unanswered => Self::InstanceUnanswered,
-            Failure::Dead => Self::InstanceDead,
+            Failure::Unanswered(_) => Self::InstanceUnanswered,
+            Failure::Dead(_) => Self::InstanceDead,
+            Failure::NoSocket => Self::NoSocket,
         }
     }
 }

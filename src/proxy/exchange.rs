@@ -10,10 +10,10 @@ use http::header::HeaderValue;
 use http::{Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 
-use crate::instance::body::Upload;
+use crate::instance::body::{Broken, Upload};
 use crate::instance::{InFlight, Roster};
 use crate::observe::access;
-use crate::proxy::client::Client;
+use crate::proxy::client::{Busy, Client};
 use crate::proxy::error::Reason;
 use crate::proxy::retry::Failure;
 use crate::proxy::session::Outcome;
@@ -24,6 +24,7 @@ use crate::tunnel;
 pub struct Exchange {
     /// The connection it came by.
     pub client: Arc<Client>,
+    _busy: Busy,
     /// When its head was complete.
     pub started: Instant,
     method: Method,
@@ -61,8 +62,8 @@ pub struct Exchange {
 impl Exchange {
     /// Opens the account.
     pub fn begin(client: Arc<Client>, request: &Request<Incoming>) -> Box<Self> {
-        client.pace.begin();
         Box::new(Self {
+            _busy: client.stay_busy(),
             client,
             started: Instant::now(),
             method: request.method().clone(),
@@ -103,19 +104,20 @@ impl Exchange {
 
     /// An attempt failed. An error says that it was the client's doing.
     pub fn failed(&mut self, failure: Failure) -> Result<(), Reason> {
-        let progress = self.upload.as_ref().map(Upload::progress);
-        if progress.is_some_and(|progress| progress.stalled) {
-            return Err(Reason::RequestIdleTimeout);
-        }
-        if progress.is_some_and(|progress| progress.broken) {
-            return Err(Reason::ClientClosed);
+        match self.upload.as_ref().and_then(|upload| upload.progress().broken) {
+            Some(Broken::Gone) => return Err(Reason::ClientClosed),
+            Some(Broken::Stalled) => return Err(Reason::RequestIdleTimeout),
+            Some(Broken::Malformed) => return Err(Reason::BadRequest),
+            None => {}
         }
         tracing::debug!(
             reason = Reason::from(failure).label(),
             attempt = self.attempts,
             "an attempt failed"
         );
-        let Some(in_flight) = &self.in_flight else { return Ok(()) };
+        let Some(in_flight) = self.in_flight.as_ref().filter(|_| !failure.is_own()) else {
+            return Ok(());
+        };
         in_flight.lane().failed();
         if let Some(until) = in_flight.instance().failed(Instant::now()) {
             let instance = Arc::clone(in_flight.instance());
@@ -143,7 +145,6 @@ impl Exchange {
     pub fn refused(&mut self, reason: Reason) {
         self.error = Some(reason);
         self.status = reason.outward().1;
-        self.in_flight = None;
     }
 
     /// The instance of the last attempt.
@@ -204,6 +205,23 @@ fn visible(value: Option<&HeaderValue>) -> &str {
     value.and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
+/// Closes the account of a request whose head could not be read.
+pub fn unread(client: &Client, reason: Reason) {
+    client.live.counters.error(reason);
+    let Some(status) = reason.outward().1 else { return };
+    if !client.live.snapshot().config.access_log {
+        return;
+    }
+    access::write(&access::Line {
+        message: "request",
+        client: client.peer_text(),
+        status: status.as_u16(),
+        error: Some(reason.label()),
+        affinity: Outcome::Off.labels().0,
+        ..access::Line::default()
+    });
+}
+
 /// 128 random bits in hexadecimal.
 pub fn new_request_id() -> HeaderValue {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -215,9 +233,8 @@ pub fn new_request_id() -> HeaderValue {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let now = Instant::now();
-        self.client.pace.end(now);
         if self.status.is_none() && self.error.is_none() {
-            self.error = Some(Reason::ClientClosed);
+            self.error = Some(self.client.gone());
         }
         if let Some(reason) = self.error {
             self.client.live.counters.error(reason);

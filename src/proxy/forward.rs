@@ -3,8 +3,9 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use http::header::{Entry, HOST, HeaderValue};
 use http::{Request, Response, StatusCode, request};
 use hyper::body::Incoming;
 use tokio::sync::Notify;
@@ -74,12 +75,13 @@ impl Attempt<'_> {
         let opening = async {
             let stream = pool::open(self.instance.address()).await.map_err(|error| {
                 tracing::debug!(instance = self.instance.address(), %error, "connecting failed");
-                Failure::Connect
+                if pool::is_own_fault(&error) { Failure::NoSocket } else { Failure::Connect }
             })?;
             pool::handshake(stream).await.map_err(|_closed| Failure::Connect)
         };
         let limit = self.version.timeouts.connect;
-        let opened = self.or_alarm(worker, true, pingora_timeout::timeout(limit, opening)).await?;
+        let opening = pingora_timeout::timeout(limit, opening);
+        let opened = self.or_alarm(worker, Sent::Nothing, false, opening).await?;
         opened.unwrap_or(Err(Failure::ConnectTimeout))
     }
 
@@ -91,8 +93,8 @@ impl Attempt<'_> {
     ) -> Result<Answer, Failure> {
         let request = self.request(head);
         let idempotent = head.method.is_idempotent();
-        let sent = sender.try_send_request(request);
-        let result = self.or_alarm(worker, idempotent, self.in_time(sent)).await??;
+        let answer = self.in_time(sender.try_send_request(request));
+        let result = self.or_alarm(worker, Sent::Something, idempotent, answer).await??;
         let response = result.map_err(|error| match error.message() {
             Some(_) => Failure::Reset(Sent::Nothing),
             None => failure(error.error()),
@@ -116,6 +118,12 @@ impl Attempt<'_> {
         *request.method_mut() = head.method.clone();
         *request.uri_mut() = head.uri.clone();
         *request.headers_mut() = head.headers.clone();
+        // A client of HTTP/1.0 may leave Host out; HTTP/1.1 has none without (RFC 9112 section 3.2).
+        if let Entry::Vacant(host) = request.headers_mut().entry(HOST)
+            && let Ok(address) = HeaderValue::from_str(self.instance.address())
+        {
+            host.insert(address);
+        }
         if let Some(gate) = gate {
             hyper::ext::on_informational(&mut request, move |answer| {
                 if answer.status() == StatusCode::CONTINUE {
@@ -131,7 +139,8 @@ impl Attempt<'_> {
     }
 
     /// Bounds the time to the first byte. It runs from the last time that the instance took
-    /// something of the body, so that a long upload is no slow answer.
+    /// something of the body, and not while the client is waited for: neither a long upload nor a
+    /// slow client is a slow answer.
     pub(super) async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, Failure> {
         let mut answer = pin!(answer);
         let limit = self.version.timeouts.first_byte;
@@ -141,8 +150,12 @@ impl Attempt<'_> {
                 return Ok(answer);
             }
             let progress = self.upload.map(Upload::progress);
-            let asked = progress.map_or(limit, |progress| progress.asked.elapsed());
-            left = limit.saturating_sub(asked);
+            let waited = match progress {
+                Some(progress) if progress.waiting => Duration::ZERO,
+                Some(progress) => progress.asked.elapsed(),
+                None => limit,
+            };
+            left = limit.saturating_sub(waited);
             if left.is_zero() {
                 return Err(Failure::FirstByteTimeout);
             }
@@ -154,25 +167,31 @@ impl Attempt<'_> {
     pub(super) async fn or_alarm<T>(
         &self,
         worker: usize,
+        sent: Sent,
         idempotent: bool,
         answer: impl Future<Output = T>,
     ) -> Result<T, Failure> {
         let mut answer = pin!(answer);
+        let mut seen = Sent::Nothing;
         loop {
+            // Listening begins before looking, so that nothing is missed in between.
             let alarmed = self.instance.lane(worker).alarmed();
+            match self.instance.distress() {
+                Distress::Dead => return Err(Failure::Dead(seen)),
+                Distress::Unanswered
+                    if (idempotent || seen == Sent::Nothing)
+                        && self.replayable()
+                        && self.roster.has_others(self.instance) =>
+                {
+                    return Err(Failure::Unanswered(seen));
+                }
+                Distress::Unanswered | Distress::Fine => {}
+            }
+            seen = sent;
             tokio::select! {
                 biased;
                 answer = &mut answer => return Ok(answer),
                 () = alarmed => {}
-            }
-            match self.instance.distress() {
-                Distress::Dead => return Err(Failure::Dead),
-                Distress::Unanswered
-                    if idempotent && self.replayable() && self.roster.has_others(self.instance) =>
-                {
-                    return Err(Failure::Unanswered);
-                }
-                Distress::Unanswered | Distress::Fine => {}
             }
         }
     }

@@ -30,9 +30,9 @@ const MAX_REQUEST_ID: usize = 128;
 pub enum BadRequest {
     /// Host missing, repeated or malformed (RFC 9112 section 3.2).
     Host,
-    /// Both Content-Length and Transfer-Encoding (RFC 9112 section 6.1): where the body ends is a
-    /// matter of opinion, and smugglers live off that.
-    Framing,
+    /// A transfer coding besides chunked (RFC 9112 section 6.1): nobody asked for it, and without
+    /// its name the instance could not undo it.
+    Coding,
     /// CONNECT: Burdock is a gateway, not a tunnel to anywhere (RFC 9110 section 9.3.6).
     Connect,
 }
@@ -42,8 +42,8 @@ pub fn check(head: &request::Parts) -> Result<(), BadRequest> {
     if head.method == Method::CONNECT {
         return Err(BadRequest::Connect);
     }
-    if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH) {
-        return Err(BadRequest::Framing);
+    if tokens(&head.headers, &TRANSFER_ENCODING).any(|coding| !is_chunked(coding)) {
+        return Err(BadRequest::Coding);
     }
     let mut hosts = head.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -51,6 +51,10 @@ pub fn check(head: &request::Parts) -> Result<(), BadRequest> {
         (None, None) if head.version < Version::HTTP_11 => Ok(()),
         (Some(_) | None, _) => Err(BadRequest::Host),
     }
+}
+
+fn is_chunked(coding: &[u8]) -> bool {
+    coding.eq_ignore_ascii_case(b"chunked")
 }
 
 /// Host and optional port (RFC 3986 section 3.2.2), without userinfo.
@@ -278,6 +282,10 @@ pub fn to_client(headers: &mut HeaderMap, status: StatusCode) {
         return;
     }
     let upgrade = headers.get(UPGRADE).cloned();
+    // RFC 9112 section 6.3: Transfer-Encoding overrides Content-Length.
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
     remove_hop_by_hop(headers);
     // RFC 9110 section 15.5.22: a 426 without Upgrade tells the client nothing.
     if let Some(upgrade) = upgrade
@@ -441,9 +449,10 @@ mod tests {
         assert_eq!(check(&head(twice)), Err(BadRequest::Host));
         let connect = Request::builder().method(Method::CONNECT).uri("a:1").header(HOST, "a:1");
         assert_eq!(check(&head(connect)), Err(BadRequest::Connect));
-        let both = plain().header(HOST, "a").header(CONTENT_LENGTH, 3);
-        let both = both.header(TRANSFER_ENCODING, "chunked");
-        assert_eq!(check(&head(both)), Err(BadRequest::Framing));
+        for (coding, fine) in [("chunked", true), ("Chunked", true), ("gzip, chunked", false)] {
+            let coded = plain().header(HOST, "a").header(TRANSFER_ENCODING, coding);
+            assert_eq!(check(&head(coded)).is_ok(), fine, "{coding}");
+        }
     }
 
     #[test]

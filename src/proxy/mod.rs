@@ -55,16 +55,20 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
     roster.budget.earn(&version.retry);
 
     let mut session = Session::read(&snapshot, service, &mut head.headers, exchange.https);
-    let websocket = headers::is_websocket(&head);
+    // With a body it is no opening handshake that anybody knows, but a request like any other.
+    let websocket = incoming.is_end_stream() && headers::is_websocket(&head);
     let key = hash_key(&version.balance, exchange, &head);
     let origin = exchange.client.origin(&snapshot);
     headers::to_instance(&mut head.headers, snapshot.config.forwarding, origin, websocket, || {
         exchange::new_request_id()
     });
     exchange.request_id = head.headers.get(headers::X_REQUEST_ID).cloned();
-    let upload = (!incoming.is_end_stream() && !websocket).then(|| {
+    let upload = (!incoming.is_end_stream()).then(|| {
         frame(&mut head);
-        Upload::new(incoming, version.retry.max_body, version.timeouts.idle, exchange.started)
+        // Once some of its body was sent, only an idempotent request is ever tried again.
+        let limit = if head.method.is_idempotent() { version.retry.max_body } else { 0 };
+        let hold = Box::new(exchange.client.stay_busy());
+        Upload::new(incoming, limit, version.timeouts.idle, exchange.started, hold)
     });
     exchange.upload.clone_from(&upload);
 
@@ -131,6 +135,7 @@ fn prepare<'a>(
     let service = snapshot.service(host, head.uri.path()).ok_or(Reason::NoService)?;
     exchange.roster = Some(Arc::clone(&service.roster));
     exchange.idle_timeout = service.version().timeouts.idle;
+    exchange.client.pace.allow_idle(exchange.idle_timeout);
     head.version = Version::HTTP_11;
     Ok(service)
 }

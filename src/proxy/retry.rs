@@ -25,21 +25,25 @@ pub enum Failure {
     /// No byte of an answer in time.
     FirstByteTimeout,
     /// Readiness probes of the instance went unanswered while the request waited.
-    Unanswered,
+    Unanswered(Sent),
     /// The instance was found dead while the request waited.
-    Dead,
+    Dead(Sent),
+    /// Burdock has no descriptor, port or memory left for a connection.
+    NoSocket,
 }
 
 impl Failure {
+    /// Whether it says nothing of the instance.
+    pub const fn is_own(self) -> bool {
+        matches!(self, Self::NoSocket)
+    }
+
     /// Whether the instance has certainly not acted on the request.
     fn is_harmless(self) -> bool {
         match self {
-            Self::Connect | Self::ConnectTimeout | Self::Reset(Sent::Nothing) => true,
-            Self::Reset(Sent::Something)
-            | Self::InvalidResponse
-            | Self::FirstByteTimeout
-            | Self::Unanswered
-            | Self::Dead => false,
+            Self::Connect | Self::ConnectTimeout | Self::NoSocket => true,
+            Self::Reset(sent) | Self::Unanswered(sent) | Self::Dead(sent) => sent == Sent::Nothing,
+            Self::InvalidResponse | Self::FirstByteTimeout => false,
         }
     }
 
@@ -48,9 +52,10 @@ impl Failure {
         match self {
             Self::Connect
             | Self::ConnectTimeout
+            | Self::NoSocket
             | Self::Reset(_)
-            | Self::Unanswered
-            | Self::Dead => true,
+            | Self::Unanswered(_)
+            | Self::Dead(_) => true,
             // A slow or broken answer is more often the request's doing than the instance's.
             Self::InvalidResponse | Self::FirstByteTimeout => false,
         }
@@ -84,9 +89,13 @@ mod tests {
             (&post, reset(Sent::Nothing), true, true),
             (&Method::PUT, reset(Sent::Something), true, true),
             (&Method::PUT, reset(Sent::Something), false, false),
-            (&get, Failure::Unanswered, true, true),
-            (&post, Failure::Unanswered, true, false),
-            (&get, Failure::Dead, true, true),
+            (&get, Failure::Unanswered(Sent::Something), true, true),
+            (&post, Failure::Unanswered(Sent::Something), true, false),
+            (&post, Failure::Unanswered(Sent::Nothing), true, true),
+            (&get, Failure::Dead(Sent::Something), true, true),
+            (&post, Failure::Dead(Sent::Nothing), true, true),
+            (&post, Failure::Dead(Sent::Nothing), false, false),
+            (&post, Failure::NoSocket, true, true),
             (&get, Failure::FirstByteTimeout, true, false),
             (&get, Failure::InvalidResponse, true, false),
         ] {

@@ -151,10 +151,10 @@ impl<'a> Session<'a> {
     /// An attempt failed and another follows: a bound session leaves its instance.
     pub fn leave(&mut self, failure: Failure) -> Rehome {
         let reason = match failure {
-            Failure::Connect | Failure::ConnectTimeout => Rehome::ConnectFailed,
+            Failure::Connect | Failure::ConnectTimeout | Failure::NoSocket => Rehome::ConnectFailed,
             Failure::Reset(_) | Failure::InvalidResponse => Rehome::Reset,
-            Failure::FirstByteTimeout | Failure::Unanswered => Rehome::NoAnswer,
-            Failure::Dead => Rehome::Dead,
+            Failure::FirstByteTimeout | Failure::Unanswered(_) => Rehome::NoAnswer,
+            Failure::Dead(_) => Rehome::Dead,
         };
         if let State::Bound(token, _) = self.state {
             self.state = State::Moving(token, reason);

@@ -52,8 +52,8 @@ impl Attempt<'_> {
         let (mut sender, mut connection) = self.connect(worker).await?;
         let request = self.request(head);
         let sent = sender.try_send_request(request);
-        let both = drive(&mut connection, sent);
-        let result = self.or_alarm(worker, true, self.in_time(both)).await??;
+        let both = self.in_time(drive(&mut connection, sent));
+        let result = self.or_alarm(worker, Sent::Something, true, both).await??;
         let response = result.map_err(|error| match error.message() {
             Some(_) => Failure::Reset(Sent::Nothing),
             None => failure(error.error()),
@@ -62,7 +62,8 @@ impl Attempt<'_> {
             tokio::spawn(async move {
                 let _ = connection.await;
             });
-            return Ok(Answer { response, sender: Some(sender), raw: None });
+            // It was opened for a tunnel and is not for the pool.
+            return Ok(Answer { response, sender: None, raw: None });
         }
         // RFC 9110 section 7.8: the protocol switched to must be one that was asked for.
         if !headers::has_token(response.headers(), &UPGRADE, "websocket") {

@@ -208,6 +208,7 @@ impl Server {
             () = cut => Drained::Cut,
         };
         let (connections, tunnels) = self.under_way();
+        self.live.cut();
         self.stop().await;
         match drained {
             Drained::Clean => tracing::info!("stopped"),

@@ -5,6 +5,7 @@
 //! [`Live::publish`].
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -94,6 +95,8 @@ pub struct Live {
     /// Worker threads.
     pub workers: usize,
     phase: watch::Sender<Phase>,
+    /// Whether what is left is being dropped.
+    cut: AtomicBool,
     /// One per worker, so that a nudge that finds nobody waiting is kept.
     nudges: Box<[Notify]>,
 }
@@ -117,6 +120,7 @@ impl Live {
             counters: Counters::default(),
             workers,
             phase: watch::Sender::new(Phase::Serving),
+            cut: AtomicBool::new(false),
             nudges: (0..workers).map(|_| Notify::new()).collect(),
         };
         (live, Published { snapshot, changes })
@@ -146,6 +150,16 @@ impl Live {
     pub fn drain(&self, from: Instant, until: Instant) {
         self.phase.send_replace(Phase::Draining { from, until });
         self.nudge();
+    }
+
+    /// What is left is about to be dropped.
+    pub fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether what is dropped now is dropped by Burdock.
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
     }
 
     /// Lets every worker look at its tunnels now.

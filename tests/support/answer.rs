@@ -18,6 +18,8 @@
 //! | `/gate` | the gate, then its name |
 //! | `/echo` | the body and its type |
 //! | `/early` | 413 before the body was read, then the end |
+//! | `/early/on` | 200 before the body was read, which is then read and recorded |
+//! | `/both` | an answer with Content-Length beside its chunks |
 //! | `/expect/refuse` | 417 instead of 100 Continue |
 //! | `/cookie` | sets a cookie of its own, on two lines |
 //! | `/hop` | hop-by-hop fields that must not pass |
@@ -182,6 +184,11 @@ async fn respond(state: &State, conn: &mut Conn, head: &Head, n: usize) -> io::R
         conn.read_to_end().await;
         return Ok(true);
     }
+    if path == "/early/on" {
+        conn.write(&named(state)).await?;
+        read_body(state, conn, head, n).await?;
+        return Ok(false);
+    }
     let body = read_body(state, conn, head, n).await?;
     let answer = match (kind, number) {
         ("/sized", Some(size)) => sized(state, 200, "", &pattern(size)),
@@ -249,6 +256,11 @@ async fn by_path(
         "/echo" => {
             let kind = head.field("content-type").unwrap_or("application/octet-stream");
             sized(state, 200, &format!("Content-Type: {kind}\r\n"), &body.bytes)
+        }
+        "/both" => {
+            let head = "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n";
+            let chunks = chunked(&[b"more ", b"than three"], &[]);
+            [answer_head(state, 200, head).as_bytes(), &chunks].concat()
         }
         "/cookie" => {
             let fields = "Set-Cookie: app=1; Path=/\r\nSet-Cookie: other=2; HttpOnly\r\n";

@@ -9,9 +9,11 @@ pub mod body;
 pub mod budget;
 mod events;
 pub mod lane;
+pub mod link;
 pub mod pool;
 pub mod rehomes;
 pub mod roster;
+pub mod stream;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

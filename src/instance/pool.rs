@@ -1,4 +1,4 @@
-//! Connections to an instance: opened, kept while idle, given out again.
+//! Connections to an instance, kept while idle and given out again.
 //!
 //! A pool belongs to one worker, so its lock is never contended. It goes with its instance: when
 //! the last handle drops, so do the connections.
@@ -7,11 +7,7 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-
-use crate::instance::body::RequestBody;
+use crate::instance::link::Link;
 
 /// Idle connections kept per worker and instance; more are closed.
 const MAX_IDLE: usize = 256;
@@ -20,15 +16,9 @@ const MAX_IDLE_TIME: Duration = Duration::from_secs(30);
 /// A request that can't be tried again gets no connection that idled longer than this: the
 /// instance may be about to close it. Node.js closes after 5 s, many others after 5 to 75.
 const FRESH: Duration = Duration::from_secs(1);
-/// The most that is read ahead of the client, and so the longest head of an answer.
-const MAX_BUFFER: usize = 64 * 1024;
-
-/// A connection that can take one request at a time.
-pub type Sender = SendRequest<RequestBody>;
-
 #[derive(Debug)]
 struct Idle {
-    sender: Sender,
+    link: Box<Link>,
     since: Instant,
 }
 
@@ -39,37 +29,34 @@ pub struct Pool(Mutex<Vec<Idle>>);
 impl Pool {
     /// The connection used last that still stands. `replayable` says that a request which finds
     /// it dead could go out again.
-    pub fn take(&self, now: Instant, replayable: bool) -> Option<Sender> {
+    pub fn take(&self, now: Instant, replayable: bool) -> Option<Box<Link>> {
         let mut idle = self.lock();
-        while let Some(connection) = idle.pop() {
+        while let Some(mut connection) = idle.pop() {
             let age = now.saturating_duration_since(connection.since);
             if !replayable && age > FRESH {
                 idle.push(connection);
                 return None;
             }
-            if connection.sender.is_ready() && age < MAX_IDLE_TIME {
-                return Some(connection.sender);
+            if age < MAX_IDLE_TIME && connection.link.stands() {
+                return Some(connection.link);
             }
         }
         None
     }
 
-    /// Keeps a connection whose answer has been read to its end.
-    pub fn give(&self, sender: Sender, now: Instant) {
-        if sender.is_closed() {
-            return;
-        }
+    /// Keeps a connection that is at rest.
+    pub fn give(&self, link: Box<Link>, now: Instant) {
         let mut idle = self.lock();
         if idle.len() < MAX_IDLE {
-            idle.push(Idle { sender, since: now });
+            idle.push(Idle { link, since: now });
         }
     }
 
-    /// Closes what has idled too long.
+    /// Closes what has idled too long, and lets go of what the instance has closed.
     pub fn sweep(&self, now: Instant) {
-        self.lock().retain(|connection| {
-            !connection.sender.is_closed()
-                && now.saturating_duration_since(connection.since) < MAX_IDLE_TIME
+        self.lock().retain_mut(|connection| {
+            now.saturating_duration_since(connection.since) < MAX_IDLE_TIME
+                && connection.link.stands()
         });
     }
 
@@ -83,24 +70,9 @@ impl Pool {
     }
 }
 
-/// Opens a TCP connection. A name is looked up each time, so that a moved instance is found.
-pub async fn open(address: &str) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
 /// Whether opening failed for want of something of Burdock's own, which says nothing of the
 /// instance: descriptors, ports or memory.
 pub fn is_own_fault(error: &io::Error) -> bool {
     let own = [libc::EMFILE, libc::ENFILE, libc::EADDRNOTAVAIL, libc::ENOBUFS, libc::ENOMEM];
     error.raw_os_error().is_some_and(|code| own.contains(&code))
-}
-
-/// The two halves of a connection: one sends requests, the other does the work when polled.
-pub type Halves = (Sender, http1::Connection<TokioIo<TcpStream>, RequestBody>);
-
-/// Speaks HTTP/1.1 over `stream`.
-pub async fn handshake(stream: TcpStream) -> hyper::Result<Halves> {
-    http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(stream)).await
 }

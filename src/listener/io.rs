@@ -8,24 +8,25 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::instance::stream::Stream;
 use crate::proxy::client::Client;
 
 /// See the module.
 #[derive(Debug)]
 pub struct ClientIo {
-    stream: TcpStream,
+    stream: Stream,
     client: Arc<Client>,
 }
 
 impl ClientIo {
     /// Watches `stream` for `client`.
     pub fn new(stream: TcpStream, client: Arc<Client>) -> Self {
-        Self { stream, client }
+        Self { stream: Stream::new(stream), client }
     }
 
     /// The bare socket.
     pub fn into_inner(self) -> TcpStream {
-        self.stream
+        self.stream.into_inner()
     }
 
     fn note(&self, written: &Poll<io::Result<usize>>) {
@@ -71,11 +72,7 @@ impl AsyncWrite for ClientIo {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // A plain send is cheaper than a gathering one, and most answers are in one piece.
-        let written = match parts {
-            [part] => Pin::new(&mut self.stream).poll_write(cx, part),
-            parts => Pin::new(&mut self.stream).poll_write_vectored(cx, parts),
-        };
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
         self.note(&written);
         written
     }

@@ -13,11 +13,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::affinity::cookie;
-use crate::instance::pool::Sender;
+use crate::instance::link::Link;
 use crate::instance::{Distress, InFlight, Instance};
 use crate::proxy::error::Reason;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::forward::Answer;
+use crate::proxy::forward::{Answer, Origin};
 use crate::proxy::headers;
 use crate::proxy::upgrade::Opening;
 
@@ -41,7 +41,10 @@ type Patience = Pin<Box<dyn Future<Output = Reason> + Send>>;
 /// An instance's body, with the account it is on.
 pub struct Passed {
     incoming: Incoming,
-    sender: Option<Sender>,
+    /// What it comes by; `None` once it has all come.
+    link: Option<Box<Link>>,
+    /// Whether that may take another request.
+    reuse: bool,
     exchange: Box<Exchange>,
     idle: Duration,
     /// Runs only while nothing comes.
@@ -67,13 +70,14 @@ pub fn respond(
     if let Some(set_cookie) = set_cookie {
         cookie::attach(&mut head.headers, set_cookie);
     }
-    let body = match answer.raw {
-        Some(raw) => {
+    let body = match answer.origin {
+        Origin::Kept(link) => pass(exchange, incoming, link, true),
+        Origin::Spent(link) => pass(exchange, incoming, link, false),
+        Origin::Raw(raw) => {
             let client = Arc::clone(&exchange.client);
             client.open(Box::new(Opening { raw, exchange }));
             AnswerBody::Own(None)
         }
-        None => pass(exchange, incoming, answer.sender),
     };
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
@@ -84,10 +88,10 @@ pub fn respond(
     response
 }
 
-fn pass(exchange: Box<Exchange>, incoming: Incoming, sender: Option<Sender>) -> AnswerBody {
-    let idle = exchange.idle_timeout;
+fn pass(exchange: Box<Exchange>, incoming: Incoming, link: Box<Link>, reuse: bool) -> AnswerBody {
+    let (idle, link) = (exchange.idle_timeout, Some(link));
     let mut passed =
-        Box::new(Passed { incoming, sender, exchange, idle, patience: None, finished: false });
+        Box::new(Passed { incoming, link, reuse, exchange, idle, patience: None, finished: false });
     if passed.incoming.is_end_stream() {
         passed.finish();
     }
@@ -121,23 +125,30 @@ impl Passed {
     fn finish(&mut self) {
         self.finished = true;
         self.patience = None;
-        if let (Some(sender), Some(in_flight)) = (self.sender.take(), self.exchange.in_flight()) {
-            in_flight.lane().pool.give(sender, Instant::now());
+        let (Some(mut link), Some(in_flight)) = (self.link.take(), self.exchange.in_flight())
+        else {
+            return;
+        };
+        match link.rest() {
+            true if self.reuse => in_flight.lane().pool.give(link, Instant::now()),
+            true => {}
+            // The client may still be sending: its answer came early.
+            false => drop(tokio::spawn(link.finish())),
         }
     }
 
     fn break_off(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         self.finished = true;
-        self.sender = None;
+        self.link = None;
         self.exchange.error = Some(reason);
         Poll::Ready(Some(Err(BrokenOff(reason))))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        if self.finished {
+        let Some(link) = self.link.as_mut().filter(|_| !self.finished) else {
             return Poll::Ready(None);
-        }
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
+        };
+        match link.poll_frame(&mut self.incoming, cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience = None;
                 self.exchange.sent += frame.data_ref().map_or(0, |data| data.len() as u64);

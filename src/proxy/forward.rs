@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 
 use crate::config::types::Version;
 use crate::instance::body::{RequestBody, Upload};
-use crate::instance::pool::{self, Halves, Sender};
+use crate::instance::link::Link;
+use crate::instance::pool;
 use crate::instance::{Distress, Instance, Roster};
 use crate::proxy::headers;
 use crate::proxy::retry::{self, Failure, Sent};
@@ -23,10 +24,19 @@ use crate::proxy::upgrade::Raw;
 pub struct Answer {
     /// Head and body.
     pub response: Response<Incoming>,
-    /// To go back to the pool when the body has been read; `None` if the connection is used up.
-    pub sender: Option<Sender>,
-    /// The connection itself, if it switched protocols.
-    pub raw: Option<Raw>,
+    /// What it comes by.
+    pub origin: Origin,
+}
+
+/// What an answer comes by.
+#[derive(Debug)]
+pub enum Origin {
+    /// A connection that can take another request when the body has been read.
+    Kept(Box<Link>),
+    /// One that can't.
+    Spent(Box<Link>),
+    /// One that switched protocols.
+    Raw(Raw),
 }
 
 /// What an attempt is made with.
@@ -55,59 +65,61 @@ impl Attempt<'_> {
     ) -> Result<Answer, Failure> {
         let replayable = head.method.is_idempotent() && self.replayable();
         let pool = &self.instance.lane(worker).pool;
-        if let Some(sender) = pool.take(now, replayable) {
-            match self.exchange(worker, head, sender).await {
+        if let Some(link) = pool.take(now, replayable) {
+            match self.exchange(worker, head, link).await {
                 Err(failure @ Failure::Reset(_))
                     if retry::allowed(&head.method, failure, self.replayable()) => {}
                 result => return result,
             }
         }
-        let (sender, connection) = Box::pin(self.connect(worker)).await?;
-        tokio::spawn(async move {
-            // What breaks a connection is told to the request on it.
-            let _ = connection.await;
-        });
-        self.exchange(worker, head, sender).await
+        let link = Box::pin(self.connect(worker)).await?;
+        self.exchange(worker, head, link).await
     }
 
     /// Opens a new connection.
-    pub(super) async fn connect(&self, worker: usize) -> Result<Halves, Failure> {
-        let opening = async {
-            let stream = pool::open(self.instance.address()).await.map_err(|error| {
-                tracing::debug!(instance = self.instance.address(), %error, "connecting failed");
-                if pool::is_own_fault(&error) { Failure::NoSocket } else { Failure::Connect }
-            })?;
-            pool::handshake(stream).await.map_err(|_closed| Failure::Connect)
-        };
-        let limit = self.version.timeouts.connect;
-        let opening = pingora_timeout::timeout(limit, opening);
+    pub(super) async fn connect(&self, worker: usize) -> Result<Box<Link>, Failure> {
+        let opening = Link::open(self.instance.address());
+        let opening = pingora_timeout::timeout(self.version.timeouts.connect, opening);
         let opened = self.or_alarm(worker, Sent::Nothing, false, opening).await?;
-        opened.unwrap_or(Err(Failure::ConnectTimeout))
+        opened.map_err(|_elapsed| Failure::ConnectTimeout)?.map_err(|error| {
+            tracing::debug!(instance = self.instance.address(), %error, "connecting failed");
+            if pool::is_own_fault(&error) { Failure::NoSocket } else { Failure::Connect }
+        })
     }
 
     async fn exchange(
         &self,
         worker: usize,
         head: &request::Parts,
-        mut sender: Sender,
+        mut link: Box<Link>,
     ) -> Result<Answer, Failure> {
-        let request = self.request(head);
-        let idempotent = head.method.is_idempotent();
-        let answer = self.in_time(sender.try_send_request(request));
-        let result = self.or_alarm(worker, Sent::Something, idempotent, answer).await??;
-        let response = result.map_err(|error| match error.message() {
-            Some(_) => Failure::Reset(Sent::Nothing),
-            None => failure(error.error()),
-        })?;
+        let response = self.ask(worker, head, &mut link).await?;
         // RFC 9110 section 15.2.2: nobody asked to switch protocols.
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Failure::InvalidResponse);
         }
-        Ok(Answer { response, sender: Some(sender), raw: None })
+        Ok(Answer { response, origin: Origin::Kept(link) })
+    }
+
+    /// Sends the request on `link` and waits for the head of its answer, but not for ever.
+    pub(super) async fn ask(
+        &self,
+        worker: usize,
+        head: &request::Parts,
+        link: &mut Link,
+    ) -> Result<Response<Incoming>, Failure> {
+        let idempotent = head.method.is_idempotent();
+        let answer = self.in_time(link.answer(self.request(head)));
+        let answered = self.or_alarm(worker, Sent::Something, idempotent, answer).await??;
+        answered.map_err(|error| match error.message() {
+            Some(_) => Failure::Reset(Sent::Nothing),
+            None if error.error().is_parse() => Failure::InvalidResponse,
+            None => Failure::Reset(Sent::Something),
+        })
     }
 
     /// The request of this attempt.
-    pub(super) fn request(&self, head: &request::Parts) -> Request<RequestBody> {
+    fn request(&self, head: &request::Parts) -> Request<RequestBody> {
         let continued = self.upload.filter(|_| headers::expects_continue(&head.headers));
         let gate = continued.map(|_| Arc::new(Notify::new()));
         let body = match self.upload {
@@ -141,7 +153,7 @@ impl Attempt<'_> {
     /// Bounds the time to the first byte. It runs from the last time that the instance took
     /// something of the body, and not while the client is waited for: neither a long upload nor a
     /// slow client is a slow answer.
-    pub(super) async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, Failure> {
+    async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, Failure> {
         let mut answer = pin!(answer);
         let limit = self.version.timeouts.first_byte;
         let mut left = limit;
@@ -164,7 +176,7 @@ impl Attempt<'_> {
 
     /// Waits no longer when the instance is found to be out of reach: dead ends the wait,
     /// unanswered probes do so if the request may go elsewhere, and there is an elsewhere.
-    pub(super) async fn or_alarm<T>(
+    async fn or_alarm<T>(
         &self,
         worker: usize,
         sent: Sent,
@@ -195,9 +207,4 @@ impl Attempt<'_> {
             }
         }
     }
-}
-
-/// What an error of hyper's client means; all of them come before the head of an answer.
-pub(super) fn failure(error: &hyper::Error) -> Failure {
-    if error.is_parse() { Failure::InvalidResponse } else { Failure::Reset(Sent::Something) }
 }

@@ -1,0 +1,105 @@
+//! A socket on which small messages go out in one plain send.
+//!
+//! hyper hands over a head and a body as two slices. Gathering them in the kernel costs more than
+//! copying a few hundred bytes first; what is larger is gathered as ever.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Slices of this many bytes in all are put together.
+const SMALL: usize = 1024;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Stream(TcpStream);
+
+impl Stream {
+    /// Writes to `stream` in as few and as cheap calls as it can.
+    pub fn new(stream: TcpStream) -> Self {
+        Self(stream)
+    }
+
+    /// The bare socket.
+    pub fn into_inner(self) -> TcpStream {
+        self.0
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(&mut self.0);
+        if let [part] = parts {
+            return stream.poll_write(cx, part);
+        }
+        let mut whole = [0; SMALL];
+        match gather(parts, &mut whole) {
+            Some(size) => stream.poll_write(cx, &whole[..size]),
+            None => stream.poll_write_vectored(cx, parts),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+}
+
+/// Copies all parts if there is room for them; how many bytes that was.
+fn gather(parts: &[IoSlice<'_>], whole: &mut [u8; SMALL]) -> Option<usize> {
+    let mut size = 0;
+    for part in parts {
+        whole.get_mut(size..size + part.len())?.copy_from_slice(part);
+        size += part.len();
+    }
+    Some(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_put_together_as_far_as_there_is_room() {
+        let (long, short) = ([1; SMALL - 2], [2; 2]);
+        let mut whole = [0; SMALL];
+        let parts = [IoSlice::new(&long), IoSlice::new(&short)];
+        assert_eq!(gather(&parts, &mut whole), Some(SMALL));
+        assert_eq!(whole[SMALL - 3..], [1, 2, 2]);
+        let parts = [IoSlice::new(&long), IoSlice::new(&short), IoSlice::new(&[3])];
+        assert_eq!(gather(&parts, &mut whole), None);
+        assert_eq!(gather(&[], &mut whole), Some(0));
+    }
+}

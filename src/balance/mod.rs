@@ -67,15 +67,29 @@ fn by_turn(
     turn: &AtomicU64,
     refused: impl Fn(usize) -> bool,
 ) -> Option<usize> {
-    (0..rotation.len())
-        .map(|_| rotation.at(turn.fetch_add(1, Ordering::Relaxed)))
-        .find(|index| !refused(*index))
+    at_turn(rotation, turn.fetch_add(1, Ordering::Relaxed), refused)
 }
 
 fn at_random(rotation: &Rotation, random: u64, refused: impl Fn(usize) -> bool) -> Option<usize> {
-    let length = rotation.len() as u64;
-    let start = if length == 0 { 0 } else { random % length };
-    (0..length).map(|step| rotation.at(start + step)).find(|index| !refused(*index))
+    at_turn(rotation, random, refused)
+}
+
+/// Whose turn it is, or somebody else for this one turn if they are refused. It costs no other
+/// turn, so that requests at the same time neither skip each other's nor run out of candidates.
+///
+/// The search for somebody else begins one place further on in each round: the next in line would
+/// otherwise get all the turns of one that is refused for long.
+fn at_turn(rotation: &Rotation, turn: u64, refused: impl Fn(usize) -> bool) -> Option<usize> {
+    let others = (rotation.len() as u64).checked_sub(1)?;
+    let (round, place) = (turn / (others + 1), turn % (others + 1));
+    let index = rotation.at(place);
+    if !refused(index) {
+        return Some(index);
+    }
+    let begin = round.checked_rem(others)?;
+    (0..others)
+        .map(|step| rotation.at(place + 1 + (begin + step) % others))
+        .find(|index| !refused(*index))
 }
 
 #[cfg(test)]
@@ -122,6 +136,34 @@ mod tests {
             .map(|_| choose(&balance, &field, &turn, draw(7), |_| 0, |_| false).unwrap())
             .collect();
         assert_eq!(chosen, [0, 1, 2, 3, 0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_request_that_skips_the_refused_does_not_miss_the_one_that_is_left() {
+        let field = field(&[1, 1]);
+        let turn = AtomicU64::new(0);
+        // As if another request came between any two looks of this one.
+        let refused = |index: usize| {
+            turn.fetch_add(1, Ordering::Relaxed);
+            index == 0
+        };
+        let chosen = choose(&Balance::Even, &field, &turn, draw(0), |_| 0, refused);
+        assert_eq!(chosen, Some(1));
+    }
+
+    #[test]
+    fn the_turns_of_one_that_is_refused_go_to_all_others_evenly() {
+        let field = field(&[1, 1, 1, 1, 1]);
+        let turn = AtomicU64::new(0);
+        let mut chosen = [0u64; 5];
+        for round in 1..=20 {
+            for _ in 0..20 {
+                let refused = |index: usize| index == 2;
+                let index = choose(&Balance::Even, &field, &turn, draw(0), |_| 0, refused);
+                chosen[index.unwrap()] += 1;
+            }
+            assert_eq!(chosen, [5 * round, 5 * round, 0, 5 * round, 5 * round]);
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! How an instance is chosen for a request that is bound to none.
 //!
 //! [`choose`] sees instances as numbers: an index, a weight and a load. It never sees health; only
-//! indexes that may take new sessions are in the [`Rotation`] it is given. Pure: the turn counter
-//! and the random source are arguments.
+//! indexes that may take new sessions are in the [`Rotation`] it is given, and it chooses no other.
+//! Pure: the turn counter and the random source are arguments.
 
 pub mod ring;
 pub mod rotation;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use ring::Ring;
@@ -19,8 +20,8 @@ use crate::config::types::Balance;
 pub struct Field {
     /// Indexes in the order of their turns.
     pub rotation: Rotation,
-    /// Only for [`Balance::Hash`].
-    pub ring: Option<Ring>,
+    /// Only for [`Balance::Hash`]; may hold indexes that are not in the rotation.
+    pub ring: Option<Arc<Ring>>,
 }
 
 /// What is known of the request.
@@ -55,7 +56,11 @@ pub fn choose(
             Some(other.filter(|other| load(*other) < load(one)).unwrap_or(one))
         }
         Balance::Hash(_) => match (draw.key, &field.ring) {
-            (Some(key), Some(ring)) => ring.find(key, refused),
+            // The ring alone could be searched in vain from end to end.
+            (Some(_), Some(_)) if rotation.is_empty() => None,
+            (Some(key), Some(ring)) => {
+                ring.find(key, |index| !rotation.has(index) || refused(index))
+            }
             // An absent key says nothing; one instance must not get all who bring none.
             (None, _) | (_, None) => by_turn(rotation, turn, refused),
         },
@@ -103,8 +108,8 @@ mod tests {
         let named: Vec<_> =
             weighted.iter().map(|(index, weight)| (*index, format!("i{index}"), *weight)).collect();
         let ring =
-            Ring::build(named.iter().map(|(index, name, weight)| (*index, &**name, *weight)));
-        Field { rotation: Rotation::build(&weighted), ring }
+            Ring::build(named.iter().map(|(index, name, weight)| (*index, &**name, *weight)), None);
+        Field { rotation: Rotation::build(&weighted), ring: ring.map(Arc::new) }
     }
 
     fn draw(random: u64) -> Draw<'static> {

@@ -42,7 +42,7 @@ pub struct Roster {
 pub struct Members {
     balance: Balance,
     /// Present ones in the order of the configuration, then removed ones that still drain.
-    all: Vec<Arc<Instance>>,
+    all: Arc<[Arc<Instance>]>,
     by_name: Arc<HashMap<String, Arc<Instance>>>,
     field: Field,
 }
@@ -71,7 +71,7 @@ impl Roster {
     pub fn new(service: &str, version: &str, now: Instant) -> Self {
         let empty = Members {
             balance: Balance::Even,
-            all: Vec::new(),
+            all: Arc::default(),
             by_name: Arc::default(),
             field: Field { rotation: Rotation::default(), ring: None },
         };
@@ -200,10 +200,10 @@ impl Roster {
     pub(super) fn refresh(&self) {
         let _guard = self.remake.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.members.load_full();
-        let field = field(&before.balance, &before.all);
+        let field = Field { rotation: rotation(&before.all), ring: before.field.ring.clone() };
         self.members.store(Arc::new(Members {
             balance: before.balance.clone(),
-            all: before.all.clone(),
+            all: Arc::clone(&before.all),
             by_name: Arc::clone(&before.by_name),
             field,
         }));
@@ -212,8 +212,14 @@ impl Roster {
     fn publish(&self, balance: Balance, all: Vec<Arc<Instance>>) {
         let name = |instance: &Arc<Instance>| instance.identity().name.clone();
         let by_name = all.iter().map(|instance| (name(instance), Arc::clone(instance))).collect();
-        let field = field(&balance, &all);
-        self.members.store(Arc::new(Members { balance, all, by_name: Arc::new(by_name), field }));
+        let before = self.members();
+        let ring = match &balance {
+            Balance::Hash(_) => ring(&all, before.field.ring.as_deref()),
+            Balance::Even | Balance::LeastRequests | Balance::Random => None,
+        };
+        let field = Field { rotation: rotation(&all), ring: ring.map(Arc::new) };
+        let (all, by_name) = (all.into(), Arc::new(by_name));
+        self.members.store(Arc::new(Members { balance, all, by_name, field }));
     }
 
     fn admit(
@@ -277,22 +283,58 @@ pub struct Reconciled {
     pub removed: Vec<Arc<Instance>>,
 }
 
-fn field(balance: &Balance, all: &[Arc<Instance>]) -> Field {
-    let open = || {
-        let weighted = all.iter().enumerate();
-        weighted.filter(|(_, instance)| instance.eligibility().new_sessions)
+fn rotation(all: &[Arc<Instance>]) -> Rotation {
+    let weighted = all.iter().enumerate();
+    let open = weighted.filter(|(_, instance)| instance.eligibility().new_sessions);
+    let open: Vec<_> = open.map(|(index, instance)| (index, instance.weight())).collect();
+    Rotation::build(&open)
+}
+
+/// Every present instance, whatever its health: see [`Ring`].
+fn ring<'a>(all: &'a [Arc<Instance>], before: Option<&Ring>) -> Option<Ring> {
+    let present = all.iter().enumerate();
+    let present = present.filter(|(_, instance)| instance.membership() == Membership::Present);
+    let on_ring = |(index, instance): (usize, &'a Arc<Instance>)| {
+        (index, instance.identity().name.as_str(), instance.weight())
     };
-    let weighted: Vec<_> = open().map(|(index, instance)| (index, instance.weight())).collect();
-    let ring =
-        matches!(balance, Balance::Hash(_)).then(|| {
-            Ring::build(open().map(|(index, instance)| {
-                (index, instance.identity().name.as_str(), instance.weight())
-            }))
-        });
-    Field { rotation: Rotation::build(&weighted), ring: ring.flatten() }
+    Ring::build(present.map(on_ring), before)
 }
 
 /// Adds one.
 pub fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A roster of what `text` configures.
+    fn roster(text: &str) -> Arc<Roster> {
+        let roster = Arc::new(Roster::new("default", "default", Instant::now()));
+        roster.reconcile(&version(text), 1);
+        roster
+    }
+
+    fn version(text: &str) -> types::Version {
+        let loaded = crate::config::parse(text, std::path::Path::new("burdock.yaml"));
+        loaded.unwrap().config.services.remove(0).version
+    }
+
+    #[test]
+    fn a_change_of_health_makes_no_new_ring() {
+        let text = "balance: hash\ninstances: [a:1, b:1]\n";
+        let roster = roster(text);
+        let ring = || roster.members().field.ring.clone().unwrap();
+        let before = ring();
+        let one = Arc::clone(&roster.members().all()[0]);
+        let other = Arc::clone(&roster.members().all()[1]);
+        one.set_health(Health::Unready, "a test");
+        assert!(Arc::ptr_eq(&before, &ring()));
+        for key in 0..50u8 {
+            let draw = Draw { key: Some(&[key]), random: 0 };
+            let chosen = roster.choose(draw, &[]).unwrap();
+            assert!(Arc::ptr_eq(&chosen, &other), "the ring holds it, but nobody finds it there");
+        }
+    }
 }

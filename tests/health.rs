@@ -202,6 +202,23 @@ async fn liveness_waits_for_its_initial_delay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_dies_while_it_drains_is_forgotten_all_the_same() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let rest = format!("{}drain: {{ timeout: 2s, spread: 0s }}\n", support::FAST_CHECKS);
+    let mut burdock = Burdock::start(&yaml(&[&a, &b], &rest)).await;
+    burdock.wait_health("b", "ready").await;
+    assert_eq!(burdock.reload(&yaml(&[&a], &rest)).await["message"], "reloaded");
+    b.alive(false);
+    burdock.wait_log("health changed", |l| l["instance"] == "b" && l["to"] == "dead").await;
+    assert!(burdock.log("drained").is_empty(), "it died during its drain");
+    burdock.wait_log("drained", |line| line["instance"] == "b").await;
+    let of_b = |metrics: &support::burdock::Metrics| {
+        metrics.series.iter().any(|(_, labels, _)| labels.get("instance") == Some(&"b".to_owned()))
+    };
+    assert!(!of_b(&burdock.metrics().await), "nothing is told of it any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn app_engines_ranges_are_held() {
     let folder = scratch();
     let checked = |check: &str, key: &str, value: &str| {

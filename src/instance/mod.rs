@@ -7,6 +7,7 @@
 
 pub mod body;
 pub mod budget;
+pub mod departure;
 mod events;
 pub mod lane;
 pub mod pool;
@@ -21,8 +22,11 @@ use crate::config::types;
 use crate::health::breaker::{Breaker, Change, Passage};
 use crate::health::{self, Eligibility, Health, Membership, Rehome};
 
+pub use departure::{Cause, Departure};
 pub use lane::{InFlight, Lane};
 pub use roster::{Members, Roster};
+
+use departure::Departures;
 
 /// Who an instance is, on every replica of Burdock and across restarts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -72,31 +76,9 @@ pub struct Instance {
     calm: AtomicBool,
     /// Trial requests that a half-open breaker still admits.
     trials: AtomicU32,
-    /// Whether `departure` holds something: read for every tunnel at every sweep.
-    departs: AtomicBool,
-    departure: Mutex<Option<Departure>>,
+    departures: Departures,
     lanes: Box<[Lane]>,
     roster: Weak<Roster>,
-}
-
-/// The end of an instance's tunnels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Departure {
-    /// Why they end.
-    pub cause: Cause,
-    /// When the first of them may be closed.
-    pub from: Instant,
-    /// When the last of them must be.
-    pub until: Instant,
-}
-
-/// Why an instance's tunnels end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// Its liveness check failed.
-    Dead,
-    /// The configuration no longer names it.
-    Removed,
 }
 
 /// Tunnels of a dead instance are closed spread over this long: they are lost already, and their
@@ -130,8 +112,7 @@ impl Instance {
             distress: AtomicU8::new(Distress::Fine as u8),
             calm: AtomicBool::new(true),
             trials: AtomicU32::new(0),
-            departs: AtomicBool::new(false),
-            departure: Mutex::new(None),
+            departures: Departures::default(),
             lanes: (0..workers).map(|_| Lane::default()).collect(),
             roster,
         }
@@ -198,23 +179,22 @@ impl Instance {
 
     /// When its tunnels end, if they must.
     pub fn departure(&self) -> Option<Departure> {
-        if !self.departs.load(Ordering::Acquire) {
-            return None;
-        }
-        *self.departure.lock().unwrap_or_else(PoisonError::into_inner)
+        self.departures.next()
     }
 
-    /// Says when its tunnels end, or with `None` that they may stay.
-    pub fn depart(&self, departure: Option<Departure>) {
-        *self.departure.lock().unwrap_or_else(PoisonError::into_inner) = departure;
-        self.departs.store(departure.is_some(), Ordering::Release);
+    /// When its drain ends, if it was removed, dead or not.
+    pub fn removal(&self) -> Option<Departure> {
+        self.departures.of(Cause::Removed)
+    }
+
+    /// Says when its tunnels end.
+    pub fn depart(&self, departure: Departure) {
+        self.departures.begin(departure);
     }
 
     /// Calls a removal off.
     pub(crate) fn stay(&self) {
-        if self.departure().is_some_and(|departure| departure.cause == Cause::Removed) {
-            self.depart(None);
-        }
+        self.departures.call_off(Cause::Removed);
     }
 
     /// Takes a trial if the breaker asks for one; `false` if none is left.
@@ -249,15 +229,14 @@ impl Instance {
         }
         // What the breaker learnt is older than a check that has just passed.
         let change = if health == Health::Ready { axes.breaker.reset() } else { None };
-        let removed = axes.membership == Membership::Removed;
         self.publish(axes);
         match (health, before) {
             (Health::Dead, _) => {
                 let from = Instant::now();
                 let until = from + DEAD_SPREAD;
-                self.depart(Some(Departure { cause: Cause::Dead, from, until }));
+                self.depart(Departure { cause: Cause::Dead, from, until });
             }
-            (_, Health::Dead) if !removed => self.depart(None),
+            (_, Health::Dead) => self.departures.call_off(Cause::Dead),
             _ => {}
         }
         events::health_changed(&self.identity, before, health, reason);

@@ -327,12 +327,12 @@ fn retire(live: &Arc<Live>, instance: Arc<Instance>, drain: Drain) {
     let until = Instant::now() + drain.timeout;
     let from = until.checked_sub(drain.spread).unwrap_or(until);
     let departure = Departure { cause: instance::Cause::Removed, from, until };
-    instance.depart(Some(departure));
+    instance.depart(departure);
     let live = Arc::clone(live);
     tokio::spawn(async move {
         tokio::time::sleep_until(until.into()).await;
         // Named again meanwhile, or even removed a second time.
-        if instance.departure() != Some(departure) {
+        if instance.removal() != Some(departure) {
             return;
         }
         if let Some(roster) = instance.roster() {

@@ -219,6 +219,30 @@ async fn an_instance_that_dies_while_it_drains_is_forgotten_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_stays_open_for_its_time_however_well_probes_go() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let rest = format!("{}breaker: {{ failures: 2, open: 1h, trials: 1 }}\n", readiness(""));
+    let burdock = Burdock::start(&yaml(&[&a, &b], &rest)).await;
+    burdock.wait_health("a", "ready").await;
+    burdock.wait_health("b", "ready").await;
+    a.misbehaves(support::Fault::ResetBeforeAnswer);
+    let mut client = burdock.client();
+    while burdock.log("breaker opened").is_empty() {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    let asked = a.request_count();
+    for _ in 0..5 {
+        a.probed(2).await;
+        assert_eq!(client.get("/").await.instance(), "b");
+        assert_eq!(client.get("/").await.instance(), "b");
+    }
+    assert_eq!(a.request_count(), asked, "a probe that passes is no reason to try a");
+    assert!(
+        burdock.log("breaker half-open").is_empty() && burdock.log("breaker closed").is_empty()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn app_engines_ranges_are_held() {
     let folder = scratch();
     let checked = |check: &str, key: &str, value: &str| {

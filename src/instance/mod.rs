@@ -13,18 +13,20 @@ pub mod lane;
 pub mod pool;
 pub mod rehomes;
 pub mod roster;
+mod trial;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::config::types;
-use crate::health::breaker::{Breaker, Change, Passage};
+use crate::health::breaker::{Breaker, Change, Passage, Permit};
 use crate::health::{self, Eligibility, Health, Membership, Rehome};
 
 pub use departure::{Cause, Departure};
 pub use lane::{InFlight, Lane};
 pub use roster::{Members, Roster};
+pub use trial::Trial;
 
 use departure::Departures;
 
@@ -57,8 +59,6 @@ struct Axes {
     health: Health,
     breaker: Breaker,
     limits: Option<types::Breaker>,
-    /// When a half-open breaker asks for trials anew.
-    renewal: Instant,
 }
 
 /// One process that serves a version.
@@ -74,8 +74,6 @@ pub struct Instance {
     /// Whether the breaker is closed and has no failure to forget: the common case, for which a
     /// success takes no lock.
     calm: AtomicBool,
-    /// Trial requests that a half-open breaker still admits.
-    trials: AtomicU32,
     departures: Departures,
     lanes: Box<[Lane]>,
     roster: Weak<Roster>,
@@ -95,13 +93,8 @@ impl Instance {
         workers: usize,
         roster: Weak<Roster>,
     ) -> Self {
-        let axes = Axes {
-            membership: Membership::Present,
-            health,
-            breaker: Breaker::default(),
-            limits,
-            renewal: Instant::now(),
-        };
+        let axes =
+            Axes { membership: Membership::Present, health, breaker: Breaker::default(), limits };
         let eligibility = AtomicU8::new(pack(axes.fold()));
         Self {
             identity,
@@ -111,7 +104,6 @@ impl Instance {
             eligibility,
             distress: AtomicU8::new(Distress::Fine as u8),
             calm: AtomicBool::new(true),
-            trials: AtomicU32::new(0),
             departures: Departures::default(),
             lanes: (0..workers).map(|_| Lane::default()).collect(),
             roster,
@@ -197,27 +189,27 @@ impl Instance {
         self.departures.call_off(Cause::Removed);
     }
 
-    /// Takes a trial if the breaker asks for one; `false` if none is left.
+    /// Whether its breaker would let an attempt begin now. Takes nothing: the permit that a
+    /// half-open breaker asks for is taken by [`Trial::begin`].
     pub fn admits(&self) -> bool {
-        if self.calm.load(Ordering::Relaxed) || self.passage() != Passage::Trial {
+        if self.calm.load(Ordering::Relaxed) {
             return true;
         }
-        let take = |left: u32| left.checked_sub(1);
-        let taken = || self.trials.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok();
-        taken() || self.renews_trials(Instant::now()) && taken()
+        let axes = self.axes();
+        axes.limits.is_none_or(|limits| axes.breaker.admits(&limits))
     }
 
-    /// A trial may end without a verdict: its client leaves, or another instance is preferred after
-    /// all. The instance must not be kept out for good by that.
-    fn renews_trials(&self, now: Instant) -> bool {
-        let mut axes = self.axes();
-        let Some(limits) = axes.limits else { return false };
-        let due = axes.breaker.passage() == Passage::Trial && now >= axes.renewal;
-        if due {
-            axes.renewal = now + limits.open;
-            self.trials.store(limits.trials, Ordering::Release);
+    fn permit(&self) -> Option<Permit> {
+        if self.calm.load(Ordering::Relaxed) {
+            return None;
         }
-        due
+        let mut axes = self.axes();
+        let limits = axes.limits?;
+        axes.breaker.permit(&limits)
+    }
+
+    fn give_back(&self, permit: Permit) {
+        self.axes().breaker.give_back(permit);
     }
 
     /// A verdict of health checks.
@@ -255,20 +247,24 @@ impl Instance {
         self.weight.store(config.weight, Ordering::Relaxed);
         let mut axes = self.axes();
         axes.limits = limits;
-        if limits.is_none() {
-            axes.breaker = Breaker::default();
-        }
+        let change = match limits {
+            Some(limits) => axes.breaker.relimit(&limits),
+            None => axes.breaker.reset(),
+        };
         self.fold(&axes);
+        drop(axes);
+        self.tell(change);
     }
 
     /// It answered a request.
-    pub fn succeeded(&self) {
+    pub fn succeeded(&self, trial: Option<Trial>) {
         if self.calm.load(Ordering::Relaxed) {
             return;
         }
+        let permit = trial.and_then(Trial::end);
         let mut axes = self.axes();
         let Some(limits) = axes.limits else { return };
-        let change = axes.breaker.succeeded(&limits);
+        let change = axes.breaker.succeeded(permit, &limits);
         self.calm.store(axes.breaker.is_calm(), Ordering::Relaxed);
         if change.is_some() {
             self.publish(axes);
@@ -277,11 +273,12 @@ impl Instance {
     }
 
     /// A request to it failed without an answer. Gives the instant when an opened breaker is due.
-    pub fn failed(&self, now: Instant) -> Option<Instant> {
+    pub fn failed(&self, trial: Option<Trial>, now: Instant) -> Option<Instant> {
+        let permit = trial.and_then(Trial::end);
         let mut axes = self.axes();
         let limits = axes.limits?;
-        let change = axes.breaker.failed(&limits, now);
-        self.calm.store(false, Ordering::Relaxed);
+        let change = axes.breaker.failed(permit, &limits, now);
+        self.calm.store(axes.breaker.is_calm(), Ordering::Relaxed);
         let Some(Change::Opened { until }) = change else { return None };
         self.publish(axes);
         self.tell(change);
@@ -291,11 +288,8 @@ impl Instance {
     /// Lets an open breaker begin its trials when it is time.
     pub fn tick(&self, now: Instant) {
         let mut axes = self.axes();
-        let Some(limits) = axes.limits else { return };
         let change = axes.breaker.tick(now);
         if change.is_some() {
-            axes.renewal = now + limits.open;
-            self.trials.store(limits.trials, Ordering::Release);
             self.publish(axes);
             self.tell(change);
         }

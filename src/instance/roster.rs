@@ -120,11 +120,10 @@ impl Roster {
 
     /// Whether an instance other than this one takes new sessions.
     pub fn has_others(&self, instance: &Arc<Instance>) -> bool {
-        let members = self.members();
-        members
-            .all
-            .iter()
-            .any(|other| !Arc::ptr_eq(other, instance) && other.eligibility().new_sessions)
+        let takes = |other: &Arc<Instance>| {
+            other.eligibility().new_sessions && other.weight() > 0 && other.admits()
+        };
+        self.members().all.iter().any(|other| !Arc::ptr_eq(other, instance) && takes(other))
     }
 
     /// The instance of this name, if it may serve the sessions bound to it.
@@ -257,7 +256,8 @@ impl Members {
         &self.all
     }
 
-    /// An instance that only its breaker keeps from new sessions. The breaker spares clients a
+    /// An instance that only its breaker keeps from new sessions, be it open or without a permit
+    /// for a trial. The breaker spares clients a
     /// detour; where there is nowhere else to go, a try is better than an error for certain.
     fn last_resort(&self, random: u64, tried: &[Arc<Instance>]) -> Option<Arc<Instance>> {
         let could = |instance: &&Arc<Instance>| {
@@ -308,6 +308,8 @@ pub fn count(counter: &AtomicU64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::breaker::Passage;
+    use crate::instance::Trial;
 
     /// A roster of what `text` configures.
     fn roster(text: &str) -> Arc<Roster> {
@@ -319,6 +321,80 @@ mod tests {
     fn version(text: &str) -> types::Version {
         let loaded = crate::config::parse(text, std::path::Path::new("burdock.yaml"));
         loaded.unwrap().config.services.remove(0).version
+    }
+
+    const HALF_OPEN: &str = "breaker: { failures: 1, open: 1ms, trials: 1 }\n";
+
+    /// Lets the breaker of an instance open, and begin its trials.
+    fn half_open(instance: &Instance) {
+        let due = instance.failed(None, Instant::now()).unwrap();
+        instance.tick(due);
+        assert_eq!(instance.passage(), Passage::Trial);
+    }
+
+    #[test]
+    fn choosing_takes_no_permit_and_an_attempt_gives_its_own_back() {
+        for balance in ["even", "least_requests", "random", "hash"] {
+            let text = format!("balance: {balance}\ninstances: [a:1, b:1, c:1]\n{HALF_OPEN}");
+            let roster = roster(&text);
+            let one = Arc::clone(&roster.members().all()[0]);
+            half_open(&one);
+            let choose = |random: u64| {
+                let key = random.to_be_bytes();
+                roster.choose(Draw { key: Some(&key), random }, &[]).unwrap()
+            };
+            let chosen = |instance: &Arc<Instance>| {
+                let mut random = fastrand::Rng::with_seed(7);
+                (0..100).filter(|_| Arc::ptr_eq(&choose(random.u64(..)), instance)).count()
+            };
+            assert!(chosen(&one) > 1, "{balance}: a choice is no trial");
+            let trial = Trial::begin(&one);
+            assert!(trial.is_some() && Trial::begin(&one).is_none(), "{balance}: one at a time");
+            assert_eq!(chosen(&one), 0, "{balance}: on trial");
+            drop(trial);
+            assert!(chosen(&one) > 1, "{balance}: its client left");
+            one.succeeded(Trial::begin(&one));
+            assert_eq!(one.passage(), Passage::Passes);
+        }
+    }
+
+    #[test]
+    fn a_bound_session_needs_a_permit_too_unless_nobody_else_could_serve() {
+        let roster = roster(&format!("instances: [a:1, b:1]\n{HALF_OPEN}"));
+        let [one, other] = [0, 1].map(|place| Arc::clone(&roster.members().all()[place]));
+        half_open(&one);
+        assert!(roster.bound("a:1").is_ok());
+        let trial = Trial::begin(&one);
+        assert_eq!(roster.bound("a:1").err(), Some(Rehome::BreakerOpen));
+        half_open(&other);
+        assert!(roster.bound("a:1").is_err(), "the other has a permit");
+        let _another = Trial::begin(&other);
+        assert!(roster.bound("a:1").is_ok(), "neither has: better there than nowhere");
+        drop(trial);
+        assert!(roster.bound("b:1").is_err());
+    }
+
+    #[test]
+    fn a_reload_of_the_breaker_holds_for_one_that_is_half_open() {
+        let text = |rest: &str| format!("instances: [a:1, b:1]\nbreaker: {rest}\n");
+        let roster = roster(&text("{ failures: 1, open: 1ms, trials: 3 }"));
+        let one = Arc::clone(&roster.members().all()[0]);
+        half_open(&one);
+        let trials = [Trial::begin(&one), Trial::begin(&one)];
+        assert!(one.admits());
+        roster.reconcile(&version(&text("{ failures: 1, open: 1ms, trials: 2 }")), 1);
+        assert!(!one.admits(), "two are on trial");
+        drop(trials);
+        one.succeeded(Trial::begin(&one));
+        assert_eq!(one.passage(), Passage::Trial);
+        roster.reconcile(&version(&text("{ failures: 1, open: 1ms, trials: 1 }")), 1);
+        assert_eq!(one.passage(), Passage::Passes, "it has passed as many as are asked for");
+        half_open(&one);
+        let trial = Trial::begin(&one);
+        roster.reconcile(&version(&text("off")), 1);
+        assert!(one.admits());
+        one.failed(trial, Instant::now());
+        assert!(one.admits() && one.passage() == Passage::Passes);
     }
 
     #[test]

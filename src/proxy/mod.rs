@@ -83,7 +83,7 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
         };
         let failure = match result {
             Ok(answer) => {
-                instance.succeeded();
+                exchange.succeeded();
                 exchange.affinity = session.outcome();
                 let set_cookie = session.settle(&instance, exchange.client.worker);
                 return Ok((answer, set_cookie));

@@ -137,6 +137,7 @@ impl<'a> Session<'a> {
             State::Moving(token, _) => {
                 let followed = roster.rehomes.find(token.mark, now).filter(|instance| {
                     instance.eligibility().new_sessions
+                        && instance.admits()
                         && !tried.iter().any(|tried| Arc::ptr_eq(tried, instance))
                 });
                 followed.or_else(|| {

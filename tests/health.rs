@@ -243,6 +243,24 @@ async fn a_breaker_stays_open_for_its_time_however_well_probes_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_removed_instance_is_probed_to_the_end_of_its_drain_and_no_longer() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let rest = format!("{}drain: {{ timeout: 500ms, spread: 0s }}\n", support::FAST_CHECKS);
+    let mut burdock = Burdock::start(&yaml(&[&a, &b], &rest)).await;
+    burdock.wait_health("b", "ready").await;
+    assert_eq!(burdock.reload(&yaml(&[&a], &rest)).await["message"], "reloaded");
+    b.probed(2).await;
+    burdock.wait_log("drained", |line| line["instance"] == "b").await;
+    // One may have been on its way.
+    a.probed(2).await;
+    let probed = b.probes().len();
+    a.probed(10).await;
+    assert_eq!(b.probes().len(), probed, "nobody wants to know");
+    assert_eq!(burdock.reload(&yaml(&[&a, &b], &rest)).await["message"], "reloaded");
+    burdock.wait_health("b", "ready").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn app_engines_ranges_are_held() {
     let folder = scratch();
     let checked = |check: &str, key: &str, value: &str| {

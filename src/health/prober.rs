@@ -1,11 +1,12 @@
-//! Active checks: one task per instance, which outlive reloads.
+//! Active checks: a task for each check of each instance. They outlive reloads, and end when the
+//! instance is gone.
 //!
 //! The prober opens sockets and feeds the pure machines of [`super::check`]; what they say goes to
 //! the instance. First probes are spread, so that a start or a reload is no burst; each later one
 //! is a little early or late, so that balancers don't fall into step.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -47,7 +48,7 @@ struct Settings {
 #[derive(Debug)]
 struct Watched {
     /// Also keeps the key, which is its address, from being given to another instance.
-    instance: Arc<Instance>,
+    instance: Weak<Instance>,
     settings: Settings,
     vitals: Arc<Mutex<Vitals>>,
     tasks: Vec<AbortHandle>,
@@ -94,7 +95,8 @@ impl Prober {
     /// Waits until every instance has its first verdict, but no longer than `limit`.
     pub async fn first_verdicts(&self, limit: Duration) {
         let unknown = || {
-            let mut instances = self.watched.values().map(|watched| &watched.instance);
+            let mut instances =
+                self.watched.values().filter_map(|watched| watched.instance.upgrade());
             instances.any(|instance| instance.health() == Health::Unknown)
         };
         let known = async {
@@ -144,7 +146,8 @@ impl Prober {
             };
             tasks.push(self.tasks.spawn(probe.run()));
         }
-        Watched { instance: Arc::clone(instance), settings: settings.clone(), vitals, tasks }
+        let instance = Arc::downgrade(instance);
+        Watched { instance, settings: settings.clone(), vitals, tasks }
     }
 }
 
@@ -199,6 +202,13 @@ struct Probe {
 
 impl Probe {
     async fn run(self) {
+        tokio::select! {
+            () = self.repeat() => {}
+            () = self.instance.gone() => {}
+        }
+    }
+
+    async fn repeat(&self) {
         let added = Instant::now();
         let mut warned = self.kind == Kind::Liveness;
         tokio::time::sleep_until(self.start.into()).await;

@@ -19,6 +19,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use crate::config::types;
 use crate::health::breaker::{Breaker, Change, Passage, Permit};
 use crate::health::{self, Eligibility, Health, Membership, Rehome};
@@ -75,6 +77,7 @@ pub struct Instance {
     /// success takes no lock.
     calm: AtomicBool,
     departures: Departures,
+    gone: Notify,
     lanes: Box<[Lane]>,
     roster: Weak<Roster>,
 }
@@ -105,6 +108,7 @@ impl Instance {
             distress: AtomicU8::new(Distress::Fine as u8),
             calm: AtomicBool::new(true),
             departures: Departures::default(),
+            gone: Notify::new(),
             lanes: (0..workers).map(|_| Lane::default()).collect(),
             roster,
         }
@@ -235,11 +239,23 @@ impl Instance {
         self.tell(change);
     }
 
-    /// The configuration names it again, or no longer.
+    /// The configuration names it again, or no longer, or its drain is over.
     pub(crate) fn set_membership(&self, membership: Membership) {
         let mut axes = self.axes();
         axes.membership = membership;
         self.fold(&axes);
+        drop(axes);
+        if membership == Membership::Gone {
+            self.gone.notify_waiters();
+        }
+    }
+
+    /// Resolves when it is gone for good.
+    pub async fn gone(&self) {
+        let gone = self.gone.notified();
+        if self.membership() != Membership::Gone {
+            gone.await;
+        }
     }
 
     /// What a reload may change in place.

@@ -187,6 +187,7 @@ impl Roster {
         if instance.membership() == Membership::Present {
             return;
         }
+        instance.set_membership(Membership::Gone);
         let before = self.members.load_full();
         let kept = instance.lanes().iter().map(Lane::kept).sum();
         self.tally.kept.fetch_add(kept, Ordering::Relaxed);

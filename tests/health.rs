@@ -261,6 +261,29 @@ async fn a_removed_instance_is_probed_to_the_end_of_its_drain_and_no_longer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_one_check_leaves_the_other_to_its_initial_delay() {
+    let a = Backend::start("a").await;
+    let checks = |readiness: &str, timeout: &str| {
+        format!(
+            "readiness_check: {{ path: /readyz, check_interval: {readiness}, timeout: 300ms }}\n\
+             liveness_check: {{ path: /healthz, check_interval: 20ms, timeout: {timeout}, \
+             initial_delay: 1h }}\n"
+        )
+    };
+    let burdock = Burdock::start(&yaml(&[&a], &checks("50ms", "300ms"))).await;
+    burdock.wait_health("a", "ready").await;
+    for (readiness, liveness) in [("30ms", "300ms"), ("30ms", "200ms")] {
+        let reloaded = burdock.reload(&yaml(&[&a], &checks(readiness, liveness))).await;
+        assert_eq!(reloaded["message"], "reloaded");
+        a.probed(5).await;
+        assert!(
+            a.probes().iter().all(|probe| probe.target() == "/readyz"),
+            "an hour has not passed"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn app_engines_ranges_are_held() {
     let folder = scratch();
     let checked = |check: &str, key: &str, value: &str| {

@@ -234,6 +234,54 @@ async fn an_instance_removed_by_reload_is_left_and_coming_back_moves_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_replaces_every_instance_costs_nothing_while_the_new_ones_are_unknown() {
+    for names in [["c", "d"], ["a", "b"]] {
+        let old = Backend::several(&["a", "b"]).await;
+        let new = Backend::several(&names).await;
+        let burdock = Burdock::start(&sticky(&[&old[0], &old[1]], FAST_READINESS)).await;
+        burdock.wait_health("a", "ready").await;
+        burdock.wait_health("b", "ready").await;
+        new.iter().for_each(|backend| backend.hangs_probes(true));
+        let load = Load::start(burdock.address(), SESSIONS, RATE, "/");
+        load.settles().await;
+        let replaced = sticky(&[&new[0], &new[1]], FAST_READINESS);
+        assert_eq!(burdock.reload(&replaced).await["message"], "reloaded");
+        load.passes(RATE / 2).await;
+        assert_eq!(burdock.client().get("/").await.status, 200, "a newcomer");
+        assert_eq!(new[0].request_count() + new[1].request_count(), 0, "they may be anything");
+        let metrics = burdock.metrics().await.series;
+        let distinct: std::collections::BTreeSet<_> =
+            metrics.iter().map(|s| (&s.0, &s.1)).collect();
+        assert_eq!(distinct.len(), metrics.len(), "one row for each name");
+        for backend in &new {
+            backend.hangs_probes(false);
+            backend.drops_connections();
+            burdock.wait_health(&backend.name, "ready").await;
+        }
+        load.passes(RATE / 4).await;
+        let asked = || new.iter().map(Backend::request_count).sum::<usize>();
+        let before = asked();
+        for _ in 0..10 {
+            assert_eq!(burdock.client().get("/").await.status, 200);
+        }
+        assert!(asked() >= before + 10, "newcomers go to the new ones");
+        assert_eq!(errors(&load.stop().await), Vec::<String>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_that_replace_all_others_before_they_listen_cost_nothing() {
+    let backends = Backend::several(&["a", "b", "c", "d"]).await;
+    let burdock = Burdock::start(&yaml(&[&backends[0], &backends[1]], "")).await;
+    backends[2].dies().await;
+    backends[3].dies().await;
+    burdock.reload(&yaml(&[&backends[2], &backends[3]], "")).await;
+    for _ in 0..20 {
+        assert_eq!(burdock.client().get("/").await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn requests_in_flight_finish_on_an_instance_that_says_not_ready() {
     let a = Backend::start("a").await;
     let b = Backend::start("b").await;

@@ -76,10 +76,10 @@ impl Prober {
             };
             let members = roster.members();
             let window = |check: &types::Check| {
-                let count = u32::try_from(members.all().len()).unwrap_or(u32::MAX);
+                let count = u32::try_from(members.everyone().len()).unwrap_or(u32::MAX);
                 check.interval.min(SPREAD * count)
             };
-            for instance in members.all() {
+            for instance in members.everyone() {
                 let key = Arc::as_ptr(instance).addr();
                 let mut watched = before
                     .remove(&key)

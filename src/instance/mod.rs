@@ -203,6 +203,11 @@ impl Instance {
         axes.limits.is_none_or(|limits| axes.breaker.admits(&limits))
     }
 
+    /// Whether a request may come here that has nowhere else to go.
+    fn could_help(&self) -> bool {
+        self.weight() > 0 && self.eligibility().bound.is_ok() && self.admits()
+    }
+
     fn permit(&self) -> Option<Permit> {
         if self.calm.load(Ordering::Relaxed) {
             return None;

@@ -4,6 +4,7 @@
 //! [`Members`] is published whole whenever an instance joins, leaves or changes what it may
 //! receive; a request loads it once and needs no lock.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,8 +42,11 @@ pub struct Roster {
 #[derive(Debug)]
 pub struct Members {
     balance: Balance,
-    /// Present ones in the order of the configuration, then removed ones that still drain.
+    /// Present ones in the order of the configuration, then removed ones that still drain; last of
+    /// all removed ones whose name is another's now.
     all: Arc<[Arc<Instance>]>,
+    /// So many of them have their name for themselves.
+    named: usize,
     by_name: Arc<HashMap<String, Arc<Instance>>>,
     field: Field,
 }
@@ -72,6 +76,7 @@ impl Roster {
         let empty = Members {
             balance: Balance::Even,
             all: Arc::default(),
+            named: 0,
             by_name: Arc::default(),
             field: Field { rotation: Rotation::default(), ring: None },
         };
@@ -118,12 +123,10 @@ impl Roster {
             .or_else(|| members.last_resort(draw.random, tried))
     }
 
-    /// Whether an instance other than this one takes new sessions.
+    /// Whether an instance other than this one could serve what this one can't.
     pub fn has_others(&self, instance: &Arc<Instance>) -> bool {
-        let takes = |other: &Arc<Instance>| {
-            other.eligibility().new_sessions && other.weight() > 0 && other.admits()
-        };
-        self.members().all.iter().any(|other| !Arc::ptr_eq(other, instance) && takes(other))
+        let others = self.members();
+        others.all.iter().any(|other| !Arc::ptr_eq(other, instance) && other.could_help())
     }
 
     /// The instance of this name, if it may serve the sessions bound to it.
@@ -149,9 +152,11 @@ impl Roster {
         let before = self.members.load_full();
         let mut reconciled = Reconciled::default();
         let mut all = Vec::with_capacity(config.instances.len());
+        let known = before.all.iter();
+        let known: HashMap<_, _> =
+            known.map(|known| ((&*known.identity().name, known.address()), known)).collect();
         for instance in &config.instances {
-            let known = before.by_name.get(&instance.name);
-            match known.filter(|known| known.address() == instance.address) {
+            match known.get(&(&*instance.name, &*instance.address)).copied() {
                 Some(known) => {
                     known.reconfigure(instance, config.breaker);
                     known.set_membership(Membership::Present);
@@ -166,16 +171,12 @@ impl Roster {
             }
         }
         let kept: HashSet<_> = all.iter().map(Arc::as_ptr).collect();
-        let named: HashSet<_> = config.instances.iter().map(|instance| &*instance.name).collect();
         for known in before.all.iter().filter(|known| !kept.contains(&Arc::as_ptr(known))) {
             if known.membership() == Membership::Present {
                 reconciled.removed.push(Arc::clone(known));
             }
             known.set_membership(Membership::Removed);
-            // A new instance of the same name takes over its sessions at once.
-            if !named.contains(&*known.identity().name) {
-                all.push(Arc::clone(known));
-            }
+            all.push(Arc::clone(known));
         }
         self.publish(config.balance.clone(), all);
         reconciled
@@ -204,14 +205,27 @@ impl Roster {
         self.members.store(Arc::new(Members {
             balance: before.balance.clone(),
             all: Arc::clone(&before.all),
+            named: before.named,
             by_name: Arc::clone(&before.by_name),
             field,
         }));
     }
 
-    fn publish(&self, balance: Balance, all: Vec<Arc<Instance>>) {
-        let name = |instance: &Arc<Instance>| instance.identity().name.clone();
-        let by_name = all.iter().map(|instance| (name(instance), Arc::clone(instance))).collect();
+    /// Publishes these. Of several with one name the first takes over its sessions at once.
+    fn publish(&self, balance: Balance, instances: Vec<Arc<Instance>>) {
+        let mut by_name = HashMap::with_capacity(instances.len());
+        let (mut all, mut nameless) = (Vec::with_capacity(instances.len()), Vec::new());
+        for instance in instances {
+            match by_name.entry(instance.identity().name.clone()) {
+                Entry::Vacant(free) => {
+                    free.insert(Arc::clone(&instance));
+                    all.push(instance);
+                }
+                Entry::Occupied(_) => nameless.push(instance),
+            }
+        }
+        let named = all.len();
+        all.append(&mut nameless);
         let before = self.members();
         let ring = match &balance {
             Balance::Hash(_) => ring(&all, before.field.ring.as_deref()),
@@ -219,7 +233,7 @@ impl Roster {
         };
         let field = Field { rotation: rotation(&all), ring: ring.map(Arc::new) };
         let (all, by_name) = (all.into(), Arc::new(by_name));
-        self.members.store(Arc::new(Members { balance, all, by_name, field }));
+        self.members.store(Arc::new(Members { balance, all, named, by_name, field }));
     }
 
     fn admit(
@@ -246,32 +260,42 @@ impl Roster {
     /// Requests that reached their bound instance.
     pub fn kept(&self) -> u64 {
         let members = self.members();
-        let here = members.all.iter().flat_map(|instance| instance.lanes()).map(Lane::kept);
+        let here = members.everyone().iter().flat_map(|instance| instance.lanes()).map(Lane::kept);
         here.sum::<u64>() + self.tally.kept.load(Ordering::Relaxed)
     }
 }
 
 impl Members {
-    /// Every instance, draining ones last.
+    /// The instance of each name, draining ones last.
     pub fn all(&self) -> &[Arc<Instance>] {
+        &self.all[..self.named]
+    }
+
+    /// [`Self::all`], and the draining ones whose name is another's now.
+    pub fn everyone(&self) -> &[Arc<Instance>] {
         &self.all
     }
 
-    /// An instance that only its breaker keeps from new sessions, be it open or without a permit
-    /// for a trial. The breaker spares clients a
-    /// detour; where there is nowhere else to go, a try is better than an error for certain.
+    /// Where a request goes that no present instance takes: after a reload that replaced them all,
+    /// to one that is removed and still serves its sessions; else to one that only its breaker
+    /// keeps from new sessions, be it open or without a permit for a trial. The breaker spares
+    /// clients a detour; where there is nowhere else to go, a try is better than an error for
+    /// certain.
     fn last_resort(&self, random: u64, tried: &[Arc<Instance>]) -> Option<Arc<Instance>> {
-        let could = |instance: &&Arc<Instance>| {
-            let eligible =
-                matches!(instance.eligibility().bound, Ok(()) | Err(Rehome::BreakerOpen));
-            eligible
-                && instance.weight() > 0
-                && instance.membership() == Membership::Present
-                && !tried.iter().any(|tried| Arc::ptr_eq(tried, instance))
+        let is_fresh = |instance: &Arc<Instance>| {
+            instance.weight() > 0 && !tried.iter().any(|tried| Arc::ptr_eq(tried, instance))
         };
-        let start = random.checked_rem(self.all.len() as u64).unwrap_or_default() as usize;
-        let (before, after) = self.all.split_at(start);
-        after.iter().chain(before).find(could).cloned()
+        let is_held_back = |instance: &Arc<Instance>| {
+            instance.membership() == Membership::Present
+                && matches!(instance.eligibility().bound, Ok(()) | Err(Rehome::BreakerOpen))
+        };
+        let fresh = || self.all.iter().filter(|instance| is_fresh(instance));
+        let mut left: Vec<_> = fresh().filter(|instance| instance.could_help()).collect();
+        if left.is_empty() {
+            left = fresh().filter(|instance| is_held_back(instance)).collect();
+        }
+        let place = random.checked_rem(left.len() as u64)? as usize;
+        Some(Arc::clone(left[place]))
     }
 }
 
@@ -373,6 +397,36 @@ mod tests {
         assert!(roster.bound("a:1").is_ok(), "neither has: better there than nowhere");
         drop(trial);
         assert!(roster.bound("b:1").is_err());
+    }
+
+    #[test]
+    fn removed_instances_serve_new_sessions_while_no_present_one_can() {
+        let roster = roster("instances: [{ name: a, address: a:1 }, { name: b, address: b:1 }]");
+        let [a, b] = [0, 1].map(|place| Arc::clone(&roster.members().all()[place]));
+        let check = "readiness_check: {}\n";
+        let named = "instances: [{ name: a, address: a:2 }, { name: c, address: c:1 }]";
+        let reconciled = roster.reconcile(&version(&format!("{check}{named}")), 1);
+        assert_eq!((reconciled.added.len(), reconciled.removed.len()), (2, 2));
+        let new = &reconciled.added;
+        assert!(roster.members().all().iter().all(|known| !Arc::ptr_eq(known, &a)), "one a only");
+        let chosen = |tried: &[Arc<Instance>]| -> Vec<_> {
+            let draw = |random| Draw { key: None, random };
+            (0..8).map(|random| roster.choose(draw(random), tried).unwrap()).collect()
+        };
+        let goes_to = |tried: &[Arc<Instance>], instance: &Arc<Instance>| {
+            chosen(tried).iter().filter(|chosen| Arc::ptr_eq(chosen, instance)).count()
+        };
+        assert_eq!((goes_to(&[], &a), goes_to(&[], &b)), (4, 4), "the new ones are unknown");
+        assert_eq!(goes_to(&[Arc::clone(&a)], &b), 8);
+        new[1].set_health(Health::Ready, "a test");
+        assert_eq!(goes_to(&[], &new[1]), 8, "one that is present takes over");
+        let tried = [Arc::clone(&new[1])];
+        assert_eq!((goes_to(&tried, &a), goes_to(&tried, &b)), (4, 4), "it was tried in vain");
+        roster.forget(&b);
+        assert_eq!(goes_to(&tried, &a), 8, "the drain of the other is over");
+        let again = "instances: [{ name: a, address: a:1 }]";
+        assert_eq!(roster.reconcile(&version(again), 1).added.len(), 0, "it is known");
+        assert_eq!((goes_to(&[], &a), a.membership()), (8, Membership::Present));
     }
 
     #[test]

@@ -351,7 +351,7 @@ async fn sweep(worker: Worker) {
         let now = Instant::now();
         let snapshot: Arc<Snapshot> = worker.live.snapshot();
         for service in snapshot.services() {
-            for instance in service.roster.members().all() {
+            for instance in service.roster.members().everyone() {
                 instance.lane(worker.index).pool.sweep(now);
             }
             if worker.index == 0 {

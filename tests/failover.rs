@@ -282,6 +282,66 @@ async fn instances_that_replace_all_others_before_they_listen_cost_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_failed_connect_counts_towards_neither_attempts_nor_budget() {
+    let backends = Backend::several(&["a", "b", "c", "d", "e"]).await;
+    let all: Vec<_> = backends.iter().collect();
+    let strict = "breaker: off\nretry: { attempts: 2, budget: 0%, budget_floor: 0 }\n";
+    let burdock = Burdock::start(&yaml(&all, strict)).await;
+    for backend in &backends[..4] {
+        backend.dies().await;
+    }
+    for _ in 0..5 {
+        let answer = burdock.client().post("/pay", b"once").await;
+        assert_eq!((answer.status, answer.instance()), (200, "e"));
+    }
+    let lines = burdock.access("/pay", 5).await;
+    let most = lines.iter().filter_map(|line| line["attempts"].as_u64()).max();
+    assert_eq!(most, Some(5), "the log counts every instance that was tried");
+    let off = Burdock::start(&yaml(&all, "retry: off\n")).await;
+    let mut statuses = Vec::new();
+    for _ in 0..5 {
+        statuses.push(off.client().get("/").await.status);
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 502, 502, 502, 502], "off is off");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_of_five_killed_at_once_cost_nothing_at_500_requests_a_second() {
+    let backends = Backend::several(&["a", "b", "c", "d", "e"]).await;
+    let burdock = Burdock::start(&yaml(&backends.iter().collect::<Vec<_>>(), "")).await;
+    let load = Load::start(burdock.address(), 50, 500, "/");
+    load.settles().await;
+    load.passes(100).await;
+    for backend in &backends[..4] {
+        backend.dies().await;
+    }
+    load.passes(1000).await;
+    assert_eq!(errors(&load.stop().await), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_every_instance_is_gone_no_request_knocks_at_all_of_them() {
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let backends = Backend::several(&names).await;
+    let breaker = "breaker: { failures: 2, open: 1h, trials: 1 }\n";
+    let burdock = Burdock::start(&yaml(&backends.iter().collect::<Vec<_>>(), breaker)).await;
+    for backend in &backends {
+        backend.dies().await;
+    }
+    let mut client = burdock.client();
+    while burdock.log("breaker opened").len() < names.len() {
+        assert_eq!(client.get("/opening").await.status, 502);
+    }
+    assert_eq!(client.get("/open").await.status, 502);
+    assert_eq!(
+        burdock.access("/open", 1).await[0]["attempts"],
+        3,
+        "as many as retry.attempts says"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn requests_in_flight_finish_on_an_instance_that_says_not_ready() {
     let a = Backend::start("a").await;
     let b = Backend::start("b").await;

@@ -57,6 +57,22 @@ impl Failure {
     }
 }
 
+/// Whether trying another instance after `failure` counts: as one of `retry.attempts`, and against
+/// the budget. `admitted` says that the next one's breaker lets the request through.
+///
+/// A failed connect costs the version nothing, so there is no storm to bound; where all breakers are
+/// open, there is: each request would knock at every instance.
+pub fn counts(failure: Failure, admitted: bool) -> bool {
+    match failure {
+        Failure::Connect | Failure::ConnectTimeout => !admitted,
+        Failure::Reset(_)
+        | Failure::InvalidResponse
+        | Failure::FirstByteTimeout
+        | Failure::Unanswered
+        | Failure::Dead => true,
+    }
+}
+
 /// Whether a request with `method` that failed with `failure` may be tried again.
 ///
 /// RFC 9110 section 9.2.2: a proxy must not retry a method that isn't idempotent by itself, unless
@@ -69,6 +85,14 @@ pub fn allowed(method: &Method, failure: Failure, replayable: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failed_connect_counts_only_where_a_breaker_is_passed_over() {
+        for failure in [Failure::Connect, Failure::ConnectTimeout] {
+            assert!(!counts(failure, true) && counts(failure, false));
+        }
+        assert!(counts(Failure::Reset(Sent::Nothing), true));
+    }
 
     #[test]
     fn only_what_is_safe_is_tried_again() {

@@ -282,6 +282,34 @@ async fn instances_that_replace_all_others_before_they_listen_cost_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_comes_back_while_its_old_tunnels_drain_starts_afresh() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let service = |name: &str, path: &str, backend: &Backend| {
+        let (instance, address) = (&backend.name, backend.address);
+        format!(
+            "  {name}:\n    paths: [{path}]\n    drain: {{ timeout: 1s, spread: 0s }}\n    \
+             instances: [{{ name: {instance}, address: {address} }}]\n    {FAST_READINESS}"
+        )
+    };
+    let one = format!("{}services:\n{}", support::HEADER, service("one", "/", &a));
+    let both = one.clone() + &service("two", "/ws", &b);
+    let mut burdock = Burdock::start(&both).await;
+    burdock.wait_health("b", "ready").await;
+    let mut tunnel = support::ws::WebSocket::open(burdock.address(), "/ws", "").await;
+    assert_eq!(burdock.reload(&one).await["message"], "reloaded");
+    assert_eq!(burdock.reload(&both).await["message"], "reloaded");
+    burdock.wait_health("b", "ready").await;
+    tunnel.echo("still here").await;
+    let metrics = burdock.metrics().await.series;
+    let distinct: std::collections::BTreeSet<_> = metrics.iter().map(|s| (&s.0, &s.1)).collect();
+    assert_eq!(distinct.len(), metrics.len(), "one row for each instance");
+    burdock.wait_log("drained", |line| line["instance"] == "b").await;
+    b.probed(2).await;
+    let again = support::ws::WebSocket::open(burdock.address(), "/ws", "").await;
+    assert_eq!(again.instance(), "b", "the new one is not touched by the old one's end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failed_connect_counts_towards_neither_attempts_nor_budget() {
     let backends = Backend::several(&["a", "b", "c", "d", "e"]).await;
     let all: Vec<_> = backends.iter().collect();

@@ -253,9 +253,10 @@ impl Server {
     fn retire(&self, published: &Published, config: &Config) {
         for instance in published.changes.iter().flat_map(|change| &change.removed) {
             let identity = instance.identity();
-            let versions =
-                config.services.iter().filter(|service| service.name == identity.service);
-            let drain = versions.map(|service| service.version.drain).next().unwrap_or_default();
+            // A service that is gone with its instances drains as it was told to before.
+            let mut services = config.services.iter().chain(&self.config.services);
+            let service = services.find(|service| service.name == identity.service);
+            let drain = service.map(|service| service.version.drain).unwrap_or_default();
             retire(&self.live, Arc::clone(instance), drain);
         }
         self.live.nudge();

@@ -202,6 +202,88 @@ async fn liveness_waits_for_its_initial_delay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_dies_while_it_drains_is_forgotten_all_the_same() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let rest = format!("{}drain: {{ timeout: 2s, spread: 0s }}\n", support::FAST_CHECKS);
+    let mut burdock = Burdock::start(&yaml(&[&a, &b], &rest)).await;
+    burdock.wait_health("b", "ready").await;
+    assert_eq!(burdock.reload(&yaml(&[&a], &rest)).await["message"], "reloaded");
+    b.alive(false);
+    burdock.wait_log("health changed", |l| l["instance"] == "b" && l["to"] == "dead").await;
+    assert!(burdock.log("drained").is_empty(), "it died during its drain");
+    burdock.wait_log("drained", |line| line["instance"] == "b").await;
+    let of_b = |metrics: &support::burdock::Metrics| {
+        metrics.series.iter().any(|(_, labels, _)| labels.get("instance") == Some(&"b".to_owned()))
+    };
+    assert!(!of_b(&burdock.metrics().await), "nothing is told of it any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_stays_open_for_its_time_however_well_probes_go() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let rest = format!("{}breaker: {{ failures: 2, open: 1h, trials: 1 }}\n", readiness(""));
+    let burdock = Burdock::start(&yaml(&[&a, &b], &rest)).await;
+    burdock.wait_health("a", "ready").await;
+    burdock.wait_health("b", "ready").await;
+    a.misbehaves(support::Fault::ResetBeforeAnswer);
+    let mut client = burdock.client();
+    while burdock.log("breaker opened").is_empty() {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    let asked = a.request_count();
+    for _ in 0..5 {
+        a.probed(2).await;
+        assert_eq!(client.get("/").await.instance(), "b");
+        assert_eq!(client.get("/").await.instance(), "b");
+    }
+    assert_eq!(a.request_count(), asked, "a probe that passes is no reason to try a");
+    assert!(
+        burdock.log("breaker half-open").is_empty() && burdock.log("breaker closed").is_empty()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_instance_is_probed_to_the_end_of_its_drain_and_no_longer() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let rest = format!("{}drain: {{ timeout: 500ms, spread: 0s }}\n", support::FAST_CHECKS);
+    let mut burdock = Burdock::start(&yaml(&[&a, &b], &rest)).await;
+    burdock.wait_health("b", "ready").await;
+    assert_eq!(burdock.reload(&yaml(&[&a], &rest)).await["message"], "reloaded");
+    b.probed(2).await;
+    burdock.wait_log("drained", |line| line["instance"] == "b").await;
+    // One may have been on its way.
+    a.probed(2).await;
+    let probed = b.probes().len();
+    a.probed(10).await;
+    assert_eq!(b.probes().len(), probed, "nobody wants to know");
+    assert_eq!(burdock.reload(&yaml(&[&a, &b], &rest)).await["message"], "reloaded");
+    burdock.wait_health("b", "ready").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_one_check_leaves_the_other_to_its_initial_delay() {
+    let a = Backend::start("a").await;
+    let checks = |readiness: &str, timeout: &str| {
+        format!(
+            "readiness_check: {{ path: /readyz, check_interval: {readiness}, timeout: 300ms }}\n\
+             liveness_check: {{ path: /healthz, check_interval: 20ms, timeout: {timeout}, \
+             initial_delay: 1h }}\n"
+        )
+    };
+    let burdock = Burdock::start(&yaml(&[&a], &checks("50ms", "300ms"))).await;
+    burdock.wait_health("a", "ready").await;
+    for (readiness, liveness) in [("30ms", "300ms"), ("30ms", "200ms")] {
+        let reloaded = burdock.reload(&yaml(&[&a], &checks(readiness, liveness))).await;
+        assert_eq!(reloaded["message"], "reloaded");
+        a.probed(5).await;
+        assert!(
+            a.probes().iter().all(|probe| probe.target() == "/readyz"),
+            "an hour has not passed"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn app_engines_ranges_are_held() {
     let folder = scratch();
     let checked = |check: &str, key: &str, value: &str| {

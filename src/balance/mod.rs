@@ -1,12 +1,13 @@
 //! How an instance is chosen for a request that is bound to none.
 //!
 //! [`choose`] sees instances as numbers: an index, a weight and a load. It never sees health; only
-//! indexes that may take new sessions are in the [`Rotation`] it is given. Pure: the turn counter
-//! and the random source are arguments.
+//! indexes that may take new sessions are in the [`Rotation`] it is given, and it chooses no other.
+//! Pure: the turn counter and the random source are arguments.
 
 pub mod ring;
 pub mod rotation;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use ring::Ring;
@@ -19,8 +20,8 @@ use crate::config::types::Balance;
 pub struct Field {
     /// Indexes in the order of their turns.
     pub rotation: Rotation,
-    /// Only for [`Balance::Hash`].
-    pub ring: Option<Ring>,
+    /// Only for [`Balance::Hash`]; may hold indexes that are not in the rotation.
+    pub ring: Option<Arc<Ring>>,
 }
 
 /// What is known of the request.
@@ -55,7 +56,11 @@ pub fn choose(
             Some(other.filter(|other| load(*other) < load(one)).unwrap_or(one))
         }
         Balance::Hash(_) => match (draw.key, &field.ring) {
-            (Some(key), Some(ring)) => ring.find(key, refused),
+            // The ring alone could be searched in vain from end to end.
+            (Some(_), Some(_)) if rotation.is_empty() => None,
+            (Some(key), Some(ring)) => {
+                ring.find(key, |index| !rotation.has(index) || refused(index))
+            }
             // An absent key says nothing; one instance must not get all who bring none.
             (None, _) | (_, None) => by_turn(rotation, turn, refused),
         },
@@ -67,15 +72,29 @@ fn by_turn(
     turn: &AtomicU64,
     refused: impl Fn(usize) -> bool,
 ) -> Option<usize> {
-    (0..rotation.len())
-        .map(|_| rotation.at(turn.fetch_add(1, Ordering::Relaxed)))
-        .find(|index| !refused(*index))
+    at_turn(rotation, turn.fetch_add(1, Ordering::Relaxed), refused)
 }
 
 fn at_random(rotation: &Rotation, random: u64, refused: impl Fn(usize) -> bool) -> Option<usize> {
-    let length = rotation.len() as u64;
-    let start = if length == 0 { 0 } else { random % length };
-    (0..length).map(|step| rotation.at(start + step)).find(|index| !refused(*index))
+    at_turn(rotation, random, refused)
+}
+
+/// Whose turn it is, or somebody else for this one turn if they are refused. It costs no other
+/// turn, so that requests at the same time neither skip each other's nor run out of candidates.
+///
+/// The search for somebody else begins one place further on in each round: the next in line would
+/// otherwise get all the turns of one that is refused for long.
+fn at_turn(rotation: &Rotation, turn: u64, refused: impl Fn(usize) -> bool) -> Option<usize> {
+    let others = (rotation.len() as u64).checked_sub(1)?;
+    let (round, place) = (turn / (others + 1), turn % (others + 1));
+    let index = rotation.at(place);
+    if !refused(index) {
+        return Some(index);
+    }
+    let begin = round.checked_rem(others)?;
+    (0..others)
+        .map(|step| rotation.at(place + 1 + (begin + step) % others))
+        .find(|index| !refused(*index))
 }
 
 #[cfg(test)]
@@ -89,8 +108,8 @@ mod tests {
         let named: Vec<_> =
             weighted.iter().map(|(index, weight)| (*index, format!("i{index}"), *weight)).collect();
         let ring =
-            Ring::build(named.iter().map(|(index, name, weight)| (*index, &**name, *weight)));
-        Field { rotation: Rotation::build(&weighted), ring }
+            Ring::build(named.iter().map(|(index, name, weight)| (*index, &**name, *weight)), None);
+        Field { rotation: Rotation::build(&weighted), ring: ring.map(Arc::new) }
     }
 
     fn draw(random: u64) -> Draw<'static> {
@@ -122,6 +141,34 @@ mod tests {
             .map(|_| choose(&balance, &field, &turn, draw(7), |_| 0, |_| false).unwrap())
             .collect();
         assert_eq!(chosen, [0, 1, 2, 3, 0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_request_that_skips_the_refused_does_not_miss_the_one_that_is_left() {
+        let field = field(&[1, 1]);
+        let turn = AtomicU64::new(0);
+        // As if another request came between any two looks of this one.
+        let refused = |index: usize| {
+            turn.fetch_add(1, Ordering::Relaxed);
+            index == 0
+        };
+        let chosen = choose(&Balance::Even, &field, &turn, draw(0), |_| 0, refused);
+        assert_eq!(chosen, Some(1));
+    }
+
+    #[test]
+    fn the_turns_of_one_that_is_refused_go_to_all_others_evenly() {
+        let field = field(&[1, 1, 1, 1, 1]);
+        let turn = AtomicU64::new(0);
+        let mut chosen = [0u64; 5];
+        for round in 1..=20 {
+            for _ in 0..20 {
+                let refused = |index: usize| index == 2;
+                let index = choose(&Balance::Even, &field, &turn, draw(0), |_| 0, refused);
+                chosen[index.unwrap()] += 1;
+            }
+            assert_eq!(chosen, [5 * round, 5 * round, 0, 5 * round, 5 * round]);
+        }
     }
 
     #[test]

@@ -1,26 +1,47 @@
 //! The order of turns: a table in which each index stands as often as its weight says, as far
 //! apart as can be. Looking up a turn is one division.
 
+/// About as many turns are in a round at most; weights that ask for more are rounded. It bounds
+/// the time that a change of one instance's health takes to a few milliseconds.
+const MOST_TURNS: u64 = 1 << 15;
+
 /// Turns of weighted indexes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rotation {
     turns: Box<[u32]>,
+    /// By index.
+    takes_part: Box<[bool]>,
 }
 
 impl Rotation {
     /// Builds the table from (index, weight); weight 0 gets no turn.
     pub fn build(weighted: &[(usize, u32)]) -> Self {
         let divisor = weighted.iter().map(|(_, weight)| *weight).fold(0, greatest_common_divisor);
+        let total: u64 = weighted.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        let round = total.checked_div(divisor.into()).unwrap_or(0);
         let mut turns: Vec<(u64, u32)> = Vec::new();
-        for (index, weight) in weighted {
+        let places = weighted.iter().map(|(index, _)| index + 1).max().unwrap_or(0);
+        let mut takes_part = vec![false; places];
+        for (index, weight) in weighted.iter().filter(|(_, weight)| *weight > 0) {
+            takes_part[*index] = true;
+            let weight = u64::from(*weight);
+            let count = match round <= MOST_TURNS {
+                true => weight / u64::from(divisor),
+                false => ((weight * MOST_TURNS + total / 2) / total).max(1),
+            };
             let index = u32::try_from(*index).expect("a version has fewer than 2^32 instances");
-            let count = u64::from(weight.checked_div(divisor).unwrap_or(0));
             // The j-th of w turns is due at (2j + 1) / 2w of the round, in 2^-32 of it.
             turns.extend((0..count).map(|turn| (((2 * turn + 1) << 31) / count, index)));
         }
         // Stable, so that instances of equal weight keep the order of the configuration.
         turns.sort_by_key(|(due, _)| *due);
-        Self { turns: turns.into_iter().map(|(_, index)| index).collect() }
+        let turns = turns.into_iter().map(|(_, index)| index).collect();
+        Self { turns, takes_part: takes_part.into() }
+    }
+
+    /// Whether this index has a turn.
+    pub fn has(&self, index: usize) -> bool {
+        self.takes_part.get(index).is_some_and(|takes_part| *takes_part)
     }
 
     /// Turns in a round.
@@ -60,6 +81,19 @@ mod tests {
         assert_eq!(turns(&[2, 1, 1]), [0, 1, 2, 0]);
         assert_eq!(turns(&[3, 0, 1]), [0, 0, 2, 0]);
         assert_eq!(turns(&[0, 0]), [0; 0]);
+    }
+
+    #[test]
+    fn weights_without_a_common_divisor_make_no_endless_round() {
+        let weighted: Vec<_> = (0..1000).map(|index| (index, 1000 - index as u32 % 7)).collect();
+        let rotation = Rotation::build(&weighted);
+        assert!(rotation.len() as u64 <= MOST_TURNS + 1000, "{}", rotation.len());
+        let extreme = Rotation::build(&[(0, 999_983), (1, 1_000_000), (2, 1), (3, 0)]);
+        let turns =
+            |index| (0..extreme.len() as u64).filter(|turn| extreme.at(*turn) == index).count();
+        assert!(turns(0).abs_diff(turns(1)) <= 1, "a ratio of almost one");
+        assert_eq!((turns(2), turns(3)), (1, 0), "any weight has its turn");
+        assert_eq!([0, 2, 3, 4].map(|index| extreme.has(index)), [true, true, false, false]);
     }
 
     proptest! {

@@ -352,11 +352,12 @@ impl Default for Breaker {
 /// What is tried again, and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
-    /// Tries of one request in all, 1 to 10; 1 means no retry.
+    /// Tries of one request, failed connects aside, 1 to 10; 1 means no retry at all.
     pub attempts: u32,
     /// Bytes of a request body that are kept for another try.
     pub max_body: usize,
-    /// Retries allowed as a share of requests, in basis points (2000 is 20 %).
+    /// Retries allowed as a share of requests, in basis points (2000 is 20 %). Those that follow a
+    /// failed connect are free.
     pub budget: u32,
     /// Retries always allowed per second, whatever the share.
     pub budget_floor: u32,

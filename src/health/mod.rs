@@ -15,6 +15,8 @@ pub enum Membership {
     Present,
     /// It doesn't; bound sessions are served until the drain deadline.
     Removed,
+    /// It doesn't, and its drain is over. There is no way back: named again, it is a new instance.
+    Gone,
 }
 
 /// What health checks say.
@@ -108,11 +110,12 @@ pub fn eligibility(
     health: Health,
     breaker: breaker::Passage,
 ) -> Eligibility {
-    let bound = match (health, breaker) {
-        (Health::Dead, _) => Err(Rehome::Dead),
-        (Health::Unready | Health::Unanswered | Health::Unknown, _) => Err(Rehome::Unready),
-        (Health::Ready, breaker::Passage::Refuses) => Err(Rehome::BreakerOpen),
-        (Health::Ready, breaker::Passage::Passes | breaker::Passage::Trial) => Ok(()),
+    let bound = match (membership, health, breaker) {
+        (Membership::Gone, _, _) => Err(Rehome::Removed),
+        (_, Health::Dead, _) => Err(Rehome::Dead),
+        (_, Health::Unready | Health::Unanswered | Health::Unknown, _) => Err(Rehome::Unready),
+        (_, Health::Ready, breaker::Passage::Refuses) => Err(Rehome::BreakerOpen),
+        (_, Health::Ready, breaker::Passage::Passes | breaker::Passage::Trial) => Ok(()),
     };
     Eligibility { new_sessions: bound.is_ok() && membership == Membership::Present, bound }
 }
@@ -125,7 +128,7 @@ mod tests {
     #[test]
     fn the_fold_follows_the_table_of_causes() {
         use Health::{Dead, Ready, Unanswered, Unknown, Unready};
-        use Membership::{Present, Removed};
+        use Membership::{Gone, Present, Removed};
         let table = [
             (Present, Ready, Passage::Passes, true, Ok(())),
             (Present, Ready, Passage::Trial, true, Ok(())),
@@ -136,6 +139,7 @@ mod tests {
             (Present, Dead, Passage::Refuses, false, Err(Rehome::Dead)),
             (Present, Ready, Passage::Refuses, false, Err(Rehome::BreakerOpen)),
             (Removed, Dead, Passage::Passes, false, Err(Rehome::Dead)),
+            (Gone, Ready, Passage::Passes, false, Err(Rehome::Removed)),
         ];
         for (membership, health, breaker, new_sessions, bound) in table {
             assert_eq!(

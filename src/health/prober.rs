@@ -1,11 +1,12 @@
-//! Active checks: one task per instance, which outlive reloads.
+//! Active checks: a task for each check of each instance. It outlives reloads that don't change
+//! that check, and ends when the instance is gone.
 //!
 //! The prober opens sockets and feeds the pure machines of [`super::check`]; what they say goes to
 //! the instance. First probes are spread, so that a start or a reload is no burst; each later one
 //! is a little early or late, so that balancers don't fall into step.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -47,10 +48,12 @@ struct Settings {
 #[derive(Debug)]
 struct Watched {
     /// Also keeps the key, which is its address, from being given to another instance.
-    instance: Arc<Instance>,
+    instance: Weak<Instance>,
+    added: Instant,
     settings: Settings,
     vitals: Arc<Mutex<Vitals>>,
-    tasks: Vec<AbortHandle>,
+    readiness: Option<AbortHandle>,
+    liveness: Option<AbortHandle>,
 }
 
 /// Probes every instance of every version.
@@ -62,8 +65,8 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Probes what these versions name, drained instances included, and nothing else. An instance
-    /// whose checks didn't change is not disturbed.
+    /// Probes what these versions name, drained instances included, and nothing else. A check that
+    /// didn't change is not disturbed.
     pub fn follow<'a>(&mut self, versions: impl Iterator<Item = (&'a types::Version, &'a Roster)>) {
         let mut before = std::mem::take(&mut self.watched);
         for (version, roster) in versions {
@@ -73,20 +76,20 @@ impl Prober {
             };
             let members = roster.members();
             let window = |check: &types::Check| {
-                let count = u32::try_from(members.all().len()).unwrap_or(u32::MAX);
+                let count = u32::try_from(members.everyone().len()).unwrap_or(u32::MAX);
                 check.interval.min(SPREAD * count)
             };
-            for instance in members.all() {
+            for instance in members.everyone() {
                 let key = Arc::as_ptr(instance).addr();
-                let watched = match before.remove(&key) {
-                    Some(watched) if watched.settings == settings => watched,
-                    known => self.watch(instance, &settings, known.as_ref(), &window),
-                };
+                let mut watched = before
+                    .remove(&key)
+                    .unwrap_or_else(|| Watched::new(instance, &settings, Instant::now()));
+                self.watch(instance, &settings, &mut watched, &window);
                 self.watched.insert(key, watched);
             }
         }
         for watched in before.into_values() {
-            watched.tasks.iter().for_each(AbortHandle::abort);
+            watched.readiness.iter().chain(&watched.liveness).for_each(AbortHandle::abort);
         }
         while self.tasks.try_join_next().is_some() {}
     }
@@ -94,7 +97,8 @@ impl Prober {
     /// Waits until every instance has its first verdict, but no longer than `limit`.
     pub async fn first_verdicts(&self, limit: Duration) {
         let unknown = || {
-            let mut instances = self.watched.values().map(|watched| &watched.instance);
+            let mut instances =
+                self.watched.values().filter_map(|watched| watched.instance.upgrade());
             instances.any(|instance| instance.health() == Health::Unknown)
         };
         let known = async {
@@ -113,38 +117,66 @@ impl Prober {
         &mut self,
         instance: &Arc<Instance>,
         settings: &Settings,
-        known: Option<&Watched>,
+        watched: &mut Watched,
         window: &dyn Fn(&types::Check) -> Duration,
-    ) -> Watched {
-        let vitals = match known {
-            Some(known) => Arc::clone(&known.vitals),
-            None => Arc::new(Mutex::new(Vitals::new(settings))),
-        };
-        for task in known.into_iter().flat_map(|known| &known.tasks) {
-            task.abort();
-        }
-        {
-            let mut vitals = vitals.lock().unwrap_or_else(PoisonError::into_inner);
+    ) {
+        let before = std::mem::replace(&mut watched.settings, settings.clone());
+        if before != *settings {
+            let mut vitals = watched.vitals.lock().unwrap_or_else(PoisonError::into_inner);
             vitals.drop_unasked(settings);
             instance.set_health(vitals.health(), "its checks changed");
         }
-        let first = known.is_none();
-        let kinds = [(Kind::Readiness, &settings.readiness), (Kind::Liveness, &settings.liveness)];
-        let mut tasks = Vec::new();
-        for (kind, check) in kinds {
-            let Some(check) = check else { continue };
-            let delay = if first { check.initial_delay } else { Duration::ZERO };
-            let probe = Probe {
-                kind,
-                check: check.clone(),
-                instance: Arc::clone(instance),
-                vitals: Arc::clone(&vitals),
-                verdict: Arc::clone(&self.verdict),
-                start: Instant::now() + delay + window(check).mul_f64(fastrand::f64()),
-            };
-            tasks.push(self.tasks.spawn(probe.run()));
+        for kind in [Kind::Readiness, Kind::Liveness] {
+            let check = settings.of(kind);
+            if watched.task(kind).is_some() && before.of(kind) == check {
+                continue;
+            }
+            let started = check.as_ref().map(|check| {
+                let due = Instant::now().max(watched.added + check.initial_delay);
+                let probe = Probe {
+                    kind,
+                    check: check.clone(),
+                    instance: Arc::clone(instance),
+                    vitals: Arc::clone(&watched.vitals),
+                    verdict: Arc::clone(&self.verdict),
+                    added: watched.added,
+                    start: due + window(check).mul_f64(fastrand::f64()),
+                };
+                self.tasks.spawn(probe.run())
+            });
+            if let Some(task) = std::mem::replace(watched.task(kind), started) {
+                task.abort();
+            }
         }
-        Watched { instance: Arc::clone(instance), settings: settings.clone(), vitals, tasks }
+    }
+}
+
+impl Settings {
+    fn of(&self, kind: Kind) -> &Option<types::Check> {
+        match kind {
+            Kind::Readiness => &self.readiness,
+            Kind::Liveness => &self.liveness,
+        }
+    }
+}
+
+impl Watched {
+    fn new(instance: &Arc<Instance>, settings: &Settings, now: Instant) -> Self {
+        Self {
+            instance: Arc::downgrade(instance),
+            added: now,
+            settings: settings.clone(),
+            vitals: Arc::new(Mutex::new(Vitals::new(settings))),
+            readiness: None,
+            liveness: None,
+        }
+    }
+
+    fn task(&mut self, kind: Kind) -> &mut Option<AbortHandle> {
+        match kind {
+            Kind::Readiness => &mut self.readiness,
+            Kind::Liveness => &mut self.liveness,
+        }
     }
 }
 
@@ -194,12 +226,19 @@ struct Probe {
     instance: Arc<Instance>,
     vitals: Arc<Mutex<Vitals>>,
     verdict: Arc<Notify>,
+    added: Instant,
     start: Instant,
 }
 
 impl Probe {
     async fn run(self) {
-        let added = Instant::now();
+        tokio::select! {
+            () = self.repeat() => {}
+            () = self.instance.gone() => {}
+        }
+    }
+
+    async fn repeat(&self) {
         let mut warned = self.kind == Kind::Liveness;
         tokio::time::sleep_until(self.start.into()).await;
         loop {
@@ -207,7 +246,7 @@ impl Probe {
             let (outcome, reason) = self.probe().await;
             self.record(outcome, &reason);
             let ready = self.instance.health() == Health::Ready;
-            if !warned && !ready && added.elapsed() > self.check.app_start_timeout {
+            if !warned && !ready && self.added.elapsed() > self.check.app_start_timeout {
                 warned = true;
                 let instance = &*self.instance.identity().name;
                 tracing::warn!(instance, reason, "not ready within app_start_timeout");

@@ -7,6 +7,7 @@
 
 pub mod body;
 pub mod budget;
+pub mod departure;
 mod events;
 pub mod lane;
 pub mod link;
@@ -14,17 +15,24 @@ pub mod pool;
 pub mod rehomes;
 pub mod roster;
 pub mod stream;
+mod trial;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use crate::config::types;
-use crate::health::breaker::{Breaker, Change, Passage};
+use crate::health::breaker::{Breaker, Change, Passage, Permit};
 use crate::health::{self, Eligibility, Health, Membership, Rehome};
 
+pub use departure::{Cause, Departure};
 pub use lane::{InFlight, Lane};
 pub use roster::{Members, Roster};
+pub use trial::Trial;
+
+use departure::Departures;
 
 /// Who an instance is, on every replica of Burdock and across restarts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -55,8 +63,6 @@ struct Axes {
     health: Health,
     breaker: Breaker,
     limits: Option<types::Breaker>,
-    /// When a half-open breaker asks for trials anew.
-    renewal: Instant,
 }
 
 /// One process that serves a version.
@@ -72,33 +78,10 @@ pub struct Instance {
     /// Whether the breaker is closed and has no failure to forget: the common case, for which a
     /// success takes no lock.
     calm: AtomicBool,
-    /// Trial requests that a half-open breaker still admits.
-    trials: AtomicU32,
-    /// Whether `departure` holds something: read for every tunnel at every sweep.
-    departs: AtomicBool,
-    departure: Mutex<Option<Departure>>,
+    departures: Departures,
+    gone: Notify,
     lanes: Box<[Lane]>,
     roster: Weak<Roster>,
-}
-
-/// The end of an instance's tunnels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Departure {
-    /// Why they end.
-    pub cause: Cause,
-    /// When the first of them may be closed.
-    pub from: Instant,
-    /// When the last of them must be.
-    pub until: Instant,
-}
-
-/// Why an instance's tunnels end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// Its liveness check failed.
-    Dead,
-    /// The configuration no longer names it.
-    Removed,
 }
 
 /// Tunnels of a dead instance are closed spread over this long: they are lost already, and their
@@ -115,13 +98,8 @@ impl Instance {
         workers: usize,
         roster: Weak<Roster>,
     ) -> Self {
-        let axes = Axes {
-            membership: Membership::Present,
-            health,
-            breaker: Breaker::default(),
-            limits,
-            renewal: Instant::now(),
-        };
+        let axes =
+            Axes { membership: Membership::Present, health, breaker: Breaker::default(), limits };
         let eligibility = AtomicU8::new(pack(axes.fold()));
         Self {
             identity,
@@ -131,9 +109,8 @@ impl Instance {
             eligibility,
             distress: AtomicU8::new(Distress::Fine as u8),
             calm: AtomicBool::new(true),
-            trials: AtomicU32::new(0),
-            departs: AtomicBool::new(false),
-            departure: Mutex::new(None),
+            departures: Departures::default(),
+            gone: Notify::new(),
             lanes: (0..workers).map(|_| Lane::default()).collect(),
             roster,
         }
@@ -200,46 +177,50 @@ impl Instance {
 
     /// When its tunnels end, if they must.
     pub fn departure(&self) -> Option<Departure> {
-        if !self.departs.load(Ordering::Acquire) {
-            return None;
-        }
-        *self.departure.lock().unwrap_or_else(PoisonError::into_inner)
+        self.departures.next()
     }
 
-    /// Says when its tunnels end, or with `None` that they may stay.
-    pub fn depart(&self, departure: Option<Departure>) {
-        *self.departure.lock().unwrap_or_else(PoisonError::into_inner) = departure;
-        self.departs.store(departure.is_some(), Ordering::Release);
+    /// When its drain ends, if it was removed, dead or not.
+    pub fn removal(&self) -> Option<Departure> {
+        self.departures.of(Cause::Removed)
+    }
+
+    /// Says when its tunnels end.
+    pub fn depart(&self, departure: Departure) {
+        self.departures.begin(departure);
     }
 
     /// Calls a removal off.
     pub(crate) fn stay(&self) {
-        if self.departure().is_some_and(|departure| departure.cause == Cause::Removed) {
-            self.depart(None);
-        }
+        self.departures.call_off(Cause::Removed);
     }
 
-    /// Takes a trial if the breaker asks for one; `false` if none is left.
+    /// Whether its breaker would let an attempt begin now. Takes nothing: the permit that a
+    /// half-open breaker asks for is taken by [`Trial::begin`].
     pub fn admits(&self) -> bool {
-        if self.calm.load(Ordering::Relaxed) || self.passage() != Passage::Trial {
+        if self.calm.load(Ordering::Relaxed) {
             return true;
         }
-        let take = |left: u32| left.checked_sub(1);
-        let taken = || self.trials.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok();
-        taken() || self.renews_trials(Instant::now()) && taken()
+        let axes = self.axes();
+        axes.limits.is_none_or(|limits| axes.breaker.admits(&limits))
     }
 
-    /// A trial may end without a verdict: its client leaves, or another instance is preferred after
-    /// all. The instance must not be kept out for good by that.
-    fn renews_trials(&self, now: Instant) -> bool {
-        let mut axes = self.axes();
-        let Some(limits) = axes.limits else { return false };
-        let due = axes.breaker.passage() == Passage::Trial && now >= axes.renewal;
-        if due {
-            axes.renewal = now + limits.open;
-            self.trials.store(limits.trials, Ordering::Release);
+    /// Whether a request may come here that has nowhere else to go.
+    fn could_help(&self) -> bool {
+        self.weight() > 0 && self.eligibility().bound.is_ok() && self.admits()
+    }
+
+    fn permit(&self) -> Option<Permit> {
+        if self.calm.load(Ordering::Relaxed) {
+            return None;
         }
-        due
+        let mut axes = self.axes();
+        let limits = axes.limits?;
+        axes.breaker.permit(&limits)
+    }
+
+    fn give_back(&self, permit: Permit) {
+        self.axes().breaker.give_back(permit);
     }
 
     /// A verdict of health checks.
@@ -251,26 +232,37 @@ impl Instance {
         }
         // What the breaker learnt is older than a check that has just passed.
         let change = if health == Health::Ready { axes.breaker.reset() } else { None };
-        let removed = axes.membership == Membership::Removed;
         self.publish(axes);
         match (health, before) {
             (Health::Dead, _) => {
                 let from = Instant::now();
                 let until = from + DEAD_SPREAD;
-                self.depart(Some(Departure { cause: Cause::Dead, from, until }));
+                self.depart(Departure { cause: Cause::Dead, from, until });
             }
-            (_, Health::Dead) if !removed => self.depart(None),
+            (_, Health::Dead) => self.departures.call_off(Cause::Dead),
             _ => {}
         }
         events::health_changed(&self.identity, before, health, reason);
         self.tell(change);
     }
 
-    /// The configuration names it again, or no longer.
+    /// The configuration names it again, or no longer, or its drain is over.
     pub(crate) fn set_membership(&self, membership: Membership) {
         let mut axes = self.axes();
         axes.membership = membership;
         self.fold(&axes);
+        drop(axes);
+        if membership == Membership::Gone {
+            self.gone.notify_waiters();
+        }
+    }
+
+    /// Resolves when it is gone for good.
+    pub async fn gone(&self) {
+        let gone = self.gone.notified();
+        if self.membership() != Membership::Gone {
+            gone.await;
+        }
     }
 
     /// What a reload may change in place.
@@ -278,20 +270,24 @@ impl Instance {
         self.weight.store(config.weight, Ordering::Relaxed);
         let mut axes = self.axes();
         axes.limits = limits;
-        if limits.is_none() {
-            axes.breaker = Breaker::default();
-        }
+        let change = match limits {
+            Some(limits) => axes.breaker.relimit(&limits),
+            None => axes.breaker.reset(),
+        };
         self.fold(&axes);
+        drop(axes);
+        self.tell(change);
     }
 
     /// It answered a request.
-    pub fn succeeded(&self) {
+    pub fn succeeded(&self, trial: Option<Trial>) {
         if self.calm.load(Ordering::Relaxed) {
             return;
         }
+        let permit = trial.and_then(Trial::end);
         let mut axes = self.axes();
         let Some(limits) = axes.limits else { return };
-        let change = axes.breaker.succeeded(&limits);
+        let change = axes.breaker.succeeded(permit, &limits);
         self.calm.store(axes.breaker.is_calm(), Ordering::Relaxed);
         if change.is_some() {
             self.publish(axes);
@@ -300,11 +296,12 @@ impl Instance {
     }
 
     /// A request to it failed without an answer. Gives the instant when an opened breaker is due.
-    pub fn failed(&self, now: Instant) -> Option<Instant> {
+    pub fn failed(&self, trial: Option<Trial>, now: Instant) -> Option<Instant> {
+        let permit = trial.and_then(Trial::end);
         let mut axes = self.axes();
         let limits = axes.limits?;
-        let change = axes.breaker.failed(&limits, now);
-        self.calm.store(false, Ordering::Relaxed);
+        let change = axes.breaker.failed(permit, &limits, now);
+        self.calm.store(axes.breaker.is_calm(), Ordering::Relaxed);
         let Some(Change::Opened { until }) = change else { return None };
         self.publish(axes);
         self.tell(change);
@@ -314,11 +311,8 @@ impl Instance {
     /// Lets an open breaker begin its trials when it is time.
     pub fn tick(&self, now: Instant) {
         let mut axes = self.axes();
-        let Some(limits) = axes.limits else { return };
         let change = axes.breaker.tick(now);
         if change.is_some() {
-            axes.renewal = now + limits.open;
-            self.trials.store(limits.trials, Ordering::Release);
             self.publish(axes);
             self.tell(change);
         }

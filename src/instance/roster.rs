@@ -4,6 +4,7 @@
 //! [`Members`] is published whole whenever an instance joins, leaves or changes what it may
 //! receive; a request loads it once and needs no lock.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,8 +42,11 @@ pub struct Roster {
 #[derive(Debug)]
 pub struct Members {
     balance: Balance,
-    /// Present ones in the order of the configuration, then removed ones that still drain.
-    all: Vec<Arc<Instance>>,
+    /// Present ones in the order of the configuration, then removed ones that still drain; last of
+    /// all removed ones whose name is another's now.
+    all: Arc<[Arc<Instance>]>,
+    /// So many of them have their name for themselves.
+    named: usize,
     by_name: Arc<HashMap<String, Arc<Instance>>>,
     field: Field,
 }
@@ -71,7 +75,8 @@ impl Roster {
     pub fn new(service: &str, version: &str, now: Instant) -> Self {
         let empty = Members {
             balance: Balance::Even,
-            all: Vec::new(),
+            all: Arc::default(),
+            named: 0,
             by_name: Arc::default(),
             field: Field { rotation: Rotation::default(), ring: None },
         };
@@ -118,13 +123,10 @@ impl Roster {
             .or_else(|| members.last_resort(draw.random, tried))
     }
 
-    /// Whether an instance other than this one takes new sessions.
+    /// Whether an instance other than this one could serve what this one can't.
     pub fn has_others(&self, instance: &Arc<Instance>) -> bool {
-        let members = self.members();
-        members
-            .all
-            .iter()
-            .any(|other| !Arc::ptr_eq(other, instance) && other.eligibility().new_sessions)
+        let others = self.members();
+        others.all.iter().any(|other| !Arc::ptr_eq(other, instance) && other.could_help())
     }
 
     /// The instance of this name, if it may serve the sessions bound to it.
@@ -150,9 +152,11 @@ impl Roster {
         let before = self.members.load_full();
         let mut reconciled = Reconciled::default();
         let mut all = Vec::with_capacity(config.instances.len());
+        let known = before.all.iter();
+        let known: HashMap<_, _> =
+            known.map(|known| ((&*known.identity().name, known.address()), known)).collect();
         for instance in &config.instances {
-            let known = before.by_name.get(&instance.name);
-            match known.filter(|known| known.address() == instance.address) {
+            match known.get(&(&*instance.name, &*instance.address)).copied() {
                 Some(known) => {
                     known.reconfigure(instance, config.breaker);
                     known.set_membership(Membership::Present);
@@ -167,16 +171,12 @@ impl Roster {
             }
         }
         let kept: HashSet<_> = all.iter().map(Arc::as_ptr).collect();
-        let named: HashSet<_> = config.instances.iter().map(|instance| &*instance.name).collect();
         for known in before.all.iter().filter(|known| !kept.contains(&Arc::as_ptr(known))) {
             if known.membership() == Membership::Present {
                 reconciled.removed.push(Arc::clone(known));
             }
             known.set_membership(Membership::Removed);
-            // A new instance of the same name takes over its sessions at once.
-            if !named.contains(&*known.identity().name) {
-                all.push(Arc::clone(known));
-            }
+            all.push(Arc::clone(known));
         }
         self.publish(config.balance.clone(), all);
         reconciled
@@ -188,6 +188,7 @@ impl Roster {
         if instance.membership() == Membership::Present {
             return;
         }
+        instance.set_membership(Membership::Gone);
         let before = self.members.load_full();
         let kept = instance.lanes().iter().map(Lane::kept).sum();
         self.tally.kept.fetch_add(kept, Ordering::Relaxed);
@@ -200,20 +201,39 @@ impl Roster {
     pub(super) fn refresh(&self) {
         let _guard = self.remake.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.members.load_full();
-        let field = field(&before.balance, &before.all);
+        let field = Field { rotation: rotation(&before.all), ring: before.field.ring.clone() };
         self.members.store(Arc::new(Members {
             balance: before.balance.clone(),
-            all: before.all.clone(),
+            all: Arc::clone(&before.all),
+            named: before.named,
             by_name: Arc::clone(&before.by_name),
             field,
         }));
     }
 
-    fn publish(&self, balance: Balance, all: Vec<Arc<Instance>>) {
-        let name = |instance: &Arc<Instance>| instance.identity().name.clone();
-        let by_name = all.iter().map(|instance| (name(instance), Arc::clone(instance))).collect();
-        let field = field(&balance, &all);
-        self.members.store(Arc::new(Members { balance, all, by_name: Arc::new(by_name), field }));
+    /// Publishes these. Of several with one name the first takes over its sessions at once.
+    fn publish(&self, balance: Balance, instances: Vec<Arc<Instance>>) {
+        let mut by_name = HashMap::with_capacity(instances.len());
+        let (mut all, mut nameless) = (Vec::with_capacity(instances.len()), Vec::new());
+        for instance in instances {
+            match by_name.entry(instance.identity().name.clone()) {
+                Entry::Vacant(free) => {
+                    free.insert(Arc::clone(&instance));
+                    all.push(instance);
+                }
+                Entry::Occupied(_) => nameless.push(instance),
+            }
+        }
+        let named = all.len();
+        all.append(&mut nameless);
+        let before = self.members();
+        let ring = match &balance {
+            Balance::Hash(_) => ring(&all, before.field.ring.as_deref()),
+            Balance::Even | Balance::LeastRequests | Balance::Random => None,
+        };
+        let field = Field { rotation: rotation(&all), ring: ring.map(Arc::new) };
+        let (all, by_name) = (all.into(), Arc::new(by_name));
+        self.members.store(Arc::new(Members { balance, all, named, by_name, field }));
     }
 
     fn admit(
@@ -240,31 +260,42 @@ impl Roster {
     /// Requests that reached their bound instance.
     pub fn kept(&self) -> u64 {
         let members = self.members();
-        let here = members.all.iter().flat_map(|instance| instance.lanes()).map(Lane::kept);
+        let here = members.everyone().iter().flat_map(|instance| instance.lanes()).map(Lane::kept);
         here.sum::<u64>() + self.tally.kept.load(Ordering::Relaxed)
     }
 }
 
 impl Members {
-    /// Every instance, draining ones last.
+    /// The instance of each name, draining ones last.
     pub fn all(&self) -> &[Arc<Instance>] {
+        &self.all[..self.named]
+    }
+
+    /// [`Self::all`], and the draining ones whose name is another's now.
+    pub fn everyone(&self) -> &[Arc<Instance>] {
         &self.all
     }
 
-    /// An instance that only its breaker keeps from new sessions. The breaker spares clients a
-    /// detour; where there is nowhere else to go, a try is better than an error for certain.
+    /// Where a request goes that no present instance takes: after a reload that replaced them all,
+    /// to one that is removed and still serves its sessions; else to one that only its breaker
+    /// keeps from new sessions, be it open or without a permit for a trial. The breaker spares
+    /// clients a detour; where there is nowhere else to go, a try is better than an error for
+    /// certain.
     fn last_resort(&self, random: u64, tried: &[Arc<Instance>]) -> Option<Arc<Instance>> {
-        let could = |instance: &&Arc<Instance>| {
-            let eligible =
-                matches!(instance.eligibility().bound, Ok(()) | Err(Rehome::BreakerOpen));
-            eligible
-                && instance.weight() > 0
-                && instance.membership() == Membership::Present
-                && !tried.iter().any(|tried| Arc::ptr_eq(tried, instance))
+        let is_fresh = |instance: &Arc<Instance>| {
+            instance.weight() > 0 && !tried.iter().any(|tried| Arc::ptr_eq(tried, instance))
         };
-        let start = random.checked_rem(self.all.len() as u64).unwrap_or_default() as usize;
-        let (before, after) = self.all.split_at(start);
-        after.iter().chain(before).find(could).cloned()
+        let is_held_back = |instance: &Arc<Instance>| {
+            instance.membership() == Membership::Present
+                && matches!(instance.eligibility().bound, Ok(()) | Err(Rehome::BreakerOpen))
+        };
+        let fresh = || self.all.iter().filter(|instance| is_fresh(instance));
+        let mut left: Vec<_> = fresh().filter(|instance| instance.could_help()).collect();
+        if left.is_empty() {
+            left = fresh().filter(|instance| is_held_back(instance)).collect();
+        }
+        let place = random.checked_rem(left.len() as u64)? as usize;
+        Some(Arc::clone(left[place]))
     }
 }
 
@@ -277,22 +308,164 @@ pub struct Reconciled {
     pub removed: Vec<Arc<Instance>>,
 }
 
-fn field(balance: &Balance, all: &[Arc<Instance>]) -> Field {
-    let open = || {
-        let weighted = all.iter().enumerate();
-        weighted.filter(|(_, instance)| instance.eligibility().new_sessions)
+fn rotation(all: &[Arc<Instance>]) -> Rotation {
+    let weighted = all.iter().enumerate();
+    let open = weighted.filter(|(_, instance)| instance.eligibility().new_sessions);
+    let open: Vec<_> = open.map(|(index, instance)| (index, instance.weight())).collect();
+    Rotation::build(&open)
+}
+
+/// Every present instance, whatever its health: see [`Ring`].
+fn ring<'a>(all: &'a [Arc<Instance>], before: Option<&Ring>) -> Option<Ring> {
+    let present = all.iter().enumerate();
+    let present = present.filter(|(_, instance)| instance.membership() == Membership::Present);
+    let on_ring = |(index, instance): (usize, &'a Arc<Instance>)| {
+        (index, instance.identity().name.as_str(), instance.weight())
     };
-    let weighted: Vec<_> = open().map(|(index, instance)| (index, instance.weight())).collect();
-    let ring =
-        matches!(balance, Balance::Hash(_)).then(|| {
-            Ring::build(open().map(|(index, instance)| {
-                (index, instance.identity().name.as_str(), instance.weight())
-            }))
-        });
-    Field { rotation: Rotation::build(&weighted), ring: ring.flatten() }
+    Ring::build(present.map(on_ring), before)
 }
 
 /// Adds one.
 pub fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::breaker::Passage;
+    use crate::instance::Trial;
+
+    /// A roster of what `text` configures.
+    fn roster(text: &str) -> Arc<Roster> {
+        let roster = Arc::new(Roster::new("default", "default", Instant::now()));
+        roster.reconcile(&version(text), 1);
+        roster
+    }
+
+    fn version(text: &str) -> types::Version {
+        let loaded = crate::config::parse(text, std::path::Path::new("burdock.yaml"));
+        loaded.unwrap().config.services.remove(0).version
+    }
+
+    const HALF_OPEN: &str = "breaker: { failures: 1, open: 1ms, trials: 1 }\n";
+
+    /// Lets the breaker of an instance open, and begin its trials.
+    fn half_open(instance: &Instance) {
+        let due = instance.failed(None, Instant::now()).unwrap();
+        instance.tick(due);
+        assert_eq!(instance.passage(), Passage::Trial);
+    }
+
+    #[test]
+    fn choosing_takes_no_permit_and_an_attempt_gives_its_own_back() {
+        for balance in ["even", "least_requests", "random", "hash"] {
+            let text = format!("balance: {balance}\ninstances: [a:1, b:1, c:1]\n{HALF_OPEN}");
+            let roster = roster(&text);
+            let one = Arc::clone(&roster.members().all()[0]);
+            half_open(&one);
+            let choose = |random: u64| {
+                let key = random.to_be_bytes();
+                roster.choose(Draw { key: Some(&key), random }, &[]).unwrap()
+            };
+            let chosen = |instance: &Arc<Instance>| {
+                let mut random = fastrand::Rng::with_seed(7);
+                (0..100).filter(|_| Arc::ptr_eq(&choose(random.u64(..)), instance)).count()
+            };
+            assert!(chosen(&one) > 1, "{balance}: a choice is no trial");
+            let trial = Trial::begin(&one);
+            assert!(trial.is_some() && Trial::begin(&one).is_none(), "{balance}: one at a time");
+            assert_eq!(chosen(&one), 0, "{balance}: on trial");
+            drop(trial);
+            assert!(chosen(&one) > 1, "{balance}: its client left");
+            one.succeeded(Trial::begin(&one));
+            assert_eq!(one.passage(), Passage::Passes);
+        }
+    }
+
+    #[test]
+    fn a_bound_session_needs_a_permit_too_unless_nobody_else_could_serve() {
+        let roster = roster(&format!("instances: [a:1, b:1]\n{HALF_OPEN}"));
+        let [one, other] = [0, 1].map(|place| Arc::clone(&roster.members().all()[place]));
+        half_open(&one);
+        assert!(roster.bound("a:1").is_ok());
+        let trial = Trial::begin(&one);
+        assert_eq!(roster.bound("a:1").err(), Some(Rehome::BreakerOpen));
+        half_open(&other);
+        assert!(roster.bound("a:1").is_err(), "the other has a permit");
+        let _another = Trial::begin(&other);
+        assert!(roster.bound("a:1").is_ok(), "neither has: better there than nowhere");
+        drop(trial);
+        assert!(roster.bound("b:1").is_err());
+    }
+
+    #[test]
+    fn removed_instances_serve_new_sessions_while_no_present_one_can() {
+        let roster = roster("instances: [{ name: a, address: a:1 }, { name: b, address: b:1 }]");
+        let [a, b] = [0, 1].map(|place| Arc::clone(&roster.members().all()[place]));
+        let check = "readiness_check: {}\n";
+        let named = "instances: [{ name: a, address: a:2 }, { name: c, address: c:1 }]";
+        let reconciled = roster.reconcile(&version(&format!("{check}{named}")), 1);
+        assert_eq!((reconciled.added.len(), reconciled.removed.len()), (2, 2));
+        let new = &reconciled.added;
+        assert!(roster.members().all().iter().all(|known| !Arc::ptr_eq(known, &a)), "one a only");
+        let chosen = |tried: &[Arc<Instance>]| -> Vec<_> {
+            let draw = |random| Draw { key: None, random };
+            (0..8).map(|random| roster.choose(draw(random), tried).unwrap()).collect()
+        };
+        let goes_to = |tried: &[Arc<Instance>], instance: &Arc<Instance>| {
+            chosen(tried).iter().filter(|chosen| Arc::ptr_eq(chosen, instance)).count()
+        };
+        assert_eq!((goes_to(&[], &a), goes_to(&[], &b)), (4, 4), "the new ones are unknown");
+        assert_eq!(goes_to(&[Arc::clone(&a)], &b), 8);
+        new[1].set_health(Health::Ready, "a test");
+        assert_eq!(goes_to(&[], &new[1]), 8, "one that is present takes over");
+        let tried = [Arc::clone(&new[1])];
+        assert_eq!((goes_to(&tried, &a), goes_to(&tried, &b)), (4, 4), "it was tried in vain");
+        roster.forget(&b);
+        assert_eq!(goes_to(&tried, &a), 8, "the drain of the other is over");
+        let again = "instances: [{ name: a, address: a:1 }]";
+        assert_eq!(roster.reconcile(&version(again), 1).added.len(), 0, "it is known");
+        assert_eq!((goes_to(&[], &a), a.membership()), (8, Membership::Present));
+    }
+
+    #[test]
+    fn a_reload_of_the_breaker_holds_for_one_that_is_half_open() {
+        let text = |rest: &str| format!("instances: [a:1, b:1]\nbreaker: {rest}\n");
+        let roster = roster(&text("{ failures: 1, open: 1ms, trials: 3 }"));
+        let one = Arc::clone(&roster.members().all()[0]);
+        half_open(&one);
+        let trials = [Trial::begin(&one), Trial::begin(&one)];
+        assert!(one.admits());
+        roster.reconcile(&version(&text("{ failures: 1, open: 1ms, trials: 2 }")), 1);
+        assert!(!one.admits(), "two are on trial");
+        drop(trials);
+        one.succeeded(Trial::begin(&one));
+        assert_eq!(one.passage(), Passage::Trial);
+        roster.reconcile(&version(&text("{ failures: 1, open: 1ms, trials: 1 }")), 1);
+        assert_eq!(one.passage(), Passage::Passes, "it has passed as many as are asked for");
+        half_open(&one);
+        let trial = Trial::begin(&one);
+        roster.reconcile(&version(&text("off")), 1);
+        assert!(one.admits());
+        one.failed(trial, Instant::now());
+        assert!(one.admits() && one.passage() == Passage::Passes);
+    }
+
+    #[test]
+    fn a_change_of_health_makes_no_new_ring() {
+        let text = "balance: hash\ninstances: [a:1, b:1]\n";
+        let roster = roster(text);
+        let ring = || roster.members().field.ring.clone().unwrap();
+        let before = ring();
+        let one = Arc::clone(&roster.members().all()[0]);
+        let other = Arc::clone(&roster.members().all()[1]);
+        one.set_health(Health::Unready, "a test");
+        assert!(Arc::ptr_eq(&before, &ring()));
+        for key in 0..50u8 {
+            let draw = Draw { key: Some(&[key]), random: 0 };
+            let chosen = roster.choose(draw, &[]).unwrap();
+            assert!(Arc::ptr_eq(&chosen, &other), "the ring holds it, but nobody finds it there");
+        }
+    }
 }

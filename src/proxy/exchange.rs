@@ -11,7 +11,7 @@ use http::{Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 
 use crate::instance::body::{Broken, Upload};
-use crate::instance::{InFlight, Roster};
+use crate::instance::{InFlight, Roster, Trial};
 use crate::observe::access;
 use crate::proxy::client::{Busy, Client};
 use crate::proxy::error::Reason;
@@ -41,6 +41,8 @@ pub struct Exchange {
     pub roster: Option<Arc<Roster>>,
     /// The instance of the last attempt.
     in_flight: Option<InFlight>,
+    /// Its permit until there is an outcome, if its instance's breaker is half-open.
+    trial: Option<Trial>,
     /// Attempts made.
     pub attempts: u32,
     /// What became of its session.
@@ -74,6 +76,7 @@ impl Exchange {
             request_id: None,
             roster: None,
             in_flight: None,
+            trial: None,
             attempts: 0,
             affinity: Outcome::Off,
             upload: None,
@@ -97,9 +100,21 @@ impl Exchange {
     }
 
     /// An attempt begins.
+    ///
+    /// Another worker may have taken the last permit since the instance was chosen. Then this
+    /// attempt goes through without one: at most one for each worker does, its outcome changes
+    /// nothing, and to choose again would cost every request a loop for that.
     pub fn attempt(&mut self, in_flight: InFlight) {
         self.attempts += 1;
+        self.trial = Trial::begin(in_flight.instance());
         self.in_flight = Some(in_flight);
+    }
+
+    /// An attempt brought an answer.
+    pub fn succeeded(&mut self) {
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.instance().succeeded(self.trial.take());
+        }
     }
 
     /// An attempt failed. An error says that it was the client's doing.
@@ -119,7 +134,7 @@ impl Exchange {
             return Ok(());
         };
         in_flight.lane().failed();
-        if let Some(until) = in_flight.instance().failed(Instant::now()) {
+        if let Some(until) = in_flight.instance().failed(self.trial.take(), Instant::now()) {
             let instance = Arc::clone(in_flight.instance());
             tokio::spawn(async move {
                 tokio::time::sleep_until(until.into()).await;

@@ -73,11 +73,12 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
     exchange.upload.clone_from(&upload);
 
     let mut tried: Vec<Arc<Instance>> = Vec::new();
+    let mut counted = 1;
     let draw = Draw { key: key.as_deref(), random: fastrand::u64(..) };
-    let mut chosen = session.choose(roster, draw, &tried, exchange.started);
+    let chosen = session.choose(roster, draw, &tried, exchange.started);
+    let mut instance = chosen.ok_or(Reason::NoInstance)?;
     loop {
         let began = exchange.began();
-        let instance = chosen.ok_or(Reason::NoInstance)?;
         exchange.attempt(InFlight::request(Arc::clone(&instance), exchange.client.worker));
         let attempt = Attempt { instance: &instance, roster, version, upload: upload.as_ref() };
         let result = match websocket {
@@ -87,7 +88,7 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
         };
         let failure = match result {
             Ok(answer) => {
-                instance.succeeded();
+                exchange.succeeded();
                 exchange.affinity = session.outcome();
                 let set_cookie = session.settle(&instance, exchange.client.worker);
                 return Ok((answer, set_cookie));
@@ -96,17 +97,20 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
         };
         exchange.failed(failure)?;
         let replayable = upload.as_ref().is_none_or(|upload| upload.progress().replayable);
-        if !retry::allowed(&head.method, failure, replayable)
-            || exchange.attempts >= version.retry.attempts
-        {
+        let limits = &version.retry;
+        if limits.attempts == 1 || !retry::allowed(&head.method, failure, replayable) {
             return Err(failure.into());
         }
         let reason = session.leave(failure);
-        tried.push(instance);
-        chosen = session.choose(roster, draw, &tried, exchange.started);
-        if chosen.is_none() || !roster.budget.pay(&version.retry, Instant::now()) {
-            return Err(failure.into());
+        tried.push(Arc::clone(&instance));
+        let next = session.choose(roster, draw, &tried, exchange.started).ok_or(failure)?;
+        if retry::counts(failure, next.admits()) {
+            counted += 1;
+            if counted > limits.attempts || !roster.budget.pay(limits, Instant::now()) {
+                return Err(failure.into());
+            }
         }
+        instance = next;
         roster::count(&roster.tally.retried[reason as usize]);
     }
 }

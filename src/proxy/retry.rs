@@ -62,6 +62,15 @@ impl Failure {
     }
 }
 
+/// Whether trying another instance after `failure` counts: as one of `retry.attempts`, and against
+/// the budget. `admitted` says that the next one's breaker lets the request through.
+///
+/// What was never sent costs the version nothing, so there is no storm to bound; where all breakers
+/// are open, there is: each request would knock at every instance.
+pub fn counts(failure: Failure, admitted: bool) -> bool {
+    !failure.is_harmless() || !admitted
+}
+
 /// Whether a request with `method` that failed with `failure` may be tried again.
 ///
 /// RFC 9110 section 9.2.2: a proxy must not retry a method that isn't idempotent by itself, unless
@@ -74,6 +83,14 @@ pub fn allowed(method: &Method, failure: Failure, replayable: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_never_sent_counts_only_where_a_breaker_is_passed_over() {
+        for failure in [Failure::Connect, Failure::Dead(Sent::Nothing)] {
+            assert!(!counts(failure, true) && counts(failure, false));
+        }
+        assert!(counts(Failure::Reset(Sent::Something), true));
+    }
 
     #[test]
     fn only_what_is_safe_is_tried_again() {

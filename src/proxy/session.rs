@@ -136,7 +136,8 @@ impl<'a> Session<'a> {
             State::Off | State::Absent | State::Rejected(_) => roster.choose(draw, tried),
             State::Moving(token, _) => {
                 let followed = roster.rehomes.find(token.mark, now).filter(|instance| {
-                    instance.eligibility().new_sessions
+                    instance.eligibility().bound.is_ok()
+                        && instance.admits()
                         && !tried.iter().any(|tried| Arc::ptr_eq(tried, instance))
                 });
                 followed.or_else(|| {

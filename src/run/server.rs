@@ -254,9 +254,10 @@ impl Server {
     fn retire(&self, published: &Published, config: &Config) {
         for instance in published.changes.iter().flat_map(|change| &change.removed) {
             let identity = instance.identity();
-            let versions =
-                config.services.iter().filter(|service| service.name == identity.service);
-            let drain = versions.map(|service| service.version.drain).next().unwrap_or_default();
+            // A service that is gone with its instances drains as it was told to before.
+            let mut services = config.services.iter().chain(&self.config.services);
+            let service = services.find(|service| service.name == identity.service);
+            let drain = service.map(|service| service.version.drain).unwrap_or_default();
             retire(&self.live, Arc::clone(instance), drain);
         }
         self.live.nudge();
@@ -328,12 +329,12 @@ fn retire(live: &Arc<Live>, instance: Arc<Instance>, drain: Drain) {
     let until = Instant::now() + drain.timeout;
     let from = until.checked_sub(drain.spread).unwrap_or(until);
     let departure = Departure { cause: instance::Cause::Removed, from, until };
-    instance.depart(Some(departure));
+    instance.depart(departure);
     let live = Arc::clone(live);
     tokio::spawn(async move {
         tokio::time::sleep_until(until.into()).await;
         // Named again meanwhile, or even removed a second time.
-        if instance.departure() != Some(departure) {
+        if instance.removal() != Some(departure) {
             return;
         }
         if let Some(roster) = instance.roster() {
@@ -352,7 +353,7 @@ async fn sweep(worker: Worker) {
         let now = Instant::now();
         let snapshot: Arc<Snapshot> = worker.live.snapshot();
         for service in snapshot.services() {
-            for instance in service.roster.members().all() {
+            for instance in service.roster.members().everyone() {
                 instance.lane(worker.index).pool.sweep(now);
             }
             if worker.index == 0 {

@@ -116,12 +116,17 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
 }
 
 fn reload(server: &mut Server, settings: &Settings, watcher: &mut watch::Watcher, cause: Cause) {
+    watcher.renew();
     match settings.load() {
         Ok(loaded) => {
             watcher.follow(&loaded.watched);
             server.reload(loaded, cause);
         }
-        Err(errors) => server.reject(&errors, cause),
+        Err(errors) => {
+            // Where the mistake is, its correction will be.
+            watcher.follow_too(errors.problems().iter().map(|problem| &problem.file));
+            server.reject(&errors, cause);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 use support::burdock::scratch;
 use support::load::errors;
 use support::ws::WebSocket;
-use support::{Backend, Burdock, FAST_READINESS, Load, eventually, raw, within, yaml};
+use support::{Backend, Burdock, Client, FAST_READINESS, Load, eventually, raw, within, yaml};
 
 /// Which instances the next `n` new sessions land on.
 async fn landing(burdock: &Burdock, n: usize) -> BTreeMap<String, usize> {
@@ -386,4 +386,35 @@ async fn a_taken_address_rejects_the_reload() {
     let line = burdock.reload(&taken).await;
     assert_eq!(line["message"], "reload rejected", "{line}");
     assert_eq!(burdock.client().get("/").await.status, 200);
+}
+
+/// Reloads from `first` to wider and narrower addresses of its port, under calls to that port.
+async fn widen_and_narrow(first: &str) {
+    let a = Backend::start("a").await;
+    let listening = |at: &str| yaml(&[&a], "").replacen("127.0.0.1:0", at, 1);
+    let burdock = Burdock::start(&listening(first)).await;
+    let port = burdock.address().port();
+    let caller = || async move {
+        loop {
+            // A connection for each call: kept ones would notice nothing.
+            let mut client = Client::new(([127, 0, 0, 1], port).into());
+            assert_eq!(client.get("/").await.status, 200);
+        }
+    };
+    let callers: Vec<_> = (0..4).map(|_| tokio::spawn(caller())).collect();
+    let (narrow, wide) = (format!("127.0.0.1:{port}"), format!("0.0.0.0:{port}"));
+    for at in [&narrow, &wide, &narrow, &wide] {
+        let line = burdock.reload(&listening(at)).await;
+        assert_eq!(line["message"], "reloaded", "{line}");
+    }
+    for caller in callers {
+        caller.abort();
+        assert!(caller.await.unwrap_err().is_cancelled(), "every call from {first} is answered");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_widens_and_narrows_refuses_nobody() {
+    widen_and_narrow("127.0.0.1:0").await;
+    widen_and_narrow("0.0.0.0:0").await;
 }

@@ -41,21 +41,25 @@ pub struct Bound {
     pub sockets: Vec<StdListener>,
 }
 
-/// Binds `address` once per worker.
-pub fn bind(address: SocketAddr, workers: usize) -> Result<Bound, BindError> {
+/// Binds `address` once per worker. `shared` says that this process has it open already, in other
+/// words or as a part of a wider one.
+pub fn bind(address: SocketAddr, workers: usize, shared: bool) -> Result<Bound, BindError> {
     let failed = |cause| BindError { address, cause };
-    // Without SO_REUSEPORT first: with it, a second Burdock would silently share the port.
-    let claim = claim(address, false).map_err(failed)?;
-    let address = claim.local_addr().and_then(|local| local.as_socket().ok_or_else(unnamed));
-    let address = address.map_err(failed)?;
-    drop(claim);
+    let address = if shared { address } else { vacant(address).map_err(failed)? };
     let listen = || {
-        let socket = self::claim(address, true)?;
+        let socket = claim(address, true)?;
         socket.listen(BACKLOG)?;
         Ok(StdListener::from(socket))
     };
     let sockets: Result<Vec<_>, _> = (0..workers).map(|_| listen()).collect();
     Ok(Bound { address, sockets: sockets.map_err(failed)? })
+}
+
+/// `address` with a port, if nobody has it. Without SO_REUSEPORT: with it, a second Burdock would
+/// silently share the port.
+fn vacant(address: SocketAddr) -> std_io::Result<SocketAddr> {
+    let local = claim(address, false)?.local_addr()?;
+    local.as_socket().ok_or_else(unnamed)
 }
 
 fn unnamed() -> std_io::Error {

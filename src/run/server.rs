@@ -1,6 +1,5 @@
 //! A running balancer: workers, listeners, checks, and what a reload changes of them.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,15 +8,16 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pingora_runtime::{BlockingPoolOpts, NoStealRuntime, RuntimeOpts};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::affinity::token::Keyring;
 use crate::config::types::{Admin, Config, Drain, Workers};
 use crate::config::{ConfigErrors, Loaded, diff};
 use crate::health::prober::Prober;
 use crate::instance::{self, Departure, Instance};
-use crate::listener::{self, Bound, Worker};
+use crate::listener::Worker;
 use crate::run::StartError;
+use crate::run::doors::{Doors, Unserved};
 use crate::run::keys::OwnKey;
 use crate::snapshot::{Live, Published, Snapshot};
 use crate::tunnel::registry::Registry;
@@ -59,20 +59,13 @@ pub enum Drained {
     Cut,
 }
 
-/// An address that accepts; closes when dropped.
-struct Open {
-    address: SocketAddr,
-    _open: watch::Sender<bool>,
-}
-
 /// A running balancer.
 pub struct Server {
     live: Arc<Live>,
     config: Arc<Config>,
     runtime: Option<NoStealRuntime>,
     workers: Vec<Worker>,
-    /// By the address that the configuration asks for.
-    listeners: HashMap<SocketAddr, Open>,
+    doors: Doors,
     admin: Option<(Admin, SocketAddr, JoinHandle<()>)>,
     prober: health::prober::Prober,
     own_key: OwnKey,
@@ -99,7 +92,8 @@ impl Server {
         let keyring = own_key.keyring(&config.affinity_keys, has_affinity(&config))?;
         let (live, published) = Live::new(Arc::clone(&config), Arc::new(keyring), count);
         let live = Arc::new(live);
-        let bound = bind(&config, count)?;
+        let doors = Doors::default();
+        let unserved = doors.bind(&config.listeners, count)?;
         let runtime = NoStealRuntime::new(
             count,
             "worker",
@@ -119,7 +113,7 @@ impl Server {
             config: Arc::clone(&config),
             runtime: Some(runtime),
             workers,
-            listeners: HashMap::new(),
+            doors,
             admin: None,
             prober: Prober::default(),
             own_key,
@@ -127,15 +121,13 @@ impl Server {
         server.prober.follow(published.snapshot.versions());
         server.prober.first_verdicts(FIRST_VERDICTS).await;
         server.open_admin(config.admin.clone()).await?;
-        for (asked, bound) in bound {
-            server.open(asked, bound);
-        }
+        server.exchange(&config, unserved);
         Ok(server)
     }
 
     /// The addresses that accept clients.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.values().map(|open| open.address).collect()
+        self.doors.addresses()
     }
 
     /// The address of the admin listener.
@@ -158,7 +150,7 @@ impl Server {
             return;
         }
         let prepared = self.prepare(&config);
-        let (keyring, bound) = match prepared {
+        let (keyring, unserved) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 failed.store(1, Ordering::Relaxed);
@@ -170,10 +162,7 @@ impl Server {
         let published = self.live.publish(Arc::clone(&config), Arc::new(keyring));
         self.prober.follow(published.snapshot.versions());
         self.retire(&published, &config);
-        self.listeners.retain(|asked, _| config.listeners.iter().any(|new| new.address == *asked));
-        for (asked, bound) in bound {
-            self.open(asked, bound);
-        }
+        self.exchange(&config, unserved);
         self.reopen_admin(config.admin.clone());
         self.config = config;
         let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
@@ -192,7 +181,7 @@ impl Server {
     pub async fn drain(mut self, cut: impl Future<Output = ()>) -> Drained {
         let Drain { timeout, spread } = self.config.shutdown;
         let now = Instant::now();
-        self.listeners.clear();
+        self.doors.close().await;
         self.live.drain(now, now + spread);
         let (connections, tunnels) = self.under_way();
         tracing::info!(connections, tunnels, deadline_s = timeout.as_secs_f64(), "draining");
@@ -234,19 +223,10 @@ impl Server {
     }
 
     /// What can fail in a reload, done before anything is changed.
-    fn prepare(
-        &mut self,
-        config: &Config,
-    ) -> Result<(crate::affinity::token::Keyring, Vec<(SocketAddr, Bound)>), StartError> {
+    fn prepare(&mut self, config: &Config) -> Result<(Keyring, Unserved), StartError> {
         let keyring = self.own_key.keyring(&config.affinity_keys, has_affinity(config))?;
-        let mut bound = Vec::new();
-        for listener in &config.listeners {
-            if !self.listeners.contains_key(&listener.address) {
-                let sockets = listener::bind(listener.address, self.workers.len())?;
-                bound.push((listener.address, sockets));
-            }
-        }
-        Ok((keyring, bound))
+        let unserved = self.doors.bind(&config.listeners, self.workers.len())?;
+        Ok((keyring, unserved))
     }
 
     /// Removed instances keep their sessions and tunnels until their deadline.
@@ -261,15 +241,9 @@ impl Server {
         self.live.nudge();
     }
 
-    fn open(&mut self, asked: SocketAddr, bound: Bound) {
+    fn exchange(&mut self, config: &Config, unserved: Unserved) {
         let Some(runtime) = &self.runtime else { return };
-        let (sender, open) = watch::channel(true);
-        for (worker, socket) in self.workers.iter().zip(bound.sockets) {
-            let accepting = listener::accept(worker.clone(), socket, open.clone());
-            runtime.get_runtime_at(worker.index).spawn(accepting);
-        }
-        tracing::info!(address = %bound.address, "listening");
-        self.listeners.insert(asked, Open { address: bound.address, _open: sender });
+        self.doors.exchange(&config.listeners, unserved, (runtime, &self.workers));
     }
 
     /// An address that nobody asked for may be in use; one that was asked for may not.
@@ -316,11 +290,6 @@ impl Server {
 
 fn has_affinity(config: &Config) -> bool {
     config.services.iter().any(|service| service.version.affinity.is_some())
-}
-
-fn bind(config: &Config, workers: usize) -> Result<Vec<(SocketAddr, Bound)>, StartError> {
-    let bind = |address| Ok((address, listener::bind(address, workers)?));
-    config.listeners.iter().map(|listener| bind(listener.address)).collect()
 }
 
 fn retire(live: &Arc<Live>, instance: Arc<Instance>, drain: Drain) {

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::net::TcpStream;
+
 use support::ws::WebSocket;
 use support::{Backend, Burdock, Client, FAST_READINESS, Fault, Load, Request, eventually, yaml};
 
@@ -16,6 +18,33 @@ async fn the_admin_address_answers_health_and_nothing_else() {
     assert_eq!(admin.post("/metrics", b"").await.status, 405);
     assert_eq!(a.request_count(), 0, "none of it is proxied");
     assert_eq!(burdock.client().get("/metrics").await.instance(), "a", "nor the other way");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_address_moves_by_a_reload_or_not_at_all() {
+    let a = Backend::start("a").await;
+    let text = yaml(&[&a], "");
+    let with =
+        |admin: &str| text.replace("admin: { address: 127.0.0.1:0 }", &format!("admin: {admin}"));
+    let at = |address: &str| with(&format!("{{ address: {address} }}"));
+    let mut burdock = Burdock::start(&text).await;
+    let taken = format!("{}balance: random\n", at(&a.address.to_string()));
+    let line = burdock.reload(&taken).await;
+    assert_eq!(line["message"], "reload rejected", "{line}");
+    assert!(line["error"].to_string().contains(&a.address.to_string()), "{line}");
+    let metrics = burdock.metrics().await;
+    assert_eq!(metrics.sum("burdock_config_last_reload_success", &[]), 0.0);
+    assert_eq!(metrics.sum("burdock_config_generation", &[]), 1.0, "nothing of it is taken over");
+    assert_eq!(burdock.reload(&at("127.0.0.2:0")).await["message"], "reloaded");
+    let moved = |line: &serde_json::Value| line["address"].to_string().contains("127.0.0.2:");
+    let line = burdock.wait_log("admin listening", moved).await;
+    let new = line["address"].as_str().unwrap().parse().unwrap();
+    assert_eq!(Client::new(new).get("/healthz").await.status, 200);
+    let closed = || TcpStream::connect(burdock.admin()).is_err().then_some(());
+    eventually("the old address refuses", closed).await;
+    assert_eq!(burdock.reload(&with("off")).await["message"], "reloaded");
+    let closed = || TcpStream::connect(new).is_err().then_some(());
+    eventually("switched off", closed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

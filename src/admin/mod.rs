@@ -26,9 +26,14 @@ const MAX_CONNECTIONS: usize = 64;
 /// A scraper that is slower to send its request is dropped.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Binds the admin address.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|cause| BindError { address, cause })
+/// Binds the admin address. To be called on the runtime that will serve it.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let listen = || {
+        let socket = std::net::TcpListener::bind(address)?;
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(socket)
+    };
+    listen().map_err(|cause| BindError { address, cause })
 }
 
 /// Serves until the task is aborted.

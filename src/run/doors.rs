@@ -1,44 +1,56 @@
-//! The addresses that accept clients, and how a reload exchanges them: what is new is bound before
-//! anything changes, and nobody is refused at an address that old and new share.
+//! The addresses that accept clients or scrapers, and how a reload exchanges them: what is new is
+//! bound before anything changes, and nobody is refused at an address that old and new share.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pingora_runtime::NoStealRuntime;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::config::types::Listener;
+use crate::admin;
+use crate::config::types::{Admin, Config, Listener};
 use crate::listener::{self, BindError, Bound, Worker};
+use crate::snapshot::Live;
 
 /// A listener that another one takes over from goes on this long: clients that it has greeted may
 /// still be on their way, by a round trip.
 const OVERLAP: Duration = Duration::from_secs(1);
 
-/// An address that accepts; closes when dropped.
+/// An address that accepts until its handle is dropped.
 #[derive(Debug)]
-struct Open {
+struct Open<Handle> {
     /// As the configuration says, maybe with port 0.
     asked: SocketAddr,
     address: SocketAddr,
-    _open: watch::Sender<bool>,
+    _handle: Handle,
 }
 
-impl Open {
+impl<Handle> Open<Handle> {
     fn is_at(&self, address: SocketAddr) -> bool {
         self.asked == address || self.address == address
     }
 }
 
-/// Sockets that are bound and not yet served, with the address that the configuration says.
-pub(super) type Unserved = Vec<(SocketAddr, Bound)>;
+type Listening = Open<watch::Sender<bool>>;
 
-/// Every address that accepts clients.
+/// Sockets that are bound and not yet served.
+#[derive(Debug)]
+pub(super) struct Unserved {
+    /// With the addresses that the configuration says.
+    listeners: Vec<(SocketAddr, Bound)>,
+    admin: Option<(SocketAddr, TcpListener)>,
+}
+
+/// Every address that accepts.
 #[derive(Debug, Default)]
 pub(super) struct Doors {
-    open: Vec<Open>,
+    open: Vec<Listening>,
     /// Hold those that another one takes over from.
     leaving: JoinSet<()>,
+    admin: Option<Open<JoinSet<()>>>,
 }
 
 impl Doors {
@@ -47,28 +59,73 @@ impl Doors {
         self.open.iter().map(|open| open.address).collect()
     }
 
-    /// Binds those of `asked` that are not open, and changes nothing.
-    pub(super) fn bind(&self, asked: &[Listener], workers: usize) -> Result<Unserved, BindError> {
+    /// The address of the admin listener.
+    pub(super) fn admin(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|open| open.address)
+    }
+
+    /// Binds what `config` asks for and is not open, and changes nothing.
+    pub(super) fn bind(&self, config: &Config, workers: usize) -> Result<Unserved, BindError> {
+        let asked = &config.listeners;
         let is_open = |new: &&Listener| self.open.iter().any(|open| open.is_at(new.address));
-        let stays = |open: &Open| asked.iter().any(|new| open.is_at(new.address));
+        let stays = |open: &Listening| asked.iter().any(|new| open.is_at(new.address));
         let bind = |new: &Listener| {
-            let overlaps = |open: &Open| overlap(open.address, new.address);
+            let overlaps = |open: &Listening| overlap(open.address, new.address);
             let shared = self.open.iter().any(|open| overlaps(open) && !stays(open));
             Ok((new.address, listener::bind(new.address, workers, shared)?))
         };
-        asked.iter().filter(|new| !is_open(new)).map(bind).collect()
+        let listeners: Result<_, _> = asked.iter().filter(|new| !is_open(new)).map(bind).collect();
+        Ok(Unserved { listeners: listeners?, admin: self.bind_admin(config.admin.as_ref())? })
     }
 
-    /// Serves `unserved`, and closes what is neither in `asked` nor a part of it.
+    /// An address that nobody asked for may be in use; one that was asked for may not.
+    fn bind_admin(
+        &self,
+        asked: Option<&Admin>,
+    ) -> Result<Option<(SocketAddr, TcpListener)>, BindError> {
+        let Some(asked) = asked else { return Ok(None) };
+        if self.admin.as_ref().is_some_and(|open| open.is_at(asked.address)) {
+            return Ok(None);
+        }
+        match admin::bind(asked.address) {
+            Ok(socket) => Ok(Some((asked.address, socket))),
+            Err(error) if asked.explicit => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "no admin listener: its default address is taken");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Serves `unserved`, and closes what `config` doesn't ask for.
     pub(super) fn exchange(
         &mut self,
-        asked: &[Listener],
+        config: &Config,
         unserved: Unserved,
+        live: &Arc<Live>,
+        crew: (&NoStealRuntime, &[Worker]),
+    ) {
+        let admin = config.admin.as_ref();
+        self.admin.take_if(|open| !admin.is_some_and(|asked| open.is_at(asked.address)));
+        if let Some((asked, socket)) = unserved.admin {
+            let address = socket.local_addr().unwrap_or(asked);
+            let mut serving = JoinSet::new();
+            serving.spawn(admin::serve(socket, Arc::clone(live)));
+            tracing::info!(%address, "admin listening");
+            self.admin = Some(Open { asked, address, _handle: serving });
+        }
+        self.exchange_listeners(&config.listeners, unserved.listeners, crew);
+    }
+
+    fn exchange_listeners(
+        &mut self,
+        asked: &[Listener],
+        unserved: Vec<(SocketAddr, Bound)>,
         (runtime, workers): (&NoStealRuntime, &[Worker]),
     ) {
         // A wider address is also served by the narrower one that was there: closing a socket
         // resets whoever is about to be accepted, and this one need not be closed.
-        let serves = |open: &Open| {
+        let serves = |open: &Listening| {
             asked.iter().any(|new| open.is_at(new.address) || covers(new.address, open.address))
         };
         let (staying, leaving): (Vec<_>, _) = self.open.drain(..).partition(serves);
@@ -80,7 +137,7 @@ impl Doors {
                 runtime.get_runtime_at(worker.index).spawn(accepting);
             }
             tracing::info!(address = %bound.address, "listening");
-            self.open.push(Open { asked, address: bound.address, _open: sender });
+            self.open.push(Open { asked, address: bound.address, _handle: sender });
         }
         while self.leaving.try_join_next().is_some() {}
         for old in leaving {
@@ -97,6 +154,11 @@ impl Doors {
     pub(super) async fn close(&mut self) {
         self.open.clear();
         self.leaving.shutdown().await;
+    }
+
+    /// Answers no scraper any more.
+    pub(super) fn close_admin(&mut self) {
+        self.admin = None;
     }
 }
 

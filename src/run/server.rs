@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pingora_runtime::{BlockingPoolOpts, NoStealRuntime, RuntimeOpts};
-use tokio::task::JoinHandle;
 
 use crate::affinity::token::Keyring;
-use crate::config::types::{Admin, Config, Drain, Workers};
+use crate::config::types::{Config, Drain, Workers};
 use crate::config::{ConfigErrors, Loaded, diff};
+use crate::health;
 use crate::health::prober::Prober;
 use crate::instance::{self, Departure, Instance};
 use crate::listener::Worker;
@@ -21,7 +21,6 @@ use crate::run::doors::{Doors, Unserved};
 use crate::run::keys::OwnKey;
 use crate::snapshot::{Live, Published, Snapshot};
 use crate::tunnel::registry::Registry;
-use crate::{admin, health};
 
 /// A start waits this long for first verdicts, so that it doesn't greet clients with a 503.
 const FIRST_VERDICTS: Duration = Duration::from_secs(1);
@@ -66,7 +65,6 @@ pub struct Server {
     runtime: Option<NoStealRuntime>,
     workers: Vec<Worker>,
     doors: Doors,
-    admin: Option<(Admin, SocketAddr, JoinHandle<()>)>,
     prober: health::prober::Prober,
     own_key: OwnKey,
 }
@@ -93,7 +91,7 @@ impl Server {
         let (live, published) = Live::new(Arc::clone(&config), Arc::new(keyring), count);
         let live = Arc::new(live);
         let doors = Doors::default();
-        let unserved = doors.bind(&config.listeners, count)?;
+        let unserved = doors.bind(&config, count)?;
         let runtime = NoStealRuntime::new(
             count,
             "worker",
@@ -114,13 +112,11 @@ impl Server {
             runtime: Some(runtime),
             workers,
             doors,
-            admin: None,
             prober: Prober::default(),
             own_key,
         };
         server.prober.follow(published.snapshot.versions());
         server.prober.first_verdicts(FIRST_VERDICTS).await;
-        server.open_admin(config.admin.clone()).await?;
         server.exchange(&config, unserved);
         Ok(server)
     }
@@ -132,7 +128,7 @@ impl Server {
 
     /// The address of the admin listener.
     pub fn admin(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().map(|(_, address, _)| *address)
+        self.doors.admin()
     }
 
     /// Takes over a new configuration, whole or not at all.
@@ -163,7 +159,6 @@ impl Server {
         self.prober.follow(published.snapshot.versions());
         self.retire(&published, &config);
         self.exchange(&config, unserved);
-        self.reopen_admin(config.admin.clone());
         self.config = config;
         let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
         let generation = published.snapshot.generation;
@@ -212,9 +207,7 @@ impl Server {
     }
 
     async fn stop(&mut self) {
-        if let Some((_, _, task)) = self.admin.take() {
-            task.abort();
-        }
+        self.doors.close_admin();
         if let Some(runtime) = self.runtime.take() {
             let joined = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(CUT_GRACE));
             // Only a panic while joining could be told of here, and it has been.
@@ -225,7 +218,7 @@ impl Server {
     /// What can fail in a reload, done before anything is changed.
     fn prepare(&mut self, config: &Config) -> Result<(Keyring, Unserved), StartError> {
         let keyring = self.own_key.keyring(&config.affinity_keys, has_affinity(config))?;
-        let unserved = self.doors.bind(&config.listeners, self.workers.len())?;
+        let unserved = self.doors.bind(config, self.workers.len())?;
         Ok((keyring, unserved))
     }
 
@@ -243,48 +236,7 @@ impl Server {
 
     fn exchange(&mut self, config: &Config, unserved: Unserved) {
         let Some(runtime) = &self.runtime else { return };
-        self.doors.exchange(&config.listeners, unserved, (runtime, &self.workers));
-    }
-
-    /// An address that nobody asked for may be in use; one that was asked for may not.
-    async fn open_admin(&mut self, admin: Option<Admin>) -> Result<(), StartError> {
-        let Some(asked) = admin else { return Ok(()) };
-        match admin::bind(asked.address).await {
-            Ok(listener) => {
-                let address = listener.local_addr().unwrap_or(asked.address);
-                let task = tokio::spawn(admin::serve(listener, Arc::clone(&self.live)));
-                tracing::info!(%address, "admin listening");
-                self.admin = Some((asked, address, task));
-                Ok(())
-            }
-            Err(error) if asked.explicit => Err(error.into()),
-            Err(error) => {
-                tracing::warn!(%error, "no admin listener: its default address is taken");
-                Ok(())
-            }
-        }
-    }
-
-    fn reopen_admin(&mut self, admin: Option<Admin>) {
-        if self.config.admin == admin {
-            return;
-        }
-        if let Some((_, _, task)) = self.admin.take() {
-            task.abort();
-        }
-        let Some(asked) = admin else { return };
-        let live = Arc::clone(&self.live);
-        let address = asked.address;
-        let task = tokio::spawn(async move {
-            match admin::bind(address).await {
-                Ok(listener) => {
-                    tracing::info!(%address, "admin listening");
-                    admin::serve(listener, live).await;
-                }
-                Err(error) => tracing::error!(%error, "no admin listener"),
-            }
-        });
-        self.admin = Some((asked, address, task));
+        self.doors.exchange(config, unserved, &self.live, (runtime, &self.workers));
     }
 }
 

@@ -315,6 +315,30 @@ async fn fifty_reloads_under_load_lose_no_request_and_no_tunnel() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_affinity_key_is_made_by_the_reload_that_first_needs_one() {
+    use std::os::unix::fs::PermissionsExt;
+    let a = Backend::start("a").await;
+    let burdock = Burdock::start(&yaml(&[&a], "")).await;
+    let key = burdock.directory.join("burdock.affinity.key");
+    assert!(!key.exists(), "nobody needs one");
+    burdock.reload(&yaml(&[&a], "balance: random\n")).await;
+    assert!(!key.exists(), "nor now");
+    let taken = format!("listeners: [{}]\n", a.address);
+    let taken = yaml(&[&a], "session_affinity: true\n")
+        .replace("listeners: [{ address: 127.0.0.1:0 }]\n", &taken);
+    assert_eq!(burdock.reload(&taken).await["message"], "reload rejected");
+    assert!(!key.exists(), "a rejected reload leaves nothing behind");
+    let on = yaml(&[&a], "session_affinity: true\n");
+    assert_eq!(burdock.reload(&on).await["message"], "reloaded");
+    assert_eq!(key.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let mut session = burdock.session();
+    session.get("/").await;
+    burdock.reload(&yaml(&[&a], "")).await;
+    burdock.reload(&on).await;
+    assert!(session.get("/").await.cookie("BURDOCK").is_none(), "the key and the session stay");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn weights_change_live_and_exactly() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let weighted = |x: u32, y: u32| {

@@ -217,8 +217,9 @@ impl Server {
 
     /// What can fail in a reload, done before anything is changed.
     fn prepare(&mut self, config: &Config) -> Result<(Keyring, Unserved), StartError> {
-        let keyring = self.own_key.keyring(&config.affinity_keys, has_affinity(config))?;
         let unserved = self.doors.bind(config, self.workers.len())?;
+        // Last, since it may leave a file.
+        let keyring = self.own_key.keyring(&config.affinity_keys, has_affinity(config))?;
         Ok((keyring, unserved))
     }
 

@@ -5,13 +5,13 @@ pub mod connection;
 pub mod io;
 
 use std::io as std_io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::snapshot::Live;
@@ -113,20 +113,24 @@ pub async fn accept(worker: Worker, socket: StdListener, mut open: watch::Receiv
             }
         }
     }
-    // Whoever the kernel has already greeted is served; a closed socket would reset them.
-    while let Some(Ok((stream, peer))) = try_accept(&listener).await {
-        connection::spawn(&worker, stream, peer);
+    // Whoever the kernel has already greeted is served; a closed socket would reset them. The
+    // kernel itself is asked, since the runtime may not have looked for a while.
+    let Ok(listener) = listener.into_std() else { return };
+    while let Some((stream, peer)) = greeted(&listener) {
+        match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+            Ok(stream) => connection::spawn(&worker, stream, peer),
+            Err(error) => tracing::warn!(%error, "accepting a connection failed"),
+        }
     }
 }
 
-async fn try_accept(
-    listener: &TcpListener,
-) -> Option<std_io::Result<(tokio::net::TcpStream, SocketAddr)>> {
-    std::future::poll_fn(|cx| {
-        std::task::Poll::Ready(match listener.poll_accept(cx) {
-            std::task::Poll::Ready(accepted) => Some(accepted),
-            std::task::Poll::Pending => None,
-        })
-    })
-    .await
+/// The next client that waits to be accepted.
+fn greeted(listener: &StdListener) -> Option<(StdStream, SocketAddr)> {
+    loop {
+        match listener.accept() {
+            Ok(accepted) => return Some(accepted),
+            Err(error) if error.kind() == std_io::ErrorKind::ConnectionAborted => {}
+            Err(_nobody) => return None,
+        }
+    }
 }

@@ -50,6 +50,8 @@ pub(super) struct Doors {
     open: Vec<Listening>,
     /// Hold those that another one takes over from.
     leaving: JoinSet<()>,
+    /// The tasks that accept, on all workers.
+    accepting: JoinSet<()>,
     admin: Option<Open<JoinSet<()>>>,
 }
 
@@ -134,12 +136,13 @@ impl Doors {
             let (sender, open) = watch::channel(true);
             for (worker, socket) in workers.iter().zip(bound.sockets) {
                 let accepting = listener::accept(worker.clone(), socket, open.clone());
-                runtime.get_runtime_at(worker.index).spawn(accepting);
+                self.accepting.spawn_on(accepting, runtime.get_runtime_at(worker.index));
             }
             tracing::info!(address = %bound.address, "listening");
             self.open.push(Open { asked, address: bound.address, _handle: sender });
         }
         while self.leaving.try_join_next().is_some() {}
+        while self.accepting.try_join_next().is_some() {}
         for old in leaving {
             if self.open.iter().any(|open| overlap(open.address, old.address)) {
                 self.leaving.spawn(async move {
@@ -150,10 +153,16 @@ impl Doors {
         }
     }
 
-    /// Accepts nobody any more.
-    pub(super) async fn close(&mut self) {
+    /// Lets nobody in any more, apart from those that the kernel has greeted already.
+    pub(super) fn close(&mut self) {
         self.open.clear();
-        self.leaving.shutdown().await;
+        self.leaving.abort_all();
+    }
+
+    /// Resolves when those have been let in.
+    pub(super) async fn closed(&mut self) {
+        while self.leaving.join_next().await.is_some() {}
+        while self.accepting.join_next().await.is_some() {}
     }
 
     /// Answers no scraper any more.

@@ -5,7 +5,9 @@ mod support;
 use std::net::TcpStream;
 
 use support::ws::WebSocket;
-use support::{Backend, Burdock, Client, FAST_READINESS, Fault, Load, Request, eventually, yaml};
+use support::{
+    Backend, Burdock, Client, FAST_READINESS, Fault, Load, Request, eventually, raw, within, yaml,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_admin_address_answers_health_and_nothing_else() {
@@ -18,6 +20,24 @@ async fn the_admin_address_answers_health_and_nothing_else() {
     assert_eq!(admin.post("/metrics", b"").await.status, 405);
     assert_eq!(a.request_count(), 0, "none of it is proxied");
     assert_eq!(burdock.client().get("/metrics").await.instance(), "a", "nor the other way");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_client_keeps_an_admin_connection() {
+    let a = Backend::start("a").await;
+    let burdock = Burdock::start(&yaml(&[&a], "")).await;
+    let answered = Client::new(burdock.admin()).get("/healthz").await;
+    assert!(answered.head.wants_close(), "one answer for each connection");
+    let mut silent = Vec::new();
+    // As many as are served at once.
+    for n in 0..64 {
+        let begun = if n % 2 == 0 { "" } else { "GET /metr" };
+        silent.push(raw::open(burdock.admin(), begun).await);
+    }
+    assert_eq!(Client::new(burdock.admin()).get("/healthz").await.status, 200);
+    for mut conn in silent {
+        within("the end of a silent client", conn.read_to_end()).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,7 +165,7 @@ async fn every_way_a_request_ends_brings_the_gauge_back() {
         drop(burdock.client().try_send(&Request::get("/x")).await);
         // A client that leaves in the middle.
         let got = all.iter().map(|b| b.request_count()).sum::<usize>();
-        let conn = support::raw::open(burdock.address(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let conn = raw::open(burdock.address(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
         eventually("the request to arrive", || {
             (all.iter().map(|b| b.request_count()).sum::<usize>() > got).then_some(())
         })

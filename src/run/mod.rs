@@ -131,6 +131,15 @@ fn reload(server: &mut Server, settings: &Settings, watcher: &mut watch::Watcher
     }
 }
 
+/// Resolves at SIGTERM or SIGINT, for those who run a [`Server`] of their own.
+pub async fn asked_to_stop() {
+    // Without handlers the default ones end the process, which is as good.
+    match Signals::install() {
+        Ok(mut signals) => signals.stop().await,
+        Err(_default) => std::future::pending().await,
+    }
+}
+
 /// The signals that mean something here.
 struct Signals {
     terminate: Signal,

@@ -49,7 +49,7 @@ pub struct Demo {
     /// Where the balancer listens.
     #[arg(long, default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Logging; only warnings by default, so that the console stays readable.
+    /// What is logged between the console's own lines; there is no access log.
     #[arg(long, default_value = "warn")]
     pub log_level: String,
 }

@@ -84,13 +84,12 @@ async fn show(options: Demo) -> anyhow::Result<ExitCode> {
         instances.push(instance.with_context(|| format!("starting the instance {name}"))?);
     }
     let loaded = demo::config(&instances, options.listen)?;
-    let server = Server::start(loaded, None).await?;
-    let url = format!("http://{}/", options.listen);
-    let stop = async {
-        // Without the handler the default one ends the process, which is as good.
-        let _ = tokio::signal::ctrl_c().await;
-    };
-    demo::console(instances, &url, stop).await;
-    server.drain(std::future::ready(())).await;
+    let server = Server::start(loaded, None).await;
+    let server = server.context("starting the balancer; --listen takes another address")?;
+    let address = server.addresses().first().copied().unwrap_or(options.listen);
+    let url = format!("http://{address}/");
+    let running = demo::console(instances, &url, run::asked_to_stop()).await;
+    server.drain(run::asked_to_stop()).await;
+    drop(running);
     Ok(ExitCode::SUCCESS)
 }

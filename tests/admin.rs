@@ -2,8 +2,12 @@
 
 mod support;
 
+use std::net::TcpStream;
+
 use support::ws::WebSocket;
-use support::{Backend, Burdock, Client, FAST_READINESS, Fault, Load, Request, eventually, yaml};
+use support::{
+    Backend, Burdock, Client, FAST_READINESS, Fault, Load, Request, eventually, raw, within, yaml,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_admin_address_answers_health_and_nothing_else() {
@@ -16,6 +20,51 @@ async fn the_admin_address_answers_health_and_nothing_else() {
     assert_eq!(admin.post("/metrics", b"").await.status, 405);
     assert_eq!(a.request_count(), 0, "none of it is proxied");
     assert_eq!(burdock.client().get("/metrics").await.instance(), "a", "nor the other way");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_client_keeps_an_admin_connection() {
+    let a = Backend::start("a").await;
+    let burdock = Burdock::start(&yaml(&[&a], "")).await;
+    let answered = Client::new(burdock.admin()).get("/healthz").await;
+    assert!(answered.head.wants_close(), "one answer for each connection");
+    let mut silent = Vec::new();
+    // As many as are served at once.
+    for n in 0..64 {
+        let begun = if n % 2 == 0 { "" } else { "GET /metr" };
+        silent.push(raw::open(burdock.admin(), begun).await);
+    }
+    assert_eq!(Client::new(burdock.admin()).get("/healthz").await.status, 200);
+    for mut conn in silent {
+        within("the end of a silent client", conn.read_to_end()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_address_moves_by_a_reload_or_not_at_all() {
+    let a = Backend::start("a").await;
+    let text = yaml(&[&a], "");
+    let with =
+        |admin: &str| text.replace("admin: { address: 127.0.0.1:0 }", &format!("admin: {admin}"));
+    let at = |address: &str| with(&format!("{{ address: {address} }}"));
+    let mut burdock = Burdock::start(&text).await;
+    let taken = format!("{}balance: random\n", at(&a.address.to_string()));
+    let line = burdock.reload(&taken).await;
+    assert_eq!(line["message"], "reload rejected", "{line}");
+    assert!(line["error"].to_string().contains(&a.address.to_string()), "{line}");
+    let metrics = burdock.metrics().await;
+    assert_eq!(metrics.sum("burdock_config_last_reload_success", &[]), 0.0);
+    assert_eq!(metrics.sum("burdock_config_generation", &[]), 1.0, "nothing of it is taken over");
+    assert_eq!(burdock.reload(&at("127.0.0.2:0")).await["message"], "reloaded");
+    let moved = |line: &serde_json::Value| line["address"].to_string().contains("127.0.0.2:");
+    let line = burdock.wait_log("admin listening", moved).await;
+    let new = line["address"].as_str().unwrap().parse().unwrap();
+    assert_eq!(Client::new(new).get("/healthz").await.status, 200);
+    let closed = || TcpStream::connect(burdock.admin()).is_err().then_some(());
+    eventually("the old address refuses", closed).await;
+    assert_eq!(burdock.reload(&with("off")).await["message"], "reloaded");
+    let closed = || TcpStream::connect(new).is_err().then_some(());
+    eventually("switched off", closed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,6 +144,17 @@ async fn gauges_rise_with_what_is_open_and_fall_to_zero() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_kept_connection_is_no_error() {
+    let a = Backend::start("a").await;
+    let burdock = Burdock::start(&yaml(&[&a], "timeouts: { keep_alive: 50ms }\n")).await;
+    let mut conn = raw::open(burdock.address(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let answer = within("an answer and the end", conn.read_to_end()).await;
+    assert!(answer.starts_with(b"HTTP/1.1 200 "));
+    burdock.wait_metric("burdock_client_connections", &[], |v| v == 0.0).await;
+    assert_eq!(burdock.metrics().await.sum("burdock_errors_total", &[]), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_way_a_request_ends_brings_the_gauge_back() {
     let backends = Backend::several(&["a", "b"]).await;
     let all: Vec<_> = backends.iter().collect();
@@ -116,7 +176,7 @@ async fn every_way_a_request_ends_brings_the_gauge_back() {
         drop(burdock.client().try_send(&Request::get("/x")).await);
         // A client that leaves in the middle.
         let got = all.iter().map(|b| b.request_count()).sum::<usize>();
-        let conn = support::raw::open(burdock.address(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let conn = raw::open(burdock.address(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
         eventually("the request to arrive", || {
             (all.iter().map(|b| b.request_count()).sum::<usize>() > got).then_some(())
         })

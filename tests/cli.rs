@@ -2,10 +2,12 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
-use support::burdock::scratch;
-use support::{Backend, Burdock, run_to_end};
+use support::burdock::{binary, scratch, send_signal};
+use support::{Backend, Burdock, Client, eventually, run_to_end, within};
 
 /// Exit code, standard output, standard error.
 fn run(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -230,4 +232,40 @@ async fn affinity_may_stand_at_the_top_of_an_app_yaml_too() {
     let path = folder.join("burdock.yaml");
     let burdock = Burdock::spawn(folder, path, &["run", "-c", "burdock.yaml"]).await;
     assert!(burdock.client().get("/").await.cookie("BURDOCK").is_some());
+}
+
+/// `burdock demo`; killed when dropped.
+struct Demo(Child);
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_tells_its_address_and_not_each_request() {
+    let mut command = Command::new(binary());
+    command.args(["demo", "--listen", "127.0.0.1:0"]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut demo = Demo(command.spawn().unwrap());
+    let mut lines = BufReader::new(demo.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let page = tokio::task::spawn_blocking(move || {
+        let page = lines.find_map(|line| Some(line.split_once("http://")?.1.to_owned()));
+        (page, lines)
+    });
+    let (page, lines) = within("the address of the page", page).await.unwrap();
+    let page = page.unwrap();
+    let address = page.trim_end_matches('/').parse().unwrap();
+    let mut client = Client::session(address);
+    for n in 1..=20 {
+        let answer = client.get("/whoami").await.text();
+        assert!(answer.contains(&format!("(request number {n} here)")), "{answer}");
+    }
+    send_signal(&demo.0, libc::SIGTERM);
+    let rest = tokio::task::spawn_blocking(move || lines.collect::<Vec<_>>());
+    let rest = within("the end of the output", rest).await.unwrap();
+    let status = eventually("the end of the demo", || demo.0.try_wait().unwrap()).await;
+    assert_eq!(status.code(), Some(0), "{rest:?}");
+    assert!(!rest.iter().any(|line| line.contains("access") || line.contains("cut")), "{rest:?}");
 }

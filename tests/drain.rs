@@ -84,6 +84,29 @@ async fn idle_kept_connections_are_closed_without_a_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_was_connected_before_the_signal_is_answered() {
+    let a = Backend::start("a").await;
+    for _ in 0..5 {
+        let mut burdock = Burdock::start(&yaml(&[&a], PATIENT)).await;
+        // Stopped, so that all of it waits in the kernel when the signal is seen.
+        burdock.signal(libc::SIGSTOP);
+        let mut waiting = Vec::new();
+        for _ in 0..40 {
+            let request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+            waiting.push(raw::open(burdock.address(), request).await);
+        }
+        burdock.signal(libc::SIGTERM);
+        burdock.signal(libc::SIGCONT);
+        for mut conn in waiting {
+            let answer = within("an answer", conn.read_to_end()).await;
+            let answer = String::from_utf8_lossy(&answer);
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
+        }
+        assert_eq!(burdock.exit_code().await, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tunnels_get_a_close_with_1012_on_both_sides() {
     let a = Backend::start("a").await;
     let rest = "shutdown: { timeout: 2s, spread: 500ms }\n";

@@ -4,12 +4,15 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::TcpStream;
+use std::path::Path;
+use std::time::Instant;
 
 use support::burdock::scratch;
 use support::load::errors;
 use support::ws::WebSocket;
-use support::{Backend, Burdock, FAST_READINESS, Load, eventually, raw, within, yaml};
+use support::{Backend, Burdock, Client, FAST_READINESS, Load, eventually, raw, within, yaml};
 
 /// Which instances the next `n` new sessions land on.
 async fn landing(burdock: &Burdock, n: usize) -> BTreeMap<String, usize> {
@@ -27,7 +30,7 @@ fn counted(pairs: &[(&str, usize)]) -> BTreeMap<String, usize> {
 
 /// Polls until the instances in use are exactly `names`.
 async fn uses(burdock: &Burdock, names: &[&str]) {
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     loop {
         let seen: Vec<_> = landing(burdock, 2 * names.len()).await.into_keys().collect();
         if seen == names {
@@ -57,7 +60,6 @@ async fn an_editors_rename_is_noticed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_in_place_is_noticed_and_pieces_of_it_do_no_harm() {
-    use std::io::Write;
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let burdock = Burdock::start(&yaml(&[&a], "")).await;
     let load = Load::start(burdock.address(), 10, 200, "/");
@@ -98,6 +100,125 @@ async fn a_symlink_swap_as_kubernetes_does_it_is_noticed_again_and_again() {
         std::fs::remove_dir_all(folder.join(format!("..v{}", n - 1))).unwrap();
         uses(&burdock, &[name]).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_written_beside_the_configuration_holds_no_reload_up() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let burdock = Burdock::start(&yaml(&[&a], "")).await;
+    let mut log = std::fs::File::create(burdock.directory.join("access.log")).unwrap();
+    let writer = tokio::spawn(async move {
+        loop {
+            log.write_all(b"a line\n").unwrap();
+            support::pause().await;
+        }
+    });
+    assert_eq!(burdock.reload(&yaml(&[&a, &b], "")).await["message"], "reloaded");
+    writer.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_never_rests_is_read_all_the_same() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let burdock = Burdock::start(&yaml(&[&a], "")).await;
+    let text = yaml(&[&a, &b], "");
+    std::fs::write(&burdock.config, &text).unwrap();
+    let mut file = std::fs::File::options().append(true).open(&burdock.config).unwrap();
+    let writer = tokio::spawn(async move {
+        loop {
+            file.write_all(b"# more\n").unwrap();
+            support::pause().await;
+        }
+    });
+    uses(&burdock, &["a", "b"]).await;
+    writer.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_folder_is_followed_to_the_new_one() {
+    let backends = Backend::several(&["a", "b", "c", "d", "e"]).await;
+    let root = scratch();
+    let folder = root.join("conf");
+    let write = |folder: &Path, backend: &Backend| {
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::write(folder.join("burdock.yaml"), yaml(&[backend], "")).unwrap();
+    };
+    write(&folder, &backends[0]);
+    let config = folder.join("burdock.yaml");
+    let path = config.display().to_string();
+    let burdock = Burdock::spawn(root.clone(), config.clone(), &["run", "-c", &path]).await;
+    uses(&burdock, &["a"]).await;
+    std::fs::remove_dir_all(&folder).unwrap();
+    write(&folder, &backends[1]);
+    uses(&burdock, &["b"]).await;
+    std::fs::write(&config, yaml(&[&backends[2]], "")).unwrap();
+    uses(&burdock, &["c"]).await;
+    write(&root.join("new"), &backends[3]);
+    std::fs::rename(&folder, root.join("old")).unwrap();
+    std::fs::rename(root.join("new"), &folder).unwrap();
+    uses(&burdock, &["d"]).await;
+    std::fs::write(&config, yaml(&[&backends[4]], "")).unwrap();
+    uses(&burdock, &["e"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_comes_back_later_is_found() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let root = scratch();
+    // Replaced two folders above the file, where no watch is.
+    let config = root.join("conf/burdock/burdock.yaml");
+    std::fs::create_dir_all(config.parent().unwrap()).unwrap();
+    std::fs::write(&config, yaml(&[&a], "")).unwrap();
+    let path = config.display().to_string();
+    let burdock = Burdock::spawn(root.clone(), config.clone(), &["run", "-c", &path]).await;
+    std::fs::rename(root.join("conf"), root.join("old")).unwrap();
+    eventually("the missing file is told", || burdock.reloads().pop()).await;
+    assert_eq!(burdock.client().get("/").await.instance(), "a");
+    std::fs::create_dir_all(config.parent().unwrap()).unwrap();
+    std::fs::write(&config, yaml(&[&b], "")).unwrap();
+    uses(&burdock, &["b"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relative_path_that_becomes_a_link_is_followed() {
+    use std::os::unix::fs::symlink;
+    let backends = Backend::several(&["a", "b", "c", "d"]).await;
+    let folder = scratch();
+    let config = folder.join("burdock.yaml");
+    std::fs::write(&config, yaml(&[&backends[0]], "")).unwrap();
+    let burdock =
+        Burdock::spawn(folder.clone(), config.clone(), &["run", "-c", "burdock.yaml"]).await;
+    uses(&burdock, &["a"]).await;
+    let elsewhere = folder.join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    for (name, backend) in [("one.yaml", &backends[1]), ("two.yaml", &backends[3])] {
+        std::fs::write(elsewhere.join(name), yaml(&[backend], "")).unwrap();
+    }
+    let swap = |target: &str| {
+        symlink(target, folder.join("link")).unwrap();
+        std::fs::rename(folder.join("link"), &config).unwrap();
+    };
+    swap("elsewhere/one.yaml");
+    uses(&burdock, &["b"]).await;
+    std::fs::write(elsewhere.join("one.yaml"), yaml(&[&backends[2]], "")).unwrap();
+    uses(&burdock, &["c"]).await;
+    swap("elsewhere/two.yaml");
+    uses(&burdock, &["d"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_app_yaml_that_was_named_anew_is_read_when_it_is_corrected() {
+    let a = Backend::start("a").await;
+    let burdock = Burdock::start(&yaml(&[&a], "")).await;
+    let folder = burdock.directory.join("app");
+    std::fs::create_dir(&folder).unwrap();
+    let app = folder.join("app.yaml");
+    std::fs::write(&app, "session_affinity: maybe\n").unwrap();
+    let line = burdock.reload(&yaml(&[&a], "app_yaml: app/app.yaml\n")).await;
+    assert_eq!(line["message"], "reload rejected", "{line}");
+    std::fs::write(&app, "session_affinity: true\n").unwrap();
+    assert_eq!(burdock.reload_after(1).await["message"], "reloaded");
+    assert!(burdock.client().get("/").await.cookie("BURDOCK").is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,6 +315,30 @@ async fn fifty_reloads_under_load_lose_no_request_and_no_tunnel() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_affinity_key_is_made_by_the_reload_that_first_needs_one() {
+    use std::os::unix::fs::PermissionsExt;
+    let a = Backend::start("a").await;
+    let burdock = Burdock::start(&yaml(&[&a], "")).await;
+    let key = burdock.directory.join("burdock.affinity.key");
+    assert!(!key.exists(), "nobody needs one");
+    burdock.reload(&yaml(&[&a], "balance: random\n")).await;
+    assert!(!key.exists(), "nor now");
+    let taken = format!("listeners: [{}]\n", a.address);
+    let taken = yaml(&[&a], "session_affinity: true\n")
+        .replace("listeners: [{ address: 127.0.0.1:0 }]\n", &taken);
+    assert_eq!(burdock.reload(&taken).await["message"], "reload rejected");
+    assert!(!key.exists(), "a rejected reload leaves nothing behind");
+    let on = yaml(&[&a], "session_affinity: true\n");
+    assert_eq!(burdock.reload(&on).await["message"], "reloaded");
+    assert_eq!(key.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let mut session = burdock.session();
+    session.get("/").await;
+    burdock.reload(&yaml(&[&a], "")).await;
+    burdock.reload(&on).await;
+    assert!(session.get("/").await.cookie("BURDOCK").is_none(), "the key and the session stay");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn weights_change_live_and_exactly() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let weighted = |x: u32, y: u32| {
@@ -265,4 +410,35 @@ async fn a_taken_address_rejects_the_reload() {
     let line = burdock.reload(&taken).await;
     assert_eq!(line["message"], "reload rejected", "{line}");
     assert_eq!(burdock.client().get("/").await.status, 200);
+}
+
+/// Reloads from `first` to wider and narrower addresses of its port, under calls to that port.
+async fn widen_and_narrow(first: &str) {
+    let a = Backend::start("a").await;
+    let listening = |at: &str| yaml(&[&a], "").replacen("127.0.0.1:0", at, 1);
+    let burdock = Burdock::start(&listening(first)).await;
+    let port = burdock.address().port();
+    let caller = || async move {
+        loop {
+            // A connection for each call: kept ones would notice nothing.
+            let mut client = Client::new(([127, 0, 0, 1], port).into());
+            assert_eq!(client.get("/").await.status, 200);
+        }
+    };
+    let callers: Vec<_> = (0..4).map(|_| tokio::spawn(caller())).collect();
+    let (narrow, wide) = (format!("127.0.0.1:{port}"), format!("0.0.0.0:{port}"));
+    for at in [&narrow, &wide, &narrow, &wide] {
+        let line = burdock.reload(&listening(at)).await;
+        assert_eq!(line["message"], "reloaded", "{line}");
+    }
+    for caller in callers {
+        caller.abort();
+        assert!(caller.await.unwrap_err().is_cancelled(), "every call from {first} is answered");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_widens_and_narrows_refuses_nobody() {
+    widen_and_narrow("127.0.0.1:0").await;
+    widen_and_narrow("0.0.0.0:0").await;
 }

@@ -99,7 +99,10 @@ fn process_rows(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bool {
             return true;
         }
         "burdock_errors_total" => {
-            for reason in Reason::ALL {
+            // A kept connection that ends for want of a further request is no error.
+            let errors =
+                Reason::ALL.into_iter().filter(|reason| *reason != Reason::KeepAliveTimeout);
+            for reason in errors {
                 rows.row(&[("reason", reason.label())], counters.errors(reason));
             }
             return true;

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -25,10 +26,17 @@ use crate::snapshot::Live;
 const MAX_CONNECTIONS: usize = 64;
 /// A scraper that is slower to send its request is dropped.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// From accept to close: one request on each connection, so that nobody keeps one of them.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Binds the admin address.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|cause| BindError { address, cause })
+/// Binds the admin address. To be called on the runtime that will serve it.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let listen = || {
+        let socket = std::net::TcpListener::bind(address)?;
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(socket)
+    };
+    listen().map_err(|cause| BindError { address, cause })
 }
 
 /// Serves until the task is aborted.
@@ -46,17 +54,23 @@ pub async fn serve(listener: TcpListener, live: Arc<Live>) {
         };
         let live = Arc::clone(&live);
         tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let response = answer(&live, &request);
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let mut server = http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
-            // What breaks an admin connection is its client's business.
-            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            converse(stream, &live, CONNECTION_TIMEOUT).await;
             drop(permit);
         });
     }
+}
+
+/// One request and its answer, in `limit`.
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, live: &Live, limit: Duration) {
+    let service = service_fn(|request| {
+        let response = answer(live, &request);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT).keep_alive(false);
+    let connection = server.serve_connection(TokioIo::new(stream), service);
+    // What breaks an admin connection, or outlasts it, is its client's business.
+    let _ = tokio::time::timeout(limit, connection).await;
 }
 
 fn answer(live: &Live, request: &Request<Incoming>) -> Response<Full<Bytes>> {
@@ -78,4 +92,26 @@ fn answer(live: &Live, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::affinity::token::Keyring;
+    use crate::config;
+
+    #[tokio::test]
+    async fn a_scraper_that_does_not_read_is_dropped() {
+        let config = config::minimal(&["127.0.0.1:1".to_owned()], false).unwrap();
+        let keyring = Keyring::new(&[[0; 32]]).unwrap();
+        let (live, _) = Live::new(Arc::new(config), Arc::new(keyring), 1);
+        let (mut scraper, stream) = tokio::io::duplex(256);
+        scraper.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        converse(stream, &live, Duration::from_millis(50)).await;
+        let mut rest = String::new();
+        scraper.read_to_string(&mut rest).await.unwrap();
+        assert!(rest.starts_with("HTTP/1.1 200 ") && rest.len() <= 256, "{rest}");
+    }
 }

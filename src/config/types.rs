@@ -84,7 +84,7 @@ impl Admin {
         SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9900);
 }
 
-/// Where the keys of affinity tokens come from. With neither, a key is made at start.
+/// Where the keys of affinity tokens come from. With neither, a key is made when one is needed.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct AffinityKeys {
     /// A file with one base64 key of 32 bytes per line, newest first; read again at each reload.

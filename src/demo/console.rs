@@ -15,11 +15,16 @@ use super::Instance;
 /// Lines typed ahead of the console; more wait in the terminal.
 const LINES_AHEAD: usize = 16;
 
-/// Runs until `q` is typed or `stop` completes, then kills what is still running. `url` is where
-/// the balancer serves the page. Where standard input is not a terminal nothing is read from it.
+/// Runs until `q` is typed or `stop` completes, and gives back what is still running, so that the
+/// balancer can finish with it. `url` is where the balancer serves the page. Where standard input
+/// is not a terminal nothing is read from it.
 ///
 /// Cancel safety: dropping the future drops, and so stops, the instances.
-pub async fn console(instances: Vec<Instance>, url: &str, stop: impl Future<Output = ()>) {
+pub async fn console(
+    instances: Vec<Instance>,
+    url: &str,
+    stop: impl Future<Output = ()>,
+) -> Vec<Instance> {
     let mut stage = Stage::new(instances, url, io::stdout());
     let lines = if io::stdin().is_terminal() { terminal_lines() } else { None };
     let interactive = lines.is_some();
@@ -28,7 +33,7 @@ pub async fn console(instances: Vec<Instance>, url: &str, stop: impl Future<Outp
         () = stop => {}
         () = stage.follow(lines) => {}
     }
-    stage.end().await;
+    stage.places.into_iter().filter_map(|place| place.running).collect()
 }
 
 /// Lines from the terminal. The thread is not tokio's, since a runtime waits at its end for
@@ -161,16 +166,10 @@ impl<W: Write> Stage<W> {
         );
         if interactive {
             text += "\n  A number and Enter kills that instance or restores it; q quits, ? helps\n";
+        } else {
+            text += "\n  Ctrl-C or SIGTERM ends it; from a terminal it also takes commands\n";
         }
         self.say(&text);
-    }
-
-    async fn end(&mut self) {
-        for place in &mut self.places {
-            if let Some(instance) = place.running.take() {
-                instance.kill().await;
-            }
-        }
     }
 
     /// Nobody may be left to read it, which is no reason to stop.
@@ -209,7 +208,6 @@ mod tests {
         assert!(tokio::net::TcpStream::connect(address).await.is_err());
         stage.toggle(0).await;
         assert!(tokio::net::TcpStream::connect(address).await.is_ok());
-        stage.end().await;
         let said = String::from_utf8(stage.out).unwrap();
         assert!(said.contains("aster is dead") && said.contains("aster is back"), "{said}");
         assert!(said.contains("http://127.0.0.1:1/whoami"), "{said}");

@@ -36,14 +36,16 @@ pub use console::console;
 /// page has a colour for each.
 pub const NAMES: [&str; 3] = ["aster", "bellis", "cirsium"];
 
-/// The balancer's configuration in front of `instances`: what a user would write, and no more.
+/// The balancer's configuration in front of `instances`: what a user would write, without an access
+/// log, which would push the console's own lines away, and with a quick end.
 pub fn config(instances: &[Instance], listen: SocketAddr) -> Result<Loaded, ConfigErrors> {
     let row = |instance: &Instance| {
         format!("  - {{ name: {}, address: \"{}\" }}\n", instance.name(), instance.address())
     };
     let rows: String = instances.iter().map(row).collect();
     let text = format!(
-        "listeners: [\"{listen}\"]\ninstances:\n{rows}session_affinity: true\n\
+        "listeners: [\"{listen}\"]\naccess_log: false\n\
+         shutdown: {{ timeout: 3s, spread: 0s }}\ninstances:\n{rows}session_affinity: true\n\
          readiness_check: {{ path: /readyz, check_interval: 500ms, timeout: 500ms }}\n"
     );
     config::parse(&text, Path::new("demo.yaml"))

@@ -5,13 +5,13 @@ pub mod connection;
 pub mod io;
 
 use std::io as std_io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::snapshot::Live;
@@ -41,21 +41,25 @@ pub struct Bound {
     pub sockets: Vec<StdListener>,
 }
 
-/// Binds `address` once per worker.
-pub fn bind(address: SocketAddr, workers: usize) -> Result<Bound, BindError> {
+/// Binds `address` once per worker. `shared` says that this process has it open already, in other
+/// words or as a part of a wider one.
+pub fn bind(address: SocketAddr, workers: usize, shared: bool) -> Result<Bound, BindError> {
     let failed = |cause| BindError { address, cause };
-    // Without SO_REUSEPORT first: with it, a second Burdock would silently share the port.
-    let claim = claim(address, false).map_err(failed)?;
-    let address = claim.local_addr().and_then(|local| local.as_socket().ok_or_else(unnamed));
-    let address = address.map_err(failed)?;
-    drop(claim);
+    let address = if shared { address } else { vacant(address).map_err(failed)? };
     let listen = || {
-        let socket = self::claim(address, true)?;
+        let socket = claim(address, true)?;
         socket.listen(BACKLOG)?;
         Ok(StdListener::from(socket))
     };
     let sockets: Result<Vec<_>, _> = (0..workers).map(|_| listen()).collect();
     Ok(Bound { address, sockets: sockets.map_err(failed)? })
+}
+
+/// `address` with a port, if nobody has it. Without SO_REUSEPORT: with it, a second Burdock would
+/// silently share the port.
+fn vacant(address: SocketAddr) -> std_io::Result<SocketAddr> {
+    let local = claim(address, false)?.local_addr()?;
+    local.as_socket().ok_or_else(unnamed)
 }
 
 fn unnamed() -> std_io::Error {
@@ -109,20 +113,24 @@ pub async fn accept(worker: Worker, socket: StdListener, mut open: watch::Receiv
             }
         }
     }
-    // Whoever the kernel has already greeted is served; a closed socket would reset them.
-    while let Some(Ok((stream, peer))) = try_accept(&listener).await {
-        connection::spawn(&worker, stream, peer);
+    // Whoever the kernel has already greeted is served; a closed socket would reset them. The
+    // kernel itself is asked, since the runtime may not have looked for a while.
+    let Ok(listener) = listener.into_std() else { return };
+    while let Some((stream, peer)) = greeted(&listener) {
+        match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+            Ok(stream) => connection::spawn(&worker, stream, peer),
+            Err(error) => tracing::warn!(%error, "accepting a connection failed"),
+        }
     }
 }
 
-async fn try_accept(
-    listener: &TcpListener,
-) -> Option<std_io::Result<(tokio::net::TcpStream, SocketAddr)>> {
-    std::future::poll_fn(|cx| {
-        std::task::Poll::Ready(match listener.poll_accept(cx) {
-            std::task::Poll::Ready(accepted) => Some(accepted),
-            std::task::Poll::Pending => None,
-        })
-    })
-    .await
+/// The next client that waits to be accepted.
+fn greeted(listener: &StdListener) -> Option<(StdStream, SocketAddr)> {
+    loop {
+        match listener.accept() {
+            Ok(accepted) => return Some(accepted),
+            Err(error) if error.kind() == std_io::ErrorKind::ConnectionAborted => {}
+            Err(_nobody) => return None,
+        }
+    }
 }

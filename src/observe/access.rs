@@ -129,14 +129,17 @@ fn json(out: &mut Vec<u8>, line: &Line<'_>) {
 
 fn pretty(out: &mut Vec<u8>, line: &Line<'_>) {
     timestamp(out);
-    let Line { client, method, path, host, status, affinity, attempts, .. } = line;
+    out.extend_from_slice(b"  INFO access: ");
+    out.extend_from_slice(line.message.as_bytes());
+    for (before, text) in
+        [(" ", line.client), (" ", line.method), (" ", line.host), ("", line.path)]
+    {
+        out.extend_from_slice(before.as_bytes());
+        printable(out, text);
+    }
+    let Line { service, version, status, affinity, attempts, .. } = line;
     let instance = if line.instance.is_empty() { "-" } else { line.instance };
-    let (service, version) = (line.service, line.version);
-    let mut text = format!(
-        "  INFO access: {} {client} {method} {host}{path} {status} -> \
-         {service}/{version}/{instance} affinity={affinity}",
-        line.message
-    );
+    let mut text = format!(" {status} -> {service}/{version}/{instance} affinity={affinity}");
     for (key, value) in [(" reason=", line.affinity_reason), (" error=", line.error)] {
         if let Some(value) = value {
             text.push_str(key);
@@ -149,8 +152,30 @@ fn pretty(out: &mut Vec<u8>, line: &Line<'_>) {
     out.extend_from_slice(counts.as_bytes());
     milliseconds(out, line.duration);
     out.extend_from_slice(b" id=");
-    out.extend_from_slice(line.request_id.as_bytes());
+    printable(out, line.request_id);
     out.push(b'\n');
+}
+
+/// What a client sends, so that it neither ends the line, nor passes for another field, nor drives
+/// the terminal that shows it.
+fn printable(out: &mut Vec<u8>, text: &str) {
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'\\';
+    if text.bytes().all(plain) {
+        out.extend_from_slice(text.as_bytes());
+        return;
+    }
+    let mut utf8 = [0; 4];
+    for letter in text.chars() {
+        match letter {
+            ' ' => out.extend_from_slice(b"\\u{20}"),
+            '"' | '\'' => out.push(letter as u8),
+            // Everything that has no shape of its own, as the standard library sees it: control
+            // characters of both sets, separators, marks that turn the direction of writing.
+            _ => letter
+                .escape_debug()
+                .for_each(|c| out.extend_from_slice(c.encode_utf8(&mut utf8).as_bytes())),
+        }
+    }
 }
 
 /// RFC 3339 in UTC with milliseconds. The part down to the second is made once a second.
@@ -239,6 +264,23 @@ mod tests {
         assert_eq!(object["duration_ms"], 2.005);
         assert_eq!(object["affinity_reason"], "dead");
         assert!(object.get("error").is_none());
+    }
+
+    #[test]
+    fn a_pretty_line_is_one_line_that_drives_no_terminal() {
+        let mut out = Vec::new();
+        let path = "/\u{9b}31m\u{1b}[2J\u{7f}\u{85}\u{2028}\u{202e}\r\nx\\/ü\"";
+        pretty(&mut out, &Line { path, request_id: "a status=200", ..line() });
+        let text = String::from_utf8(out).unwrap();
+        let (line, rest) = text.split_at(text.len() - 1);
+        assert_eq!(rest, "\n");
+        assert!(
+            !line.contains(|c: char| c.is_control() || "\u{2028}\u{202e}".contains(c)),
+            "{line}"
+        );
+        let shown = "/\\u{9b}31m\\u{1b}[2J\\u{7f}\\u{85}\\u{2028}\\u{202e}\\r\\nx\\\\/ü\" 200 ->";
+        assert!(line.contains(shown), "{line}");
+        assert!(line.ends_with("id=a\\u{20}status=200"), "{line}");
     }
 
     #[test]

@@ -36,42 +36,50 @@ impl OwnKey {
         Self { folder, key: None }
     }
 
-    /// The keyring of a configuration; `warn` if it will need a key of Burdock's own.
-    pub(super) fn keyring(&mut self, keys: &AffinityKeys, warn: bool) -> Result<Keyring, KeyError> {
+    /// The keyring of a configuration. Only one with affinity needs a key that lasts.
+    pub(super) fn keyring(
+        &mut self,
+        keys: &AffinityKeys,
+        has_affinity: bool,
+    ) -> Result<Keyring, KeyError> {
         if let Some(keyring) = Keyring::new(&keys.inline) {
             return Ok(keyring);
         }
         let key = match self.key {
             Some(key) => key,
-            None => *self.key.insert(find_or_make(self.folder.as_deref(), warn)?),
+            None if has_affinity => *self.key.insert(find_or_make(self.folder.as_deref())?),
+            None => random()?,
         };
         Ok(Keyring::new(&[key]).expect("one key is a keyring"))
     }
 }
 
-fn find_or_make(folder: Option<&Path>, warn: bool) -> Result<[u8; 32], KeyError> {
+fn random() -> Result<[u8; 32], KeyError> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key)?;
+    Ok(key)
+}
+
+fn find_or_make(folder: Option<&Path>) -> Result<[u8; 32], KeyError> {
     let path = folder.map(|folder| folder.join(FILE));
     if let Some(key) = path.as_deref().and_then(read) {
         return Ok(key);
     }
-    let mut key = [0; 32];
-    getrandom::fill(&mut key)?;
-    let kept = path.as_deref().map(|path| write(path, &key));
-    if !warn {
+    let key = random()?;
+    let Some(path) = path else {
+        tracing::info!("made an affinity key for as long as this process lives");
         return Ok(key);
-    }
-    match (path, kept) {
-        (Some(path), Some(Ok(()))) => tracing::warn!(
+    };
+    match write(&path, &key) {
+        Ok(()) => tracing::warn!(
             file = %path.display(),
             "made an affinity key; replicas need the same one: give all of them affinity_keys"
         ),
-        (_, Some(Err(error))) => tracing::warn!(
+        Err(error) => tracing::warn!(
             %error,
             "made an affinity key that could not be kept: sessions move at a restart; \
              set affinity_keys"
         ),
-        (_, None) => tracing::info!("made an affinity key for as long as this process lives"),
-        (None, Some(Ok(()))) => {}
     }
     Ok(key)
 }

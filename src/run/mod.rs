@@ -1,6 +1,7 @@
 //! The composition root: builds the server, keeps it in step with its files and signals, and takes
 //! it down in order. Only this room knows all the others.
 
+mod doors;
 mod keys;
 mod server;
 mod watch;
@@ -116,12 +117,26 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
 }
 
 fn reload(server: &mut Server, settings: &Settings, watcher: &mut watch::Watcher, cause: Cause) {
+    watcher.renew();
     match settings.load() {
         Ok(loaded) => {
             watcher.follow(&loaded.watched);
             server.reload(loaded, cause);
         }
-        Err(errors) => server.reject(&errors, cause),
+        Err(errors) => {
+            // Where the mistake is, its correction will be.
+            watcher.follow_too(errors.problems().iter().map(|problem| &problem.file));
+            server.reject(&errors, cause);
+        }
+    }
+}
+
+/// Resolves at SIGTERM or SIGINT, for those who run a [`Server`] of their own.
+pub async fn asked_to_stop() {
+    // Without handlers the default ones end the process, which is as good.
+    match Signals::install() {
+        Ok(mut signals) => signals.stop().await,
+        Err(_default) => std::future::pending().await,
     }
 }
 

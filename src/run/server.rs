@@ -1,6 +1,5 @@
 //! A running balancer: workers, listeners, checks, and what a reload changes of them.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,19 +8,19 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pingora_runtime::{BlockingPoolOpts, NoStealRuntime, RuntimeOpts};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
-use crate::config::types::{Admin, Config, Drain, Workers};
+use crate::affinity::token::Keyring;
+use crate::config::types::{Config, Drain, Workers};
 use crate::config::{ConfigErrors, Loaded, diff};
+use crate::health;
 use crate::health::prober::Prober;
 use crate::instance::{self, Departure, Instance};
-use crate::listener::{self, Bound, Worker};
+use crate::listener::Worker;
 use crate::run::StartError;
+use crate::run::doors::{Doors, Unserved};
 use crate::run::keys::OwnKey;
 use crate::snapshot::{Live, Published, Snapshot};
 use crate::tunnel::registry::Registry;
-use crate::{admin, health};
 
 /// A start waits this long for first verdicts, so that it doesn't greet clients with a 503.
 const FIRST_VERDICTS: Duration = Duration::from_secs(1);
@@ -59,21 +58,13 @@ pub enum Drained {
     Cut,
 }
 
-/// An address that accepts; closes when dropped.
-struct Open {
-    address: SocketAddr,
-    _open: watch::Sender<bool>,
-}
-
 /// A running balancer.
 pub struct Server {
     live: Arc<Live>,
     config: Arc<Config>,
     runtime: Option<NoStealRuntime>,
     workers: Vec<Worker>,
-    /// By the address that the configuration asks for.
-    listeners: HashMap<SocketAddr, Open>,
-    admin: Option<(Admin, SocketAddr, JoinHandle<()>)>,
+    doors: Doors,
     prober: health::prober::Prober,
     own_key: OwnKey,
 }
@@ -99,7 +90,8 @@ impl Server {
         let keyring = own_key.keyring(&config.affinity_keys, has_affinity(&config))?;
         let (live, published) = Live::new(Arc::clone(&config), Arc::new(keyring), count);
         let live = Arc::new(live);
-        let bound = bind(&config, count)?;
+        let doors = Doors::default();
+        let unserved = doors.bind(&config, count)?;
         let runtime = NoStealRuntime::new(
             count,
             "worker",
@@ -119,28 +111,24 @@ impl Server {
             config: Arc::clone(&config),
             runtime: Some(runtime),
             workers,
-            listeners: HashMap::new(),
-            admin: None,
+            doors,
             prober: Prober::default(),
             own_key,
         };
         server.prober.follow(published.snapshot.versions());
         server.prober.first_verdicts(FIRST_VERDICTS).await;
-        server.open_admin(config.admin.clone()).await?;
-        for (asked, bound) in bound {
-            server.open(asked, bound);
-        }
+        server.exchange(&config, unserved);
         Ok(server)
     }
 
     /// The addresses that accept clients.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.values().map(|open| open.address).collect()
+        self.doors.addresses()
     }
 
     /// The address of the admin listener.
     pub fn admin(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().map(|(_, address, _)| *address)
+        self.doors.admin()
     }
 
     /// Takes over a new configuration, whole or not at all.
@@ -158,7 +146,7 @@ impl Server {
             return;
         }
         let prepared = self.prepare(&config);
-        let (keyring, bound) = match prepared {
+        let (keyring, unserved) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 failed.store(1, Ordering::Relaxed);
@@ -170,11 +158,7 @@ impl Server {
         let published = self.live.publish(Arc::clone(&config), Arc::new(keyring));
         self.prober.follow(published.snapshot.versions());
         self.retire(&published, &config);
-        self.listeners.retain(|asked, _| config.listeners.iter().any(|new| new.address == *asked));
-        for (asked, bound) in bound {
-            self.open(asked, bound);
-        }
-        self.reopen_admin(config.admin.clone());
+        self.exchange(&config, unserved);
         self.config = config;
         let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
         let generation = published.snapshot.generation;
@@ -191,19 +175,12 @@ impl Server {
     /// the deadline, or when `cut` resolves, drops the rest.
     pub async fn drain(mut self, cut: impl Future<Output = ()>) -> Drained {
         let Drain { timeout, spread } = self.config.shutdown;
-        let now = Instant::now();
-        self.listeners.clear();
-        self.live.drain(now, now + spread);
+        self.doors.close();
         let (connections, tunnels) = self.under_way();
         tracing::info!(connections, tunnels, deadline_s = timeout.as_secs_f64(), "draining");
-        let finished = async {
-            while self.under_way() != (0, 0) {
-                tokio::time::sleep(DRAIN_LOOK).await;
-            }
-        };
         let drained = tokio::select! {
             biased;
-            () = finished => Drained::Clean,
+            () = self.finish(spread) => Drained::Clean,
             () = tokio::time::sleep(timeout) => Drained::Cut,
             () = cut => Drained::Cut,
         };
@@ -217,6 +194,40 @@ impl Server {
         drained
     }
 
+    /// Resolves when nothing is under way and nothing can be any more.
+    async fn finish(&mut self, spread: Duration) {
+        let now = Instant::now();
+        self.doors.closed().await;
+        // Connections count themselves when they are first polled; and one that hasn't found its
+        // request by the time of the drain, although it is there, would pass for an idle one.
+        self.lap().await;
+        self.live.drain(now, now + spread);
+        loop {
+            if self.under_way() == (0, 0) {
+                // The last connection may have become a tunnel that is not in its table yet.
+                self.lap().await;
+                if self.under_way() == (0, 0) {
+                    return;
+                }
+            }
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    }
+
+    /// Resolves when every worker has polled what was spawned on it before, and what its sockets
+    /// had to say.
+    async fn lap(&self) {
+        let Some(runtime) = &self.runtime else { return };
+        // A task that yields comes last in the queue of its worker, after a look at the sockets.
+        let lap =
+            |worker: &Worker| runtime.get_runtime_at(worker.index).spawn(tokio::task::yield_now());
+        let laps: Vec<_> = self.workers.iter().map(lap).collect();
+        for lap in laps {
+            // A worker that panicked has nothing under way.
+            let _ = lap.await;
+        }
+    }
+
     /// Client connections and tunnels that are open.
     fn under_way(&self) -> (u64, usize) {
         let tunnels = self.workers.iter().map(|worker| worker.registry.count()).sum();
@@ -224,9 +235,7 @@ impl Server {
     }
 
     async fn stop(&mut self) {
-        if let Some((_, _, task)) = self.admin.take() {
-            task.abort();
-        }
+        self.doors.close_admin();
         if let Some(runtime) = self.runtime.take() {
             let joined = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(CUT_GRACE));
             // Only a panic while joining could be told of here, and it has been.
@@ -235,19 +244,11 @@ impl Server {
     }
 
     /// What can fail in a reload, done before anything is changed.
-    fn prepare(
-        &mut self,
-        config: &Config,
-    ) -> Result<(crate::affinity::token::Keyring, Vec<(SocketAddr, Bound)>), StartError> {
+    fn prepare(&mut self, config: &Config) -> Result<(Keyring, Unserved), StartError> {
+        let unserved = self.doors.bind(config, self.workers.len())?;
+        // Last, since it may leave a file.
         let keyring = self.own_key.keyring(&config.affinity_keys, has_affinity(config))?;
-        let mut bound = Vec::new();
-        for listener in &config.listeners {
-            if !self.listeners.contains_key(&listener.address) {
-                let sockets = listener::bind(listener.address, self.workers.len())?;
-                bound.push((listener.address, sockets));
-            }
-        }
-        Ok((keyring, bound))
+        Ok((keyring, unserved))
     }
 
     /// Removed instances keep their sessions and tunnels until their deadline.
@@ -263,66 +264,14 @@ impl Server {
         self.live.nudge();
     }
 
-    fn open(&mut self, asked: SocketAddr, bound: Bound) {
+    fn exchange(&mut self, config: &Config, unserved: Unserved) {
         let Some(runtime) = &self.runtime else { return };
-        let (sender, open) = watch::channel(true);
-        for (worker, socket) in self.workers.iter().zip(bound.sockets) {
-            let accepting = listener::accept(worker.clone(), socket, open.clone());
-            runtime.get_runtime_at(worker.index).spawn(accepting);
-        }
-        tracing::info!(address = %bound.address, "listening");
-        self.listeners.insert(asked, Open { address: bound.address, _open: sender });
-    }
-
-    /// An address that nobody asked for may be in use; one that was asked for may not.
-    async fn open_admin(&mut self, admin: Option<Admin>) -> Result<(), StartError> {
-        let Some(asked) = admin else { return Ok(()) };
-        match admin::bind(asked.address).await {
-            Ok(listener) => {
-                let address = listener.local_addr().unwrap_or(asked.address);
-                let task = tokio::spawn(admin::serve(listener, Arc::clone(&self.live)));
-                tracing::info!(%address, "admin listening");
-                self.admin = Some((asked, address, task));
-                Ok(())
-            }
-            Err(error) if asked.explicit => Err(error.into()),
-            Err(error) => {
-                tracing::warn!(%error, "no admin listener: its default address is taken");
-                Ok(())
-            }
-        }
-    }
-
-    fn reopen_admin(&mut self, admin: Option<Admin>) {
-        if self.config.admin == admin {
-            return;
-        }
-        if let Some((_, _, task)) = self.admin.take() {
-            task.abort();
-        }
-        let Some(asked) = admin else { return };
-        let live = Arc::clone(&self.live);
-        let address = asked.address;
-        let task = tokio::spawn(async move {
-            match admin::bind(address).await {
-                Ok(listener) => {
-                    tracing::info!(%address, "admin listening");
-                    admin::serve(listener, live).await;
-                }
-                Err(error) => tracing::error!(%error, "no admin listener"),
-            }
-        });
-        self.admin = Some((asked, address, task));
+        self.doors.exchange(config, unserved, &self.live, (runtime, &self.workers));
     }
 }
 
 fn has_affinity(config: &Config) -> bool {
     config.services.iter().any(|service| service.version.affinity.is_some())
-}
-
-fn bind(config: &Config, workers: usize) -> Result<Vec<(SocketAddr, Bound)>, StartError> {
-    let bind = |address| Ok((address, listener::bind(address, workers)?));
-    config.listeners.iter().map(|listener| bind(listener.address)).collect()
 }
 
 fn retire(live: &Arc<Live>, instance: Arc<Instance>, drain: Drain) {

@@ -197,9 +197,7 @@ impl Burdock {
 
     /// Sends a signal.
     pub fn signal(&self, signal: i32) {
-        // SAFETY: kill takes any pid and signal by value; this child is not reaped before drop.
-        let sent = unsafe { libc::kill(self.pid(), signal) };
-        assert_eq!(sent, 0, "send signal {signal}");
+        send_signal(&self.child, signal);
     }
 
     /// Waits for the end; a signal's number is returned negative.
@@ -248,6 +246,13 @@ impl Drop for Burdock {
             assert!(!output.contains("panicked at"), "burdock panicked:\n{output}");
         }
     }
+}
+
+/// Sends a signal to a child that nobody has waited for.
+pub fn send_signal(child: &Child, signal: i32) {
+    // SAFETY: kill takes any pid and signal by value; whoever holds the child hasn't reaped it.
+    let sent = unsafe { libc::kill(child.id() as i32, signal) };
+    assert_eq!(sent, 0, "send signal {signal}");
 }
 
 /// Runs a command to its end, in `directory`; one that does not end is killed and fails the test.

@@ -144,17 +144,6 @@ async fn gauges_rise_with_what_is_open_and_fall_to_zero() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_a_kept_connection_is_no_error() {
-    let a = Backend::start("a").await;
-    let burdock = Burdock::start(&yaml(&[&a], "timeouts: { keep_alive: 50ms }\n")).await;
-    let mut conn = raw::open(burdock.address(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    let answer = within("an answer and the end", conn.read_to_end()).await;
-    assert!(answer.starts_with(b"HTTP/1.1 200 "));
-    burdock.wait_metric("burdock_client_connections", &[], |v| v == 0.0).await;
-    assert_eq!(burdock.metrics().await.sum("burdock_errors_total", &[]), 0.0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn every_way_a_request_ends_brings_the_gauge_back() {
     let backends = Backend::several(&["a", "b"]).await;
     let all: Vec<_> = backends.iter().collect();

@@ -99,10 +99,7 @@ fn process_rows(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bool {
             return true;
         }
         "burdock_errors_total" => {
-            // A kept connection that ends for want of a further request is no error.
-            let errors =
-                Reason::ALL.into_iter().filter(|reason| *reason != Reason::KeepAliveTimeout);
-            for reason in errors {
+            for reason in Reason::ALL {
                 rows.row(&[("reason", reason.label())], counters.errors(reason));
             }
             return true;

@@ -11,11 +11,6 @@ use burdock::run::{Ended, Server, Settings, Source, StartError};
 use burdock::{config, demo, run};
 use clap::Parser;
 
-/// Frees and reuses small blocks in fewer instructions than the system's allocator; measured, it is
-/// worth a twentieth of a request.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Failed at run time.
 const FAILED: u8 = 1;
 /// The configuration was rejected; nothing was bound.

@@ -2,30 +2,25 @@
 //!
 //! Knows nothing of what the value means. Other cookies pass byte for byte.
 
+use std::ops::Range;
+
 use ::cookie::{Cookie, SameSite as CookieSameSite};
 use http::header::{CACHE_CONTROL, COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 
 use crate::affinity::Rejection;
-use crate::affinity::token::MAX_TEXT;
 use crate::config::types::{AffinityCookie, SameSite, Secure};
 
-/// A copy of a carrier's value on the stack.
-#[derive(Debug, Clone, Copy)]
+/// A carrier's value, which outlives its removal from the fields.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Value {
-    bytes: [u8; MAX_TEXT],
-    length: usize,
+    line: HeaderValue,
+    place: Range<usize>,
 }
 
 impl Value {
-    fn new(value: &[u8]) -> Result<Self, Rejection> {
-        let mut bytes = [0; MAX_TEXT];
-        bytes.get_mut(..value.len()).ok_or(Rejection::Oversized)?.copy_from_slice(value);
-        Ok(Self { bytes, length: value.len() })
-    }
-
     /// The bytes as they came.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
+        &self.line.as_bytes()[self.place.clone()]
     }
 }
 
@@ -36,10 +31,10 @@ impl Value {
 pub fn find(headers: &mut HeaderMap, name: &str, strip: bool) -> Result<Option<Value>, Rejection> {
     let mut found = Ok(None);
     for line in headers.get_all(COOKIE) {
-        for pair in line.as_bytes().split(|byte| *byte == b';') {
-            let Some(value) = value_of(pair, name) else { continue };
+        for pair in pairs(line.as_bytes()) {
+            let Some(place) = value_of(line.as_bytes(), pair, name) else { continue };
             found = match found {
-                Ok(None) => Value::new(value).map(Some),
+                Ok(None) => Ok(Some(Value { line: line.clone(), place })),
                 Ok(Some(_)) | Err(_) => Err(Rejection::Duplicated),
             };
         }
@@ -50,21 +45,30 @@ pub fn find(headers: &mut HeaderMap, name: &str, strip: bool) -> Result<Option<V
     found
 }
 
-/// The value if `pair` is `name=value`; cookie names are case-sensitive.
-fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    let pair = pair.trim_ascii();
-    pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
+/// Where the pairs of a line stand, with the blanks around them.
+fn pairs(line: &[u8]) -> impl Iterator<Item = Range<usize>> {
+    let ends = memchr::memchr_iter(b';', line).chain([line.len()]);
+    ends.scan(0, |next, end| {
+        let start = std::mem::replace(next, end + 1);
+        Some(start..end)
+    })
+}
+
+/// Where the value stands if the pair is `name=value`; cookie names are case-sensitive.
+fn value_of(line: &[u8], pair: Range<usize>, name: &str) -> Option<Range<usize>> {
+    let text = line[pair.clone()].trim_ascii_start();
+    let value = text.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+    let start = pair.end - value.len();
+    Some(start..start + value.trim_ascii_end().len())
 }
 
 fn remove(headers: &mut HeaderMap, name: &str) {
     let lines: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
     headers.remove(COOKIE);
     for line in lines {
-        let kept: Vec<&[u8]> = line
-            .as_bytes()
-            .split(|byte| *byte == b';')
-            .filter(|pair| value_of(pair, name).is_none())
-            .collect();
+        let line = line.as_bytes();
+        let kept = pairs(line).filter(|pair| value_of(line, pair.clone(), name).is_none());
+        let kept: Vec<&[u8]> = kept.map(|pair| &line[pair]).collect();
         let rest = kept.join(&b';');
         if let (false, Ok(rest)) =
             (rest.trim_ascii().is_empty(), HeaderValue::from_bytes(rest.trim_ascii_start()))
@@ -176,10 +180,13 @@ mod tests {
     }
 
     #[test]
-    fn a_value_longer_than_any_token_is_oversized() {
-        let mut headers = headers(&[&format!("BURDOCK={}", "x".repeat(MAX_TEXT + 1))]);
-        assert_eq!(find(&mut headers, "BURDOCK", false).unwrap_err(), Rejection::Oversized);
-        assert_eq!(headers.len(), 1);
+    fn the_value_is_what_stands_between_the_separators() {
+        for line in ["BURDOCK=x=y", "a=1; BURDOCK=x=y ;b=2", " BURDOCK=x=y", "a=1;BURDOCK=x=y"] {
+            let found = find(&mut headers(&[line]), "BURDOCK", true).unwrap().unwrap();
+            assert_eq!(found.as_bytes(), b"x=y", "{line:?}");
+        }
+        let empty = find(&mut headers(&["BURDOCK=; a=1"]), "BURDOCK", false).unwrap().unwrap();
+        assert_eq!(empty.as_bytes(), b"");
     }
 
     #[test]

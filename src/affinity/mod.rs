@@ -4,6 +4,7 @@
 //! pure: the time is an argument, nothing is logged or counted. Read [`token::Keyring`] first.
 
 pub mod cookie;
+pub mod memory;
 pub mod token;
 
 use std::fmt;

@@ -11,6 +11,8 @@
 //!
 //! This file knows no carrier and no clock.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chacha20::{R20, hchacha};
@@ -109,25 +111,33 @@ impl Key {
 }
 
 /// The keys of this balancer: the first seals, all open.
-pub struct Keyring(Vec<Key>);
+pub struct Keyring {
+    keys: Vec<Key>,
+    /// No other keyring of this process has it.
+    pub(super) serial: u64,
+}
 
 impl std::fmt::Debug for Keyring {
     /// Key ids only; they are in every token and no secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|key| key.id)).finish()
+        f.debug_list().entries(self.keys.iter().map(|key| key.id)).finish()
     }
 }
 
 impl Keyring {
     /// A keyring of `keys`, newest first; `None` if there are none.
     pub fn new(keys: &[[u8; 32]]) -> Option<Self> {
+        static MADE: AtomicU64 = AtomicU64::new(0);
         let key = |secret: &[u8; 32]| Key { id: key_id(secret), secret: *secret };
-        (!keys.is_empty()).then(|| Self(keys.iter().map(key).collect()))
+        (!keys.is_empty()).then(|| Self {
+            keys: keys.iter().map(key).collect(),
+            serial: MADE.fetch_add(1, Ordering::Relaxed),
+        })
     }
 
     /// Seals `claim` with the newest key. `nonce` must be fresh from a secure random source.
     pub fn seal(&self, claim: &Claim<'_>, nonce: [u8; NONCE]) -> String {
-        let key = &self.0[0];
+        let key = &self.keys[0];
         let mut raw = Vec::with_capacity(192);
         raw.push(FORMAT);
         raw.extend_from_slice(&key.id);
@@ -153,6 +163,16 @@ impl Keyring {
 
     /// Opens a token's text. Lifetimes and the service are the caller's to check.
     pub fn open<'a>(&self, text: &[u8], buffer: &'a mut Opened) -> Result<Claim<'a>, Rejection> {
+        let (payload, mark) = self.unseal(text, buffer)?;
+        decode(payload, mark).ok_or(Rejection::Malformed)
+    }
+
+    /// The payload of a token, and its mark.
+    pub(super) fn unseal<'a>(
+        &self,
+        text: &[u8],
+        buffer: &'a mut Opened,
+    ) -> Result<(&'a [u8], u64), Rejection> {
         if text.len() > MAX_TEXT {
             return Err(Rejection::Oversized);
         }
@@ -163,15 +183,15 @@ impl Keyring {
             return Err(Rejection::Malformed);
         }
         let (head, rest) = buffer.0[..length].split_at_mut(SEALED_AT);
-        let key = self.0.iter().find(|key| key.id == head[1..HEAD]).ok_or(Rejection::UnknownKey)?;
+        let key =
+            self.keys.iter().find(|key| key.id == head[1..HEAD]).ok_or(Rejection::UnknownKey)?;
         let nonce: [u8; NONCE] =
             head[HEAD..].try_into().expect("the head was split behind the nonce");
         let (key, once) = key.of_message(&nonce);
         let payload = key
             .open_in_place(once, Aad::from(&head[..HEAD]), rest)
             .map_err(|_not_authentic| Rejection::Tampered)?;
-        let mark = u64::from_be_bytes(std::array::from_fn(|index| nonce[index]));
-        decode(payload, mark).ok_or(Rejection::Malformed)
+        Ok((payload, u64::from_be_bytes(std::array::from_fn(|index| nonce[index]))))
     }
 }
 
@@ -182,7 +202,8 @@ fn key_id(secret: &[u8; 32]) -> [u8; KEY_ID] {
     [digest[0], digest[1], digest[2], digest[3]]
 }
 
-fn decode(payload: &[u8], mark: u64) -> Option<Claim<'_>> {
+/// What a payload says.
+pub(super) fn decode(payload: &[u8], mark: u64) -> Option<Claim<'_>> {
     let (issued, rest) = payload.split_first_chunk::<4>()?;
     let (renewed, rest) = rest.split_first_chunk::<4>()?;
     let (service, rest) = text(rest)?;
@@ -237,6 +258,13 @@ mod tests {
         assert_eq!(both.open(text.as_bytes(), &mut buffer), Ok(claim()));
         let fresh = both.seal(&claim(), [7; 24]);
         assert_eq!(old.open(fresh.as_bytes(), &mut buffer), Err(Rejection::UnknownKey));
+    }
+
+    #[test]
+    fn a_text_longer_than_any_token_is_oversized() {
+        let text = [b'A'; MAX_TEXT + 1];
+        let opened = keyring(&[1]).open(&text, &mut Opened::default()).map(|_| ());
+        assert_eq!(opened, Err(Rejection::Oversized));
     }
 
     #[test]

@@ -139,6 +139,7 @@ impl Upload {
         let number = {
             let mut source = lock(&self.source);
             source.attempts += 1;
+            source.progress.waiting = false;
             source.attempts
         };
         RequestBody::Upload(Attempt { upload: self.clone(), number, sent: 0, gate, sleep: None })

@@ -137,19 +137,31 @@ fn pretty(out: &mut Vec<u8>, line: &Line<'_>) {
         out.extend_from_slice(before.as_bytes());
         printable(out, text);
     }
-    let Line { service, version, status, affinity, attempts, .. } = line;
+    out.push(b' ');
+    decimal(out, u64::from(line.status));
     let instance = if line.instance.is_empty() { "-" } else { line.instance };
-    let mut text = format!(" {status} -> {service}/{version}/{instance} affinity={affinity}");
-    for (key, value) in [(" reason=", line.affinity_reason), (" error=", line.error)] {
-        if let Some(value) = value {
-            text.push_str(key);
-            text.push_str(value);
+    for (key, label) in [
+        (" -> ", Some(line.service)),
+        ("/", Some(line.version)),
+        ("/", Some(instance)),
+        (" affinity=", Some(line.affinity)),
+        (" reason=", line.affinity_reason),
+        (" error=", line.error),
+    ] {
+        if let Some(label) = label {
+            out.extend_from_slice(key.as_bytes());
+            out.extend_from_slice(label.as_bytes());
         }
     }
-    out.extend_from_slice(text.as_bytes());
-    let (received, sent) = (line.request_bytes, line.response_bytes);
-    let counts = format!(" attempts={attempts} in={received} out={sent} ms=");
-    out.extend_from_slice(counts.as_bytes());
+    for (key, number) in [
+        (" attempts=", u64::from(line.attempts)),
+        (" in=", line.request_bytes),
+        (" out=", line.response_bytes),
+    ] {
+        out.extend_from_slice(key.as_bytes());
+        decimal(out, number);
+    }
+    out.extend_from_slice(b" ms=");
     milliseconds(out, line.duration);
     out.extend_from_slice(b" id=");
     printable(out, line.request_id);
@@ -159,8 +171,9 @@ fn pretty(out: &mut Vec<u8>, line: &Line<'_>) {
 /// What a client sends, so that it neither ends the line, nor passes for another field, nor drives
 /// the terminal that shows it.
 fn printable(out: &mut Vec<u8>, text: &str) {
-    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'\\';
-    if text.bytes().all(plain) {
+    // All bytes are looked at, whatever is found: that goes many at a time.
+    let special = |byte: u8| !byte.is_ascii_graphic() || byte == b'\\';
+    if !text.bytes().fold(false, |found, byte| found | special(byte)) {
         out.extend_from_slice(text.as_bytes());
         return;
     }
@@ -215,8 +228,8 @@ fn thousandths(out: &mut Vec<u8>, value: u32) {
 
 /// A JSON string. What a client sends may hold anything; what needs no escape is copied whole.
 fn quoted(out: &mut Vec<u8>, text: &str) {
-    let plain = text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
-    if plain {
+    let special = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+    if !text.bytes().fold(false, |found, byte| found | special(byte)) {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');

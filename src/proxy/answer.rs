@@ -49,6 +49,8 @@ pub struct Passed {
     idle: Duration,
     /// Runs only while nothing comes.
     patience: Option<Patience>,
+    /// Why it breaks off, until the client's connection has been told.
+    broken: Option<Reason>,
     finished: bool,
 }
 
@@ -89,9 +91,16 @@ pub fn respond(
 }
 
 fn pass(exchange: Box<Exchange>, incoming: Incoming, link: Box<Link>, reuse: bool) -> AnswerBody {
-    let (idle, link) = (exchange.idle_timeout, Some(link));
-    let mut passed =
-        Box::new(Passed { incoming, link, reuse, exchange, idle, patience: None, finished: false });
+    let mut passed = Box::new(Passed {
+        incoming,
+        link: Some(link),
+        reuse,
+        idle: exchange.idle_timeout,
+        exchange,
+        patience: None,
+        broken: None,
+        finished: false,
+    });
     if passed.incoming.is_end_stream() {
         passed.finish();
     }
@@ -137,17 +146,21 @@ impl Passed {
         }
     }
 
-    fn break_off(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        self.finished = true;
+    /// What has come so far goes out first: hyper drops what it holds when a body fails.
+    fn break_off(&mut self, reason: Reason, cx: &Context<'_>) {
         self.link = None;
+        self.patience = None;
         self.exchange.error = Some(reason);
-        Poll::Ready(Some(Err(BrokenOff(reason))))
+        self.broken = Some(reason);
+        cx.waker().wake_by_ref();
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        let Some(link) = self.link.as_mut().filter(|_| !self.finished) else {
-            return Poll::Ready(None);
-        };
+        if let Some(reason) = self.broken.take() {
+            self.finished = true;
+            return Poll::Ready(Some(Err(BrokenOff(reason))));
+        }
+        let Some(link) = &mut self.link else { return Poll::Ready(None) };
         match link.poll_frame(&mut self.incoming, cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience = None;
@@ -161,15 +174,18 @@ impl Passed {
                 self.finish();
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(_broken))) => self.break_off(Reason::ResponseBroken),
+            Poll::Ready(Some(Err(_broken))) => {
+                self.break_off(Reason::ResponseBroken, cx);
+                Poll::Pending
+            }
             Poll::Pending => {
                 let (idle, exchange) = (self.idle, &self.exchange);
                 let patience =
                     self.patience.get_or_insert_with(|| patience(idle, exchange.in_flight()));
-                match patience.as_mut().poll(cx) {
-                    Poll::Ready(reason) => self.break_off(reason),
-                    Poll::Pending => Poll::Pending,
+                if let Poll::Ready(reason) = patience.as_mut().poll(cx) {
+                    self.break_off(reason, cx);
                 }
+                Poll::Pending
             }
         }
     }

@@ -1,11 +1,11 @@
 //! One attempt: a request goes to one instance, and the head of an answer comes back.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{Entry, HOST, HeaderValue};
+use http::header::{HOST, HeaderValue};
 use http::{Request, Response, StatusCode, request};
 use hyper::body::Incoming;
 use tokio::sync::Notify;
@@ -48,6 +48,8 @@ pub struct Attempt<'a> {
     pub roster: &'a Roster,
     /// The limits.
     pub version: &'a Version,
+    /// Whether the client named a host.
+    pub has_host: bool,
     /// The body.
     pub upload: Option<&'a Upload>,
 }
@@ -78,10 +80,14 @@ impl Attempt<'_> {
 
     /// Opens a new connection.
     pub(super) async fn connect(&self, worker: usize) -> Result<Box<Link>, Failure> {
-        let opening = Link::open(self.instance.address());
-        let opening = pingora_timeout::timeout(self.version.timeouts.connect, opening);
-        let opened = self.or_alarm(worker, Sent::Nothing, false, opening).await?;
-        opened.map_err(|_elapsed| Failure::ConnectTimeout)?.map_err(|error| {
+        let opening = pin!(Link::open(self.instance.address()));
+        let patience = Patience {
+            sent: Sent::Nothing,
+            idempotent: false,
+            limit: self.version.timeouts.connect,
+            late: Failure::ConnectTimeout,
+        };
+        self.wait(worker, patience, opening).await?.map_err(|error| {
             tracing::debug!(instance = self.instance.address(), %error, "connecting failed");
             if pool::is_own_fault(&error) { Failure::NoSocket } else { Failure::Connect }
         })
@@ -108,9 +114,14 @@ impl Attempt<'_> {
         head: &request::Parts,
         link: &mut Link,
     ) -> Result<Response<Incoming>, Failure> {
-        let idempotent = head.method.is_idempotent();
-        let answer = self.in_time(link.answer(self.request(head)));
-        let answered = self.or_alarm(worker, Sent::Something, idempotent, answer).await??;
+        let patience = Patience {
+            sent: Sent::Something,
+            idempotent: head.method.is_idempotent(),
+            limit: self.version.timeouts.first_byte,
+            late: Failure::FirstByteTimeout,
+        };
+        let answer = pin!(link.answer(self.request(head)));
+        let answered = self.wait(worker, patience, answer).await?;
         answered.map_err(|error| match error.message() {
             Some(_) => Failure::Reset(Sent::Nothing),
             None if error.error().is_parse() => Failure::InvalidResponse,
@@ -131,10 +142,10 @@ impl Attempt<'_> {
         *request.uri_mut() = head.uri.clone();
         *request.headers_mut() = head.headers.clone();
         // A client of HTTP/1.0 may leave Host out; HTTP/1.1 has none without (RFC 9112 section 3.2).
-        if let Entry::Vacant(host) = request.headers_mut().entry(HOST)
+        if !self.has_host
             && let Ok(address) = HeaderValue::from_str(self.instance.address())
         {
-            host.insert(address);
+            request.headers_mut().insert(HOST, address);
         }
         if let Some(gate) = gate {
             hyper::ext::on_informational(&mut request, move |answer| {
@@ -150,61 +161,72 @@ impl Attempt<'_> {
         self.upload.is_none_or(|upload| upload.progress().replayable)
     }
 
-    /// Bounds the time to the first byte. It runs from the last time that the instance took
-    /// something of the body, and not while the client is waited for: neither a long upload nor a
-    /// slow client is a slow answer.
-    async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, Failure> {
-        let mut answer = pin!(answer);
-        let limit = self.version.timeouts.first_byte;
-        let mut left = limit;
+    /// Waits for the instance, but not for ever, and no longer when it is found to be out of reach.
+    async fn wait<T>(
+        &self,
+        worker: usize,
+        patience: Patience,
+        mut answer: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, Failure> {
+        let mut seen = Sent::Nothing;
+        let mut timer = pin!(pingora_timeout::sleep(patience.limit));
         loop {
-            if let Ok(answer) = pingora_timeout::timeout(left, answer.as_mut()).await {
-                return Ok(answer);
+            // Listening begins before looking, so that nothing is missed in between.
+            let alarmed = self.instance.lane(worker).alarmed();
+            if let Some(failure) = self.distress(seen, patience.idempotent) {
+                return Err(failure);
             }
-            let progress = self.upload.map(Upload::progress);
-            let waited = match progress {
-                Some(progress) if progress.waiting => Duration::ZERO,
-                Some(progress) => progress.asked.elapsed(),
-                None => limit,
-            };
-            left = limit.saturating_sub(waited);
-            if left.is_zero() {
-                return Err(Failure::FirstByteTimeout);
+            seen = patience.sent;
+            tokio::select! {
+                biased;
+                answer = answer.as_mut() => return Ok(answer),
+                () = alarmed => {}
+                () = timer.as_mut() => {
+                    let left = patience.limit.saturating_sub(self.waited(patience));
+                    if left.is_zero() {
+                        return Err(patience.late);
+                    }
+                    timer.set(pingora_timeout::sleep(left));
+                }
             }
         }
     }
 
-    /// Waits no longer when the instance is found to be out of reach: dead ends the wait,
-    /// unanswered probes do so if the request may go elsewhere, and there is an elsewhere.
-    async fn or_alarm<T>(
-        &self,
-        worker: usize,
-        sent: Sent,
-        idempotent: bool,
-        answer: impl Future<Output = T>,
-    ) -> Result<T, Failure> {
-        let mut answer = pin!(answer);
-        let mut seen = Sent::Nothing;
-        loop {
-            // Listening begins before looking, so that nothing is missed in between.
-            let alarmed = self.instance.lane(worker).alarmed();
-            match self.instance.distress() {
-                Distress::Dead => return Err(Failure::Dead(seen)),
-                Distress::Unanswered
-                    if (idempotent || seen == Sent::Nothing)
-                        && self.replayable()
-                        && self.roster.has_others(self.instance) =>
-                {
-                    return Err(Failure::Unanswered(seen));
-                }
-                Distress::Unanswered | Distress::Fine => {}
+    /// Dead ends the wait; unanswered probes do so if the request may go elsewhere, and there is an
+    /// elsewhere.
+    fn distress(&self, sent: Sent, idempotent: bool) -> Option<Failure> {
+        match self.instance.distress() {
+            Distress::Dead => Some(Failure::Dead(sent)),
+            Distress::Unanswered
+                if (idempotent || sent == Sent::Nothing)
+                    && self.replayable()
+                    && self.roster.has_others(self.instance) =>
+            {
+                Some(Failure::Unanswered(sent))
             }
-            seen = sent;
-            tokio::select! {
-                biased;
-                answer = &mut answer => return Ok(answer),
-                () = alarmed => {}
-            }
+            Distress::Unanswered | Distress::Fine => None,
         }
     }
+
+    /// How long the instance has had, when the limit has passed once. Its time runs from when it last
+    /// took something of the body, and not while the client is waited for: neither a long upload nor
+    /// a slow client is a slow answer.
+    fn waited(&self, patience: Patience) -> Duration {
+        match (patience.sent, self.upload.map(Upload::progress)) {
+            (Sent::Something, Some(progress)) if progress.waiting => Duration::ZERO,
+            (Sent::Something, Some(progress)) => progress.asked.elapsed(),
+            (Sent::Nothing, _) | (_, None) => patience.limit,
+        }
+    }
+}
+
+/// How long an instance is waited for, and what it is taken for then.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// What it may have seen of the request.
+    sent: Sent,
+    /// Whether the request may go elsewhere after that.
+    idempotent: bool,
+    limit: Duration,
+    late: Failure,
 }

@@ -38,11 +38,13 @@ pub enum BadRequest {
 }
 
 /// Checks what hyper's parser lets pass.
-pub fn check(head: &request::Parts) -> Result<(), BadRequest> {
+pub fn check(head: &request::Parts, fields: Fields) -> Result<(), BadRequest> {
     if head.method == Method::CONNECT {
         return Err(BadRequest::Connect);
     }
-    if tokens(&head.headers, &TRANSFER_ENCODING).any(|coding| !is_chunked(coding)) {
+    if fields.has(Fields::TRANSFER_ENCODING)
+        && tokens(&head.headers, &TRANSFER_ENCODING).any(|coding| !is_chunked(coding))
+    {
         return Err(BadRequest::Coding);
     }
     let mut hosts = head.headers.get_all(HOST).iter();
@@ -74,8 +76,8 @@ fn is_authority(bytes: &[u8]) -> bool {
 }
 
 /// RFC 6455 section 4.1: GET, HTTP/1.1, both upgrade fields and a key.
-pub fn is_websocket(head: &request::Parts) -> bool {
-    head.headers.contains_key(UPGRADE)
+pub fn is_websocket(head: &request::Parts, fields: Fields) -> bool {
+    fields.has(Fields::UPGRADE)
         && head.method == Method::GET
         && head.version == Version::HTTP_11
         && head.headers.contains_key(SEC_WEBSOCKET_KEY)
@@ -102,12 +104,62 @@ pub fn expects_continue(headers: &HeaderMap) -> bool {
     headers.contains_key(EXPECT) && has_token(headers, &EXPECT, "100-continue")
 }
 
+/// Which of the fields that matter here a message has: one look at each line costs less than
+/// looking up every name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fields(u16);
+
+impl Fields {
+    const CONNECTION: Self = Self(1);
+    const TRANSFER_ENCODING: Self = Self(1 << 1);
+    const UPGRADE: Self = Self(1 << 2);
+    const TE: Self = Self(1 << 3);
+    /// The rest of what is meant for this hop only.
+    const HOP: Self = Self(1 << 4);
+    /// What proxies tell of their clients.
+    const TOLD: Self = Self(1 << 5);
+    const X_REQUEST_ID: Self = Self(1 << 6);
+    /// Any cookie.
+    pub const COOKIE: Self = Self(1 << 7);
+
+    /// Looks at all fields.
+    pub fn of(headers: &HeaderMap) -> Self {
+        headers.keys().fold(Self::default(), |found, name| found.and(Self::known(name.as_str())))
+    }
+
+    fn known(name: &str) -> Self {
+        match name {
+            "connection" => Self::CONNECTION,
+            "transfer-encoding" => Self::TRANSFER_ENCODING,
+            "upgrade" => Self::UPGRADE,
+            "te" => Self::TE,
+            "keep-alive" | "proxy-connection" | "http2-settings" => Self::HOP,
+            "forwarded" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" => {
+                Self::TOLD
+            }
+            "x-request-id" => Self::X_REQUEST_ID,
+            "cookie" => Self::COOKIE,
+            _ => Self::default(),
+        }
+    }
+
+    const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether `field` is among them.
+    pub const fn has(self, field: Self) -> bool {
+        self.0 & field.0 != 0
+    }
+}
+
 /// Takes out what is meant for this hop only (RFC 9110 section 7.6.1), on every `Connection` line.
 ///
 /// A field that frames or routes the message can't be nominated away.
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+fn remove_hop_by_hop(headers: &mut HeaderMap, fields: Fields) {
+    if fields.has(Fields::CONNECTION) {
         let nominated: Vec<HeaderName> = tokens(headers, &CONNECTION)
+            .filter(|token| !names_no_field(token))
             .filter_map(|token| HeaderName::from_bytes(token).ok())
             .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
             .collect();
@@ -116,30 +168,25 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
+    if fields.has(Fields::HOP) {
+        for name in [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS] {
+            headers.remove(name);
+        }
+    }
+    for (field, name) in [
+        (Fields::TRANSFER_ENCODING, TRANSFER_ENCODING),
+        (Fields::UPGRADE, UPGRADE),
+        (Fields::TE, TE),
+    ] {
+        if fields.has(field) {
+            headers.remove(name);
+        }
     }
 }
 
-/// Whether there is anything to take out or to believe: one look at each field, where most
-/// requests have nothing of the kind, costs less than looking up every name.
-fn is_plain(headers: &HeaderMap) -> bool {
-    headers.keys().all(|name| {
-        !matches!(
-            name.as_str(),
-            "connection"
-                | "keep-alive"
-                | "proxy-connection"
-                | "transfer-encoding"
-                | "upgrade"
-                | "te"
-                | "http2-settings"
-                | "forwarded"
-                | "x-forwarded-for"
-                | "x-forwarded-proto"
-                | "x-forwarded-host"
-        )
-    })
+/// What most connections say, and what names no field of its own or one that is removed anyway.
+fn names_no_field(token: &[u8]) -> bool {
+    token.eq_ignore_ascii_case(b"keep-alive") || token.eq_ignore_ascii_case(b"close")
 }
 
 /// The client as the instance is told of it.
@@ -186,21 +233,20 @@ pub fn is_https(headers: &HeaderMap, trusted: bool) -> bool {
     trusted && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto == "https")
 }
 
-/// Makes a request's fields fit for an instance. `websocket` keeps the upgrade.
+/// Makes a request's fields fit for an instance. `websocket` keeps the upgrade. Gives the request's
+/// id, if it has one.
 pub fn to_instance(
     headers: &mut HeaderMap,
+    fields: Fields,
     forwarding: Forwarding,
     origin: Origin<'_>,
     websocket: bool,
     request_id: impl FnOnce() -> HeaderValue,
-) {
-    let plain = is_plain(headers);
-    let trailers = !plain && headers.contains_key(TE) && has_token(headers, &TE, "trailers");
-    if !plain {
-        remove_hop_by_hop(headers);
-        headers.remove(TE);
-        headers.remove(HTTP2_SETTINGS);
-        forget_told(headers, origin);
+) -> Option<HeaderValue> {
+    let trailers = fields.has(Fields::TE) && has_token(headers, &TE, "trailers");
+    remove_hop_by_hop(headers, fields);
+    if fields.has(Fields::TOLD) && !origin.trusted {
+        forget_told(headers);
     }
     // Room for what is added, so that the map grows at most once.
     headers.reserve(8);
@@ -215,11 +261,19 @@ pub fn to_instance(
     // RFC 9110 section 7.6.3: a gateway must name itself to the next server.
     headers.append(VIA, HeaderValue::from_static("1.1 burdock"));
     tell_client(headers, forwarding, origin);
-    if forwarding.request_id && !headers.get(X_REQUEST_ID).is_some_and(is_sane_id) {
-        headers.insert(X_REQUEST_ID, request_id());
+    let known = match fields.has(Fields::X_REQUEST_ID) {
+        true => headers.get(X_REQUEST_ID).filter(|id| is_sane_id(id)).cloned(),
+        false => None,
+    };
+    if known.is_none() && forwarding.request_id {
+        let made = request_id();
+        headers.insert(X_REQUEST_ID, made.clone());
+        return Some(made);
     }
+    known
 }
 
+/// Whether an id can go into a log line as it is.
 fn is_sane_id(id: &HeaderValue) -> bool {
     let bytes = id.as_bytes();
     !bytes.is_empty() && bytes.len() <= MAX_REQUEST_ID && bytes.iter().all(u8::is_ascii_graphic)
@@ -227,11 +281,9 @@ fn is_sane_id(id: &HeaderValue) -> bool {
 
 /// What an untrusted peer says of its client is not passed on: an instance could not tell it from
 /// Burdock's own word.
-fn forget_told(headers: &mut HeaderMap, origin: Origin<'_>) {
-    if !origin.trusted {
-        for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, FORWARDED] {
-            headers.remove(name);
-        }
+fn forget_told(headers: &mut HeaderMap) {
+    for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, FORWARDED] {
+        headers.remove(name);
     }
 }
 
@@ -242,24 +294,21 @@ fn tell_client(headers: &mut HeaderMap, forwarding: Forwarding, origin: Origin<'
     if !forwarding.x_forwarded {
         return;
     }
+    let host = headers.get(HOST).cloned();
     let chain = appended(headers, &X_FORWARDED_FOR, origin.peer_text);
     headers.insert(X_FORWARDED_FOR, chain);
-    if !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
-    if !headers.contains_key(X_FORWARDED_HOST)
-        && let Some(host) = headers.get(HOST).cloned()
-    {
-        headers.insert(X_FORWARDED_HOST, host);
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    if let Some(host) = host {
+        headers.entry(X_FORWARDED_HOST).or_insert(host);
     }
 }
 
 /// All lines of `name` and `value` as one list.
 fn appended(headers: &HeaderMap, name: &HeaderName, value: &HeaderValue) -> HeaderValue {
-    if !headers.contains_key(name) {
+    let mut list: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    if list.is_empty() {
         return value.clone();
     }
-    let mut list: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
     list.push(value.as_bytes());
     HeaderValue::from_bytes(&list.join(&b", "[..])).unwrap_or_else(|_not_a_field| value.clone())
 }
@@ -278,15 +327,13 @@ fn forwarded(headers: &HeaderMap, origin: Origin<'_>) -> HeaderValue {
 
 /// Makes an answer's fields fit for the client.
 pub fn to_client(headers: &mut HeaderMap, status: StatusCode) {
-    if is_plain(headers) {
-        return;
-    }
-    let upgrade = headers.get(UPGRADE).cloned();
+    let fields = Fields::of(headers);
+    let upgrade = fields.has(Fields::UPGRADE).then(|| headers.get(UPGRADE).cloned()).flatten();
     // RFC 9112 section 6.3: Transfer-Encoding overrides Content-Length.
-    if headers.contains_key(TRANSFER_ENCODING) {
+    if fields.has(Fields::TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }
-    remove_hop_by_hop(headers);
+    remove_hop_by_hop(headers, fields);
     // RFC 9110 section 15.5.22: a 426 without Upgrade tells the client nothing.
     if let Some(upgrade) = upgrade
         && matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED)
@@ -323,7 +370,10 @@ mod tests {
         let mut headers = map(lines);
         let text = HeaderValue::from_static("192.0.2.1");
         let origin = Origin { peer: "192.0.2.1".parse().unwrap(), peer_text: &text, trusted };
-        to_instance(&mut headers, forwarding, origin, false, || HeaderValue::from_static("made"));
+        let fields = Fields::of(&headers);
+        to_instance(&mut headers, fields, forwarding, origin, false, || {
+            HeaderValue::from_static("made")
+        });
         headers
     }
 
@@ -441,17 +491,20 @@ mod tests {
         ] {
             assert_eq!(is_authority(host.as_bytes()), fine, "{host:?}");
         }
-        let head = |builder: request::Builder| builder.body(()).unwrap().into_parts().0;
+        let verdict = |builder: request::Builder| {
+            let head = builder.body(()).unwrap().into_parts().0;
+            check(&head, Fields::of(&head.headers))
+        };
         let plain = || Request::builder().uri("/");
-        assert_eq!(check(&head(plain())), Err(BadRequest::Host));
-        assert_eq!(check(&head(plain().version(Version::HTTP_10))), Ok(()));
+        assert_eq!(verdict(plain()), Err(BadRequest::Host));
+        assert_eq!(verdict(plain().version(Version::HTTP_10)), Ok(()));
         let twice = plain().header(HOST, "a").header(HOST, "a");
-        assert_eq!(check(&head(twice)), Err(BadRequest::Host));
+        assert_eq!(verdict(twice), Err(BadRequest::Host));
         let connect = Request::builder().method(Method::CONNECT).uri("a:1").header(HOST, "a:1");
-        assert_eq!(check(&head(connect)), Err(BadRequest::Connect));
+        assert_eq!(verdict(connect), Err(BadRequest::Connect));
         for (coding, fine) in [("chunked", true), ("Chunked", true), ("gzip, chunked", false)] {
             let coded = plain().header(HOST, "a").header(TRANSFER_ENCODING, coding);
-            assert_eq!(check(&head(coded)).is_ok(), fine, "{coding}");
+            assert_eq!(verdict(coded).is_ok(), fine, "{coding}");
         }
     }
 
@@ -475,9 +528,11 @@ mod tests {
                 let name = HeaderName::from_bytes(name.to_string().as_bytes()).unwrap();
                 headers.append(name, HeaderValue::from_static("1"));
             }
-            remove_hop_by_hop(&mut headers);
+            let fields = Fields::of(&headers);
+            remove_hop_by_hop(&mut headers, fields);
             let once = headers.clone();
-            remove_hop_by_hop(&mut headers);
+            let fields = Fields::of(&headers);
+            remove_hop_by_hop(&mut headers, fields);
             prop_assert_eq!(once, headers);
         }
     }

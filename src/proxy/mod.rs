@@ -30,6 +30,7 @@ use crate::proxy::client::Client;
 use crate::proxy::error::Reason;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::{Answer, Attempt};
+use crate::proxy::headers::Fields;
 use crate::proxy::session::Session;
 use crate::snapshot::{Service, Snapshot};
 
@@ -47,22 +48,23 @@ type Passed = (Answer, Option<HeaderValue>);
 
 async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Passed, Reason> {
     let (mut head, incoming) = request.into_parts();
-    headers::check(&head)?;
+    let fields = Fields::of(&head.headers);
+    headers::check(&head, fields)?;
     let snapshot = exchange.client.live.snapshot();
     let service = prepare(exchange, &snapshot, &mut head)?;
     let version = service.version();
     let roster = &service.roster;
     roster.budget.earn(&version.retry);
 
-    let mut session = Session::read(&snapshot, service, &mut head.headers, exchange.https);
+    let mut session = Session::read(&snapshot, service, &mut head.headers, fields, exchange.https);
     // With a body it is no opening handshake that anybody knows, but a request like any other.
-    let websocket = incoming.is_end_stream() && headers::is_websocket(&head);
+    let websocket = incoming.is_end_stream() && headers::is_websocket(&head, fields);
     let key = hash_key(&version.balance, exchange, &head);
     let origin = exchange.client.origin(&snapshot);
-    headers::to_instance(&mut head.headers, snapshot.config.forwarding, origin, websocket, || {
-        exchange::new_request_id()
-    });
-    exchange.request_id = head.headers.get(headers::X_REQUEST_ID).cloned();
+    let forwarding = snapshot.config.forwarding;
+    let new_id = exchange::new_request_id;
+    exchange.request_id =
+        headers::to_instance(&mut head.headers, fields, forwarding, origin, websocket, new_id);
     let upload = (!incoming.is_end_stream()).then(|| {
         frame(&mut head);
         // Once some of its body was sent, only an idempotent request is ever tried again.
@@ -72,6 +74,7 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
     });
     exchange.upload.clone_from(&upload);
 
+    let has_host = exchange.host.is_some();
     let mut tried: Vec<Arc<Instance>> = Vec::new();
     let mut counted = 1;
     let draw = Draw { key: key.as_deref(), random: fastrand::u64(..) };
@@ -80,7 +83,8 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
     loop {
         let began = exchange.began();
         exchange.attempt(InFlight::request(Arc::clone(&instance), exchange.client.worker));
-        let attempt = Attempt { instance: &instance, roster, version, upload: upload.as_ref() };
+        let upload = upload.as_ref();
+        let attempt = Attempt { instance: &instance, roster, version, has_host, upload };
         let result = match websocket {
             // Boxed, as is all that is rare and large: the future of every request carries the rest.
             true => Box::pin(attempt.upgrade(exchange.client.worker, &head)).await,
@@ -96,7 +100,7 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
             Err(failure) => failure,
         };
         exchange.failed(failure)?;
-        let replayable = upload.as_ref().is_none_or(|upload| upload.progress().replayable);
+        let replayable = upload.is_none_or(|upload| upload.progress().replayable);
         let limits = &version.retry;
         if limits.attempts == 1 || !retry::allowed(&head.method, failure, replayable) {
             return Err(failure.into());

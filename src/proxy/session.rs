@@ -1,17 +1,20 @@
 //! The session of a request: what its token says, where it goes, what the client is told.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::header::{COOKIE, HeaderMap, HeaderValue};
 
-use crate::affinity::token::{Claim, Opened};
+use crate::affinity::memory::Memory;
+use crate::affinity::token::Claim;
 use crate::affinity::{Rejection, cookie as carrier};
 use crate::balance::Draw;
 use crate::config::types::Affinity;
 use crate::health::Rehome;
 use crate::instance::roster::count;
 use crate::instance::{Instance, Roster};
+use crate::proxy::headers::Fields;
 use crate::proxy::retry::Failure;
 use crate::snapshot::{Service, Snapshot};
 
@@ -69,6 +72,10 @@ pub struct Session<'a> {
     state: State,
 }
 
+thread_local! {
+    static MEMORY: RefCell<Memory> = RefCell::default();
+}
+
 /// Seconds since the Unix epoch.
 fn wall_clock() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
@@ -80,10 +87,12 @@ impl<'a> Session<'a> {
         snapshot: &'a Snapshot,
         service: &'a Service,
         headers: &mut HeaderMap,
+        fields: Fields,
         https: bool,
     ) -> Self {
         let state = match &service.version().affinity {
             None => State::Off,
+            Some(_) if !fields.has(Fields::COOKIE) => State::Absent,
             Some(affinity) => {
                 Self::open(snapshot, service, affinity, headers).unwrap_or_else(State::Rejected)
             }
@@ -101,12 +110,16 @@ impl<'a> Session<'a> {
         else {
             return Ok(State::Absent);
         };
-        let mut buffer = Opened::default();
-        let claim = snapshot.keyring.open(value.as_bytes(), &mut buffer)?;
+        MEMORY.with_borrow_mut(|memory| {
+            let claim = memory.open(&snapshot.keyring, value.as_bytes())?;
+            Self::bind(service, &claim, wall_clock())
+        })
+    }
+
+    fn bind(service: &Service, claim: &Claim<'_>, now: u64) -> Result<State, Rejection> {
         if claim.service != service.roster.service() {
             return Err(Rejection::Foreign);
         }
-        let now = wall_clock();
         claim.check(service.lifetimes, now)?;
         let token = Token {
             issued: claim.issued,

@@ -291,6 +291,8 @@ async fn a_bad_host_is_400_and_connect_is_501() {
         assert!(answer.starts_with("HTTP/1.1 400 "), "{host:?}: {answer}");
         assert!(answer.ends_with("400 bad_host\n"), "{host:?}: {answer}");
     }
+    let request = "GET http://u:p@a.test/ HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    assert!(raw::exchange_text(burdock.address(), request).await.ends_with("400 bad_host\n"));
     let request = "CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\nConnection: close\r\n\r\n";
     let answer = raw::exchange_text(burdock.address(), request).await;
     assert!(answer.starts_with("HTTP/1.1 501 ") && answer.ends_with("501 connect_unsupported\n"));
@@ -474,4 +476,50 @@ async fn a_head_that_is_refused_unread_has_a_line_too() {
         assert_eq!(burdock.metrics().await.sum("burdock_errors_total", &labels), 1.0);
     }
     assert_eq!(a.request_count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_an_answer_with_trailers_the_connection_is_kept() {
+    let (a, burdock) = one("").await;
+    let mut client = burdock.client();
+    for _ in 0..5 {
+        assert_eq!(client.get("/trailers").await.text(), "body");
+    }
+    let probes = a.probes().len();
+    assert!(a.connections() <= probes + 1, "one connection for all");
+    let labels = [("reason", "client_closed")];
+    assert_eq!(burdock.metrics().await.sum("burdock_errors_total", &labels), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_contradicts_itself_is_502_and_one_that_repeats_itself_passes() {
+    let (a, burdock) = one("breaker: off\n").await;
+    for (lengths, status) in [
+        ("Content-Length: 2\r\nContent-Length: 2", 200),
+        ("Content-Length: 2, 2", 200),
+        ("Content-Length: 2\r\nContent-Length: 3", 502),
+        ("Content-Length: -2", 502),
+    ] {
+        a.misbehaves(support::Fault::Raw(format!("HTTP/1.1 200 OK\r\n{lengths}\r\n\r\n").into()));
+        let request = "HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let answer = raw::exchange_text(burdock.address(), request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{lengths:?}: {answer}");
+        let lengths = answer.to_ascii_lowercase().matches("content-length:").count();
+        assert_eq!(lengths, 1, "{answer}");
+    }
+}
+
+/// RFC 9110 section 10.1.1: nobody knows whether the client will send its body after that.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_refusal_instead_of_100_the_connection_ends() {
+    let (a, burdock) = one("").await;
+    let head = "POST /early/keep HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\
+                Content-Length: 30\r\n\r\n";
+    let mut conn = raw::open(burdock.address(), head).await;
+    let answer = within("an answer", conn.head()).await.unwrap().unwrap();
+    assert_eq!((answer.status(), answer.field("connection")), (401, Some("close")));
+    drop(conn.write(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n").await);
+    within("the end", conn.read_to_end()).await;
+    assert_eq!(burdock.client().get("/").await.status, 200);
+    assert_eq!(a.request_count(), 2, "nothing was taken for a body or for a request");
 }

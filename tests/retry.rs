@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{Backend, Burdock, Fault, Request, pattern, raw, within, yaml};
+use support::{Backend, Burdock, Fault, Request, eventually, pattern, raw, within, yaml};
 
 /// Two instances; the next new session goes to either, so that tests break both or look at both.
 async fn pair(rest: &str) -> (Backend, Backend, Burdock) {
@@ -308,4 +308,62 @@ async fn a_request_that_failed_tells_where() {
         (&lines[0]["instance"], &lines[0]["error"]),
         (&"a".into(), &"instance_reset".into())
     );
+}
+
+/// What a client didn't send to its end must never look whole, least of all after another try.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_its_client_breaks_off_is_never_completed() {
+    let head = "PUT /file HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    for end in ["leaves", "resets", "xyz\r\n"] {
+        let a = Backend::start("a").await;
+        let burdock = Burdock::start(&yaml(&[&a], "")).await;
+        // The connection to the instance is a kept one, which is where a second try would happen.
+        let mut conn = raw::open(burdock.address(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let answer = within("an answer", conn.head()).await.unwrap().unwrap();
+        within("its body", conn.body(answer.response_framing("GET"))).await.unwrap();
+        conn.write(head.as_bytes()).await.unwrap();
+        a.request(2).await;
+        match end {
+            "leaves" => drop(conn),
+            "resets" => conn.reset(),
+            chunk => {
+                conn.write(chunk.as_bytes()).await.unwrap();
+                let answer = within("an answer", conn.read_to_end()).await;
+                assert!(answer.starts_with(b"HTTP/1.1 400 "), "{end}");
+            }
+        }
+        burdock.access("/file", 1).await;
+        eventually("no connection at the instance", || (a.open() == 0).then_some(())).await;
+        let puts: Vec<_> = a.requests().into_iter().filter(|r| r.head.method() == "PUT").collect();
+        assert_eq!(puts.len(), 1, "{end}");
+        assert!(puts[0].body.is_none(), "{end}: it was not read to its end");
+    }
+}
+
+/// An instance that answers early and closes resets the connection on what is still coming.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_early_answer_arrives_though_the_upload_breaks() {
+    let (_a, _b, burdock) = pair("breaker: { failures: 3, open: 60s }\n").await;
+    let body = pattern(3_000_000);
+    for _ in 0..20 {
+        let head = "POST /early/shut HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n";
+        let mut conn = raw::open(burdock.address(), head).await;
+        // Broken off as soon as the answer is there.
+        drop(conn.write(&body).await);
+        let answer = within("an answer", conn.head()).await.unwrap().unwrap();
+        assert_eq!(answer.status(), 413);
+    }
+    assert_eq!(burdock.metrics().await.sum("burdock_failures_total", &[]), 0.0);
+    assert_eq!(burdock.client().get("/").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_says_that_it_left_the_body_unread() {
+    let a = Backend::start("a").await;
+    let burdock = Burdock::start(&yaml(&[&a], "breaker: off\n")).await;
+    a.misbehaves(Fault::ResetOnHead);
+    let head = "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n";
+    let answer = raw::exchange_text(burdock.address(), head).await;
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    assert!(answer.to_ascii_lowercase().contains("connection: close\r\n"), "{answer}");
 }

@@ -175,3 +175,47 @@ async fn an_upload_may_outlast_its_answer() {
     conn.write(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     assert_eq!(within("the next answer", conn.head()).await.unwrap().unwrap().status(), 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_may_send_all_before_it_reads_any() {
+    let a = Backend::start("a").await;
+    let burdock = Burdock::start(&yaml(&[&a], "")).await;
+    let size = 24 << 20;
+    let head = format!("POST /early/{size} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n");
+    let mut conn = raw::open(burdock.address(), head).await;
+    within("all of it sent", conn.write(&vec![0; size])).await.unwrap();
+    let answer = within("an answer", conn.head()).await.unwrap().unwrap();
+    let body = within("its body", conn.body(answer.response_framing("POST"))).await.unwrap();
+    assert_eq!(body.size, size as u64);
+}
+
+/// An instance that is silent because it takes in a body is not idle.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_flows_keeps_its_open_answer_alive() {
+    let a = Backend::start("a").await;
+    let burdock = Burdock::start(&yaml(&[&a], "timeouts: { idle: 300ms }\n")).await;
+    let head = "POST /early/byte HTTP/1.1\r\nHost: x\r\nContent-Length: 200\r\n\r\n";
+    let mut conn = raw::open(burdock.address(), head).await;
+    let began = std::time::Instant::now();
+    for _ in 0..200 {
+        conn.write(b"x").await.unwrap();
+        support::pause().await;
+    }
+    assert!(began.elapsed() > std::time::Duration::from_millis(600), "twice the limit");
+    let answer = within("an answer", conn.head()).await.unwrap().unwrap();
+    let body = within("its body", conn.body(answer.response_framing("POST"))).await.unwrap();
+    assert_eq!(body.bytes, b"12");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_nobody_takes_ends_though_it_was_answered() {
+    let a = Backend::start("a").await;
+    let burdock = Burdock::start(&yaml(&[&a], "timeouts: { idle: 400ms }\n")).await;
+    let head = format!("POST /early/deaf HTTP/1.1\r\nHost: x\r\nContent-Length: {SIZE}\r\n\r\n");
+    let mut conn = raw::open(burdock.address(), head).await;
+    let answer = within("an answer", conn.head()).await.unwrap().unwrap();
+    assert_eq!(answer.status(), 413);
+    write_until_stuck(&mut conn).await;
+    drop(conn);
+    burdock.wait_metric("burdock_client_connections", &[], |open| open == 0.0).await;
+}

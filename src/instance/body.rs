@@ -33,8 +33,8 @@ pub enum BodyError {
     /// The client sent nothing for as long as `timeouts.idle` allows.
     #[error("the client's request body stalled")]
     Stalled,
-    /// Another attempt has begun; this one may take nothing more from the client.
-    #[error("another attempt has the request body")]
+    /// Another attempt has begun, or the body has failed: nothing more is taken from the client.
+    #[error("the request body is no longer sent")]
     Superseded,
 }
 
@@ -56,6 +56,8 @@ pub struct Progress {
     pub received: u64,
     /// Whether another attempt would see all of it.
     pub replayable: bool,
+    /// Whether the client was ever asked for any of it.
+    pub begun: bool,
     /// Whether the client has sent all of it.
     pub finished: bool,
     /// Whether the instance would take more and the client has sent nothing.
@@ -73,6 +75,8 @@ struct Source {
     incoming: Incoming,
     /// In a buffer of its own: a part of hyper's would keep all of it, however small the part.
     kept: Vec<u8>,
+    /// How much of that the last attempt has taken.
+    sent: usize,
     limit: usize,
     /// Numbers attempts; only the last one may take from the client.
     attempts: u32,
@@ -102,14 +106,22 @@ impl Upload {
         let progress = Progress {
             received: 0,
             replayable: true,
+            begun: false,
             finished: false,
             waiting: false,
             broken: None,
             asked: now,
         };
         let limit = if length.lower() > limit as u64 { 0 } else { limit };
-        let source =
-            Source { incoming, kept: Vec::new(), limit, attempts: 0, progress, _hold: hold };
+        let source = Source {
+            incoming,
+            kept: Vec::new(),
+            sent: 0,
+            limit,
+            attempts: 0,
+            progress,
+            _hold: hold,
+        };
         Self { source: Arc::new(Mutex::new(source)), length, idle }
     }
 
@@ -126,6 +138,26 @@ impl Upload {
         source.progress.replayable = false;
     }
 
+    /// Whether the last attempt has taken all of it.
+    pub fn is_sent(&self) -> bool {
+        let source = lock(&self.source);
+        source.progress.finished && source.sent == source.kept.len()
+    }
+
+    /// How long, at most, until it stands still for longer than the client and the instance may let
+    /// it; `None` if it does.
+    pub fn patience(&self) -> Option<Duration> {
+        let progress = self.progress();
+        // A client that is waited for has a timer of its own.
+        let still = if progress.waiting { Duration::ZERO } else { progress.asked.elapsed() };
+        self.idle.checked_sub(still).filter(|left| !left.is_zero())
+    }
+
+    /// Nothing more of it is sent.
+    pub fn abandon(&self) {
+        lock(&self.source).attempts += 1;
+    }
+
     /// The body of one attempt; an earlier one gets nothing more. With a gate, nothing is taken
     /// before it opens.
     pub fn attempt(&self, gate: Option<Arc<Notify>>) -> RequestBody {
@@ -140,9 +172,10 @@ impl Upload {
             let mut source = lock(&self.source);
             source.attempts += 1;
             source.progress.waiting = false;
+            source.sent = 0;
             source.attempts
         };
-        RequestBody::Upload(Attempt { upload: self.clone(), number, sent: 0, gate, sleep: None })
+        RequestBody::Upload(Attempt { upload: self.clone(), number, gate, sleep: None })
     }
 }
 
@@ -163,8 +196,6 @@ pub enum RequestBody {
 pub struct Attempt {
     upload: Upload,
     number: u32,
-    /// How much of what is kept has been sent.
-    sent: usize,
     gate: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Runs only while the client is waited for.
     sleep: Option<Sleep>,
@@ -183,25 +214,26 @@ impl Attempt {
             self.gate = None;
         }
         let mut source = lock(&self.upload.source);
-        if source.attempts != self.number {
+        // What broke must never be taken for an end: hyper reports a failed body only once.
+        if source.attempts != self.number || source.progress.broken.is_some() {
             return Poll::Ready(Some(Err(BodyError::Superseded)));
         }
-        if self.sent < source.kept.len() {
-            let rest = Bytes::copy_from_slice(&source.kept[self.sent..]);
-            self.sent = source.kept.len();
+        if source.sent < source.kept.len() {
+            let rest = Bytes::copy_from_slice(&source.kept[source.sent..]);
+            source.sent = source.kept.len();
             return Poll::Ready(Some(Ok(Frame::data(rest))));
         }
         if source.progress.finished {
             return Poll::Ready(None);
         }
         source.progress.asked = Instant::now();
+        source.progress.begun = true;
         let polled = Pin::new(&mut source.incoming).poll_frame(cx);
         source.progress.waiting = polled.is_pending();
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.sleep = None;
                 source.keep(&frame);
-                self.sent = source.kept.len();
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
@@ -209,7 +241,7 @@ impl Attempt {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                source.progress.broken = Some(broken(&error));
+                source.breaks(broken(&error));
                 Poll::Ready(Some(Err(BodyError::Client(error))))
             }
             Poll::Pending => {
@@ -217,7 +249,7 @@ impl Attempt {
                 let sleep =
                     self.sleep.get_or_insert_with(|| Box::pin(pingora_timeout::sleep(idle)));
                 ready!(sleep.as_mut().poll(cx));
-                source.progress.broken = Some(Broken::Stalled);
+                source.breaks(Broken::Stalled);
                 Poll::Ready(Some(Err(BodyError::Stalled)))
             }
         }
@@ -234,6 +266,11 @@ fn broken(error: &hyper::Error) -> Broken {
 }
 
 impl Source {
+    fn breaks(&mut self, broken: Broken) {
+        self.progress.broken = Some(broken);
+        self.progress.replayable = false;
+    }
+
     /// Notes a frame that is about to be sent.
     fn keep(&mut self, frame: &Frame<Bytes>) {
         if self.incoming.is_end_stream() {
@@ -253,6 +290,7 @@ impl Source {
                 self.kept = Vec::new();
             }
         }
+        self.sent = self.kept.len();
     }
 }
 

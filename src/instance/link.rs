@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::instance::body::RequestBody;
-use crate::instance::stream::Stream;
+use crate::instance::stream::Outbound;
 
 /// The most that is read ahead of the client, and so the longest head of an answer.
 const MAX_BUFFER: usize = 64 * 1024;
@@ -36,6 +36,8 @@ struct Bell {
     task: AtomicWaker,
     /// While that task itself moves things along, it need not be told.
     muted: AtomicBool,
+    /// What rang meanwhile: a timer may, from a thread of its own.
+    missed: AtomicBool,
     /// Whether something came since this was last looked at.
     rung: AtomicBool,
 }
@@ -46,7 +48,9 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !self.muted.load(Ordering::Relaxed) {
+        if self.muted.load(Ordering::Acquire) {
+            self.missed.store(true, Ordering::Release);
+        } else {
             self.rung.store(true, Ordering::Release);
             self.task.wake();
         }
@@ -56,7 +60,7 @@ impl Wake for Bell {
 /// A connection that takes one request at a time.
 pub struct Link {
     sender: SendRequest<RequestBody>,
-    connection: Option<Connection<TokioIo<Stream>, RequestBody>>,
+    connection: Option<Connection<TokioIo<Outbound>, RequestBody>>,
     /// Whether the connection has nothing more to do.
     over: bool,
     bell: Arc<Bell>,
@@ -74,7 +78,7 @@ impl Link {
     pub async fn open(address: &str) -> io::Result<Box<Self>> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let io = TokioIo::new(Stream::new(stream));
+        let io = TokioIo::new(Outbound::new(stream));
         let handshake = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(io);
         let (sender, connection) = handshake.await.map_err(io::Error::other)?;
         let bell = Arc::new(Bell::default());
@@ -84,9 +88,9 @@ impl Link {
 
     /// Sends a request and waits for the head of its answer, or of an upgrade.
     pub async fn answer(&mut self, request: Request<RequestBody>) -> Answered {
-        self.bell.muted.store(true, Ordering::Relaxed);
+        self.bell.muted.store(true, Ordering::Release);
         let mut answer = pin!(self.sender.try_send_request(request));
-        self.bell.muted.store(false, Ordering::Relaxed);
+        self.bell.muted.store(false, Ordering::Release);
         poll_fn(|cx| {
             self.drive(cx);
             // It can only come out of `drive`, so nobody has to be woken for it.
@@ -109,20 +113,25 @@ impl Link {
         if read_already.is_ready() {
             return read_already;
         }
+        self.bell.missed.store(false, Ordering::Release);
         self.drive(cx);
-        match self.take_frame(incoming) {
+        let taken = match self.take_frame(incoming) {
             Poll::Pending if self.ends() => self.take_frame(incoming),
             taken => taken,
+        };
+        if taken.is_pending() && self.bell.missed.load(Ordering::Acquire) {
+            cx.waker().wake_by_ref();
         }
+        taken
     }
 
     fn take_frame(
         &self,
         incoming: &mut Incoming,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.bell.muted.store(true, Ordering::Relaxed);
+        self.bell.muted.store(true, Ordering::Release);
         let frame = Pin::new(incoming).poll_frame(&mut Context::from_waker(Waker::noop()));
-        self.bell.muted.store(false, Ordering::Relaxed);
+        self.bell.muted.store(false, Ordering::Release);
         frame
     }
 
@@ -162,8 +171,9 @@ impl Link {
         !self.over && self.sender.is_ready()
     }
 
-    /// Goes on with a request whose answer came before its end, until that too is sent or fails.
-    pub async fn finish(mut self: Box<Self>) {
+    /// Goes on by itself until nothing is left to do: for a request that is not all sent when its
+    /// answer begins. A client that takes none of that answer may still be sending.
+    pub async fn run(mut self: Box<Self>) {
         poll_fn(|cx| {
             self.drive(cx);
             match self.over || self.sender.is_ready() {

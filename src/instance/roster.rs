@@ -189,6 +189,7 @@ impl Roster {
             return;
         }
         instance.set_membership(Membership::Gone);
+        instance.lanes().iter().for_each(|lane| lane.pool.clear());
         let before = self.members.load_full();
         let kept = instance.lanes().iter().map(Lane::kept).sum();
         self.tally.kept.fetch_add(kept, Ordering::Relaxed);

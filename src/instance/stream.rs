@@ -1,7 +1,11 @@
-//! A socket on which small messages go out in one plain send.
+//! The socket of a connection, with two habits that hyper is better off with.
 //!
-//! hyper hands over a head and a body as two slices. Gathering them in the kernel costs more than
-//! copying a few hundred bytes first; what is larger is gathered as ever.
+//! Small messages go out in one plain send: hyper hands over a head and a body as two slices, and to
+//! gather them in the kernel costs more than to copy a few hundred bytes first.
+//!
+//! [`Outbound`], towards an instance, keeps a failed write to itself. An instance that answers early
+//! and closes makes the rest of an upload fail; hyper would give up there, with the answer unread.
+//! Reading on brings that answer, or the failure.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,7 +17,7 @@ use tokio::net::TcpStream;
 /// Slices of this many bytes in all are put together.
 const SMALL: usize = 1024;
 
-/// See the module.
+/// A socket that prefers plain sends.
 #[derive(Debug)]
 pub struct Stream(TcpStream);
 
@@ -74,6 +78,79 @@ impl AsyncWrite for Stream {
 
     fn is_write_vectored(&self) -> bool {
         self.0.is_write_vectored()
+    }
+}
+
+/// A [`Stream`] that tells of failures by what is read.
+#[derive(Debug)]
+pub struct Outbound {
+    stream: Stream,
+    deaf: bool,
+}
+
+impl Outbound {
+    /// Towards an instance.
+    pub fn new(stream: TcpStream) -> Self {
+        Self { stream: Stream::new(stream), deaf: false }
+    }
+
+    /// The bare socket.
+    pub fn into_inner(self) -> TcpStream {
+        self.stream.into_inner()
+    }
+
+    fn write(
+        &mut self,
+        write: impl FnOnce(Pin<&mut Stream>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if !self.deaf {
+            match write(Pin::new(&mut self.stream)) {
+                Poll::Ready(Err(_broken)) => self.deaf = true,
+                polled => return polled,
+            }
+        }
+        // What broke the socket also wakes whoever reads from it.
+        Poll::Pending
+    }
+}
+
+impl AsyncRead for Outbound {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Outbound {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.write(|stream| stream.poll_write(cx, bytes))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.write(|stream| stream.poll_write_vectored(cx, parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 }
 

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::task::AbortHandle;
 
 use crate::affinity::cookie;
+use crate::instance::body::Upload;
 use crate::instance::link::Link;
 use crate::instance::{Distress, InFlight, Instance};
 use crate::proxy::error::Reason;
@@ -35,16 +37,24 @@ pub enum AnswerBody {
     Passed(Box<Passed>),
 }
 
+/// What drives the connection that an answer comes by.
+#[derive(Debug)]
+enum Way {
+    /// Whoever takes the answer; whether another request may follow.
+    Here(Box<Link>, bool),
+    /// A task of its own: a client that takes none of an early answer may still be sending.
+    Apart(AbortHandle),
+    /// Nothing any more.
+    Over,
+}
+
 /// What to wait for while the instance is silent.
 type Patience = Pin<Box<dyn Future<Output = Reason> + Send>>;
 
 /// An instance's body, with the account it is on.
 pub struct Passed {
     incoming: Incoming,
-    /// What it comes by; `None` once it has all come.
-    link: Option<Box<Link>>,
-    /// Whether that may take another request.
-    reuse: bool,
+    way: Way,
     exchange: Box<Exchange>,
     idle: Duration,
     /// Runs only while nothing comes.
@@ -72,15 +82,29 @@ pub fn respond(
     if let Some(set_cookie) = set_cookie {
         cookie::attach(&mut head.headers, set_cookie);
     }
-    let body = match answer.origin {
-        Origin::Kept(link) => pass(exchange, incoming, link, true),
-        Origin::Spent(link) => pass(exchange, incoming, link, false),
-        Origin::Raw(raw) => {
+    let unsent = exchange.unsent();
+    // RFC 9110 section 10.1.1: the client waits for a 100 that no longer comes, and must not be
+    // taken at its word about a body that it may or may not send.
+    if let Some(upload) = unsent.as_ref().filter(|upload| !upload.progress().begun) {
+        upload.abandon();
+        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let way = match (answer.origin, unsent) {
+        (Origin::Kept(link) | Origin::Spent(link), Some(upload)) => {
+            Way::Apart(tokio::spawn(send_rest(link, upload)).abort_handle())
+        }
+        (Origin::Kept(link), None) => Way::Here(link, true),
+        (Origin::Spent(link), None) => Way::Here(link, false),
+        (Origin::Raw(raw), _) => {
             let client = Arc::clone(&exchange.client);
             client.open(Box::new(Opening { raw, exchange }));
-            AnswerBody::Own(None)
+            return assemble(head, AnswerBody::Own(None));
         }
     };
+    assemble(head, pass(exchange, incoming, way))
+}
+
+fn assemble(mut head: response::Parts, body: AnswerBody) -> Response<AnswerBody> {
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
@@ -90,11 +114,25 @@ pub fn respond(
     response
 }
 
-fn pass(exchange: Box<Exchange>, incoming: Incoming, link: Box<Link>, reuse: bool) -> AnswerBody {
+/// Sends what is left of a body whose answer has begun, for as long as it moves.
+async fn send_rest(link: Box<Link>, upload: Upload) {
+    let stuck = async {
+        while !upload.is_sent() {
+            let Some(left) = upload.patience() else { return };
+            pingora_timeout::sleep(left).await;
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = link.run() => {}
+        () = stuck => {}
+    }
+}
+
+fn pass(exchange: Box<Exchange>, incoming: Incoming, way: Way) -> AnswerBody {
     let mut passed = Box::new(Passed {
         incoming,
-        link: Some(link),
-        reuse,
+        way,
         idle: exchange.idle_timeout,
         exchange,
         patience: None,
@@ -110,6 +148,7 @@ fn pass(exchange: Box<Exchange>, incoming: Incoming, link: Box<Link>, reuse: boo
 /// Answers with a reason instead of an instance's answer.
 pub fn refuse(mut exchange: Box<Exchange>, reason: Reason) -> Response<AnswerBody> {
     exchange.refused(reason);
+    let unread = exchange.unsent().is_some();
     // Without a status nobody is there to read the answer.
     let status = reason.outward().1.unwrap_or(StatusCode::BAD_GATEWAY);
     let text = format!("{} {}\n", status.as_u16(), reason.label());
@@ -118,9 +157,10 @@ pub fn refuse(mut exchange: Box<Exchange>, reason: Reason) -> Response<AnswerBod
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    // After a request that is not understood, nobody knows where the next one begins.
+    // After a request that is not understood, or not read to its end, nobody knows where the next
+    // one begins.
     let unclear = status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED;
-    if unclear && status != StatusCode::NOT_FOUND {
+    if unread || (unclear && status != StatusCode::NOT_FOUND) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -130,25 +170,33 @@ pub fn refuse(mut exchange: Box<Exchange>, reason: Reason) -> Response<AnswerBod
 }
 
 impl Passed {
-    /// The whole body has come: the connection can take the next request.
+    /// The whole body has come: the connection can take the next request. A body that is still on
+    /// its way to the instance goes on by itself.
     fn finish(&mut self) {
         self.finished = true;
         self.patience = None;
-        let (Some(mut link), Some(in_flight)) = (self.link.take(), self.exchange.in_flight())
-        else {
+        let Way::Here(mut link, reuse) = std::mem::replace(&mut self.way, Way::Over) else {
             return;
         };
-        match link.rest() {
-            true if self.reuse => in_flight.lane().pool.give(link, Instant::now()),
-            true => {}
-            // The client may still be sending: its answer came early.
-            false => drop(tokio::spawn(link.finish())),
+        let rests = link.rest();
+        if let Some(in_flight) = self.exchange.in_flight().filter(|_| rests && reuse) {
+            in_flight.lane().pool.give(link, Instant::now());
+        } else if !rests && self.exchange.upload.is_some() {
+            // Its last part is still in the buffers of hyper.
+            tokio::spawn(tokio::time::timeout(self.idle, link.run()));
+        }
+    }
+
+    /// Lets the connection go, whatever is still on its way.
+    fn leave(&mut self) {
+        if let Way::Apart(task) = std::mem::replace(&mut self.way, Way::Over) {
+            task.abort();
         }
     }
 
     /// What has come so far goes out first: hyper drops what it holds when a body fails.
     fn break_off(&mut self, reason: Reason, cx: &Context<'_>) {
-        self.link = None;
+        self.leave();
         self.patience = None;
         self.exchange.error = Some(reason);
         self.broken = Some(reason);
@@ -160,12 +208,17 @@ impl Passed {
             self.finished = true;
             return Poll::Ready(Some(Err(BrokenOff(reason))));
         }
-        let Some(link) = &mut self.link else { return Poll::Ready(None) };
-        match link.poll_frame(&mut self.incoming, cx) {
+        let polled = match &mut self.way {
+            Way::Here(link, _) => link.poll_frame(&mut self.incoming, cx),
+            Way::Apart(_) => Pin::new(&mut self.incoming).poll_frame(cx),
+            Way::Over => return Poll::Ready(None),
+        };
+        match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience = None;
                 self.exchange.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
-                if self.incoming.is_end_stream() {
+                // Nobody asks what follows trailers: nothing can.
+                if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -180,8 +233,9 @@ impl Passed {
             }
             Poll::Pending => {
                 let (idle, exchange) = (self.idle, &self.exchange);
-                let patience =
-                    self.patience.get_or_insert_with(|| patience(idle, exchange.in_flight()));
+                let patience = self
+                    .patience
+                    .get_or_insert_with(|| patience(idle, exchange.in_flight(), exchange.unsent()));
                 if let Poll::Ready(reason) = patience.as_mut().poll(cx) {
                     self.break_off(reason, cx);
                 }
@@ -191,8 +245,9 @@ impl Passed {
     }
 }
 
-/// Ends when the instance has been silent for too long, or is dead.
-fn patience(idle: Duration, in_flight: Option<&InFlight>) -> Patience {
+/// Ends when the instance has been silent for too long, or is dead. It may be silent for as long as
+/// it takes in a body.
+fn patience(idle: Duration, in_flight: Option<&InFlight>, unsent: Option<Upload>) -> Patience {
     let instance = in_flight.map(|guard| (Arc::clone(guard.instance()), guard.worker()));
     Box::pin(async move {
         let death = async {
@@ -201,8 +256,15 @@ fn patience(idle: Duration, in_flight: Option<&InFlight>) -> Patience {
                 None => std::future::pending().await,
             }
         };
+        let silence = async {
+            let mut left = Some(idle);
+            while let Some(rest) = left {
+                pingora_timeout::sleep(rest).await;
+                left = unsent.as_ref().and_then(Upload::patience);
+            }
+        };
         tokio::select! {
-            () = pingora_timeout::sleep(idle) => Reason::ResponseIdleTimeout,
+            () = silence => Reason::ResponseIdleTimeout,
             () = death => Reason::InstanceDead,
         }
     })
@@ -221,8 +283,9 @@ async fn death(instance: &Instance, worker: usize) {
 impl Drop for Passed {
     /// Dropped before its end, the client has gone away; the instance's connection goes too.
     fn drop(&mut self) {
-        if !self.finished && self.exchange.error.is_none() {
-            self.exchange.error = Some(self.exchange.client.gone());
+        if !self.finished {
+            self.leave();
+            self.exchange.error.get_or_insert_with(|| self.exchange.client.gone());
         }
     }
 }

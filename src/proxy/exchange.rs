@@ -162,6 +162,11 @@ impl Exchange {
         self.status = reason.outward().1;
     }
 
+    /// The body, if it is not all on its way to the instance.
+    pub fn unsent(&self) -> Option<Upload> {
+        self.upload.clone().filter(|upload| !upload.is_sent())
+    }
+
     /// The instance of the last attempt.
     pub fn in_flight(&self) -> Option<&InFlight> {
         self.in_flight.as_ref()

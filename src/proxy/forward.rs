@@ -122,11 +122,15 @@ impl Attempt<'_> {
         };
         let answer = pin!(link.answer(self.request(head)));
         let answered = self.wait(worker, patience, answer).await?;
-        answered.map_err(|error| match error.message() {
+        let mut response = answered.map_err(|error| match error.message() {
             Some(_) => Failure::Reset(Sent::Nothing),
             None if error.error().is_parse() => Failure::InvalidResponse,
             None => Failure::Reset(Sent::Something),
-        })
+        })?;
+        match headers::settle_length(response.headers_mut()) {
+            true => Ok(response),
+            false => Err(Failure::InvalidResponse),
+        }
     }
 
     /// The request of this attempt.

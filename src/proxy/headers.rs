@@ -7,6 +7,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE,
     TRANSFER_ENCODING, UPGRADE, VIA,
 };
+use http::uri::Authority;
 use http::{Method, StatusCode, Version, request};
 use ipnet::IpNet;
 
@@ -53,6 +54,28 @@ pub fn check(head: &request::Parts, fields: Fields) -> Result<(), BadRequest> {
         (None, None) if head.version < Version::HTTP_11 => Ok(()),
         (Some(_) | None, _) => Err(BadRequest::Host),
     }
+}
+
+/// The Host field that an absolute target stands for. RFC 9110 section 4.2.4: userinfo is an error.
+pub fn host_of(authority: &Authority) -> Result<HeaderValue, BadRequest> {
+    let bytes = authority.as_str().as_bytes();
+    let host = HeaderValue::from_bytes(bytes).ok().filter(|_| is_authority(bytes));
+    host.ok_or(BadRequest::Host)
+}
+
+/// Whether an answer says clearly how long it is. Equal lengths on several lines become one (RFC
+/// 9112 section 6.3); anything else that isn't one number is nothing to pass on.
+pub fn settle_length(headers: &mut HeaderMap) -> bool {
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    let (Some(first), more) = (lines.next(), lines.next().is_some()) else { return true };
+    if !more && first.as_bytes().iter().all(u8::is_ascii_digit) {
+        return !first.is_empty();
+    }
+    let lengths: Vec<&[u8]> = tokens(headers, &CONTENT_LENGTH).collect();
+    let equal = lengths.iter().all(|length| *length == lengths[0]);
+    let length = lengths.first().filter(|length| equal && length.iter().all(u8::is_ascii_digit));
+    let length = length.and_then(|length| HeaderValue::from_bytes(length).ok());
+    length.is_some_and(|length| headers.insert(CONTENT_LENGTH, length).is_some())
 }
 
 fn is_chunked(coding: &[u8]) -> bool {
@@ -505,6 +528,31 @@ mod tests {
         for (coding, fine) in [("chunked", true), ("Chunked", true), ("gzip, chunked", false)] {
             let coded = plain().header(HOST, "a").header(TRANSFER_ENCODING, coding);
             assert_eq!(verdict(coded).is_ok(), fine, "{coding}");
+        }
+    }
+
+    #[test]
+    fn a_length_is_one_number_or_none() {
+        for (lines, settled) in [
+            (&[][..], Some(None)),
+            (&["5"][..], Some(Some("5"))),
+            (&["5", "5"][..], Some(Some("5"))),
+            (&["5, 5"][..], Some(Some("5"))),
+            (&["5", "6"][..], None),
+            (&["5, 6"][..], None),
+            (&["-1"][..], None),
+            (&["+5"][..], None),
+            (&["abc"][..], None),
+            (&[""][..], None),
+            (&[","][..], None),
+        ] {
+            let lines: Vec<_> = lines.iter().map(|line| ("content-length", *line)).collect();
+            let mut headers = map(&lines);
+            assert_eq!(settle_length(&mut headers), settled.is_some(), "{lines:?}");
+            if let Some(length) = settled {
+                let left: Vec<_> = headers.get_all(CONTENT_LENGTH).iter().collect();
+                assert_eq!(left, length.as_slice(), "{lines:?}");
+            }
         }
     }
 

@@ -133,7 +133,7 @@ fn prepare<'a>(
     exchange.logged = snapshot.config.access_log;
     // RFC 9112 section 3.2.2: the host of an absolute target overrides the field.
     if let Some(authority) = head.uri.authority() {
-        let host = HeaderValue::from_str(authority.as_str()).map_err(|_bad| Reason::BadHost)?;
+        let host = headers::host_of(authority)?;
         head.headers.insert(HOST, host);
         let path = head.uri.path_and_query().cloned();
         head.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);

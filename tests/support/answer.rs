@@ -19,6 +19,11 @@
 //! | `/echo` | the body and its type |
 //! | `/early` | 413 before the body was read, then the end |
 //! | `/early/on` | 200 before the body was read, which is then read and recorded |
+//! | `/early/shut` | 413 and a reset, with the body unread |
+//! | `/early/deaf` | 413 before the body, which is never read |
+//! | `/early/keep` | 401 instead of 100 Continue; then the next request is read |
+//! | `/early/byte` | a head and a byte, then the body is read, then another byte |
+//! | `/early/N` | N bytes while the body is read |
 //! | `/both` | an answer with Content-Length beside its chunks |
 //! | `/expect/refuse` | 417 instead of 100 Continue |
 //! | `/cookie` | sets a cookie of its own, on two lines |
@@ -31,7 +36,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::backend::{Fault, Recorded, State};
 use super::pattern;
-use super::wire::{Body, Conn, Head, LAST_CHUNK, chunk, chunked};
+use super::wire::{Body, Conn, Framing, Head, LAST_CHUNK, chunk, chunked};
 use super::ws;
 
 /// Answers requests until the connection ends.
@@ -184,10 +189,8 @@ async fn respond(state: &State, conn: &mut Conn, head: &Head, n: usize) -> io::R
         conn.read_to_end().await;
         return Ok(true);
     }
-    if path == "/early/on" {
-        conn.write(&named(state)).await?;
-        read_body(state, conn, head, n).await?;
-        return Ok(false);
+    if path.starts_with("/early/") {
+        return early(state, conn, head, n, &path).await;
     }
     let body = read_body(state, conn, head, n).await?;
     let answer = match (kind, number) {
@@ -225,6 +228,53 @@ fn chunks(state: &State, body: &[u8], trailers: &[(&str, &str)]) -> Vec<u8> {
     let head = answer_head(state, 200, &format!("Transfer-Encoding: chunked\r\n{trailer}"));
     let parts: Vec<_> = body.chunks(1000).collect();
     [head.into_bytes(), chunked(&parts, trailers)].concat()
+}
+
+/// Answers before the body was read.
+async fn early(
+    state: &State,
+    conn: &mut Conn,
+    head: &Head,
+    n: usize,
+    path: &str,
+) -> io::Result<bool> {
+    match path.trim_start_matches("/early/") {
+        "on" => {
+            conn.write(&named(state)).await?;
+            read_body(state, conn, head, n).await?;
+        }
+        "shut" => {
+            conn.write(&sized(state, 413, "Connection: close\r\n", b"no thanks")).await?;
+            return Ok(true);
+        }
+        "deaf" => {
+            conn.write(&sized(state, 413, "", b"no thanks")).await?;
+            std::future::pending::<()>().await;
+        }
+        "keep" => conn.write(&sized(state, 401, "", b"who are you")).await?,
+        "byte" => {
+            conn.write(answer_head(state, 200, "Content-Length: 2\r\n").as_bytes()).await?;
+            conn.write(b"1").await?;
+            read_body(state, conn, head, n).await?;
+            conn.write(b"2").await?;
+        }
+        size => {
+            let size: usize = size.parse().map_err(io::Error::other)?;
+            conn.write(answer_head(state, 200, &format!("Content-Length: {size}\r\n")).as_bytes())
+                .await?;
+            let (mut reader, mut writer) = conn.stream.split();
+            let block = vec![0; size];
+            let Framing::Length(length) = head.request_framing() else { return Ok(true) };
+            let mut rest =
+                tokio::io::AsyncReadExt::take(&mut reader, length - conn.buffer.len() as u64);
+            let mut sink = tokio::io::sink();
+            let read = tokio::io::copy(&mut rest, &mut sink);
+            let write = tokio::io::AsyncWriteExt::write_all(&mut writer, &block);
+            tokio::try_join!(read, write)?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 async fn by_path(

@@ -27,7 +27,7 @@ use crate::proxy::client::{Client, HeadBytes, Waits};
 use crate::proxy::error::Reason;
 use crate::proxy::exchange;
 use crate::snapshot::{Phase, Snapshot};
-use crate::tunnel::{self, Side};
+use crate::tunnel::Side;
 
 /// The longest head of a request.
 const MAX_HEAD: usize = 64 * 1024;
@@ -95,10 +95,10 @@ async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr) {
         (Over::Finished, Some(opening)) => {
             let client = Side { stream, early: parts.read_buf };
             if let Some(tunnel) = opening.into_tunnel(client) {
-                tokio::spawn(tunnel::run(tunnel, Arc::clone(&worker.registry)));
+                tokio::spawn(tunnel.open(&worker.registry));
             }
         }
-        (Over::Finished, None) => linger(stream).await,
+        (Over::Finished, None) => Box::pin(linger(stream)).await,
         (Over::Late(Reason::HeaderReadTimeout), _) => {
             // Without a byte of a head there is no request to answer, and none to log.
             if head_bytes(&client) == HeadBytes::None {
@@ -109,7 +109,7 @@ async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr) {
                             content-type: text/plain; charset=utf-8\r\ncontent-length: 24\r\n\r\n\
                             408 header_read_timeout\n";
                 if stream.write_all(late.as_bytes()).await.is_ok() {
-                    linger(stream).await;
+                    Box::pin(linger(stream)).await;
                 }
             }
         }
@@ -126,7 +126,8 @@ fn head_bytes(client: &Client) -> HeadBytes {
     }
 }
 
-/// Sends FIN, and takes what the client still sends until it has seen it.
+/// Sends FIN, and takes what the client still sends until it has seen it. Boxed where it is called:
+/// a connection should not carry this buffer all its life.
 async fn linger(mut stream: TcpStream) {
     if stream.shutdown().await.is_err() {
         return;

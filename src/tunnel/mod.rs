@@ -8,7 +8,9 @@ pub mod frames;
 pub mod pump;
 pub mod registry;
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -79,16 +81,37 @@ pub struct Tunnel {
     pub account: Account,
 }
 
-/// Relays until either side, or Burdock, ends it. To be run as a task of its own.
-pub async fn run(tunnel: Tunnel, registry: Arc<Registry>) {
-    let Tunnel { client, instance, limits, account } = tunnel;
-    count(&account.roster.tally.tunnels);
-    let served_by = Arc::clone(account.in_flight.instance());
-    let entry = registry.enter(served_by, &limits, account.started);
-    let mut pump = Pump::new(client.stream, instance.stream, entry, limits.close_grace);
-    pump.start_with(client.early, instance.early);
-    let flow = pump.run().await;
-    account.close(&flow);
+/// A tunnel that is open. Written by hand: an `async fn` keeps what it is called with beside what it
+/// makes of it, which would more than double the size of every idle tunnel.
+#[derive(Debug)]
+pub struct Open {
+    pump: Pump,
+    account: Option<Account>,
+}
+
+impl Tunnel {
+    /// Begins to relay, until either side, or Burdock, ends it. To be run as a task of its own.
+    pub fn open(self, registry: &Arc<Registry>) -> Open {
+        let Self { client, instance, limits, account } = self;
+        count(&account.roster.tally.tunnels);
+        let served_by = Arc::clone(account.in_flight.instance());
+        let entry = registry.enter(served_by, &limits, account.started);
+        let mut pump = Pump::new(client.stream, instance.stream, entry, limits.close_grace);
+        pump.start_with(client.early, instance.early);
+        Open { pump, account: Some(account) }
+    }
+}
+
+impl Future for Open {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let flow = ready!(self.pump.poll(cx));
+        if let Some(account) = self.account.take() {
+            account.close(&flow);
+        }
+        Poll::Ready(())
+    }
 }
 
 impl Account {

@@ -6,7 +6,7 @@
 //! both sides get a Close on a frame boundary and are given a while to answer it.
 
 use std::cell::RefCell;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -238,17 +238,16 @@ impl Pump {
         }
     }
 
-    /// Relays to the end.
-    pub async fn run(mut self) -> Flow {
-        let end = poll_fn(|cx| self.poll(cx)).await;
-        Flow {
+    /// Relays; ready at the end.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Flow> {
+        self.poll_flow(cx).map(|end| Flow {
             end,
             bytes: [self.up.bytes, self.down.bytes],
             close_codes: [self.up.frames.close_code(), self.down.frames.close_code()],
-        }
+        })
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TunnelEnd> {
+    fn poll_flow(&mut self, cx: &mut Context<'_>) -> Poll<TunnelEnd> {
         if self.ending.is_none()
             && let Some(end) = self.entry.order(cx.waker())
         {

@@ -12,6 +12,7 @@ use crate::instance::lane::CLASSES;
 use crate::instance::{Instance, Lane, Roster};
 use crate::observe::counters::TunnelEnd;
 use crate::observe::sink::sink;
+use crate::observe::tunnels::{CODES, Closer, LIFETIMES, Lifetimes};
 use crate::proxy::error::Reason;
 use crate::snapshot::{Live, Snapshot};
 
@@ -38,11 +39,25 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ("burdock_rehomes_total", "counter", "Requests whose session moved, by reason."),
     ("burdock_tunnels_opened_total", "counter", "Tunnels opened."),
     ("burdock_tunnels_ended_total", "counter", "Tunnels ended, by cause."),
+    (
+        "burdock_tunnel_closes_total",
+        "counter",
+        "Tunnels ended, by who sent which Close; none for who sent none.",
+    ),
+    ("burdock_tunnel_duration_seconds", "histogram", "How long tunnels lived."),
     ("burdock_instance_health", "gauge", "1 for the state that health checks say."),
     ("burdock_instance_breaker", "gauge", "0 closed, 1 half-open, 2 open."),
     ("burdock_instance_weight", "gauge", "Share of new sessions."),
     ("burdock_instance_requests_in_flight", "gauge", "Requests in flight."),
     ("burdock_instance_tunnels", "gauge", "Open tunnels."),
+    ("burdock_instance_tunnels_opened_total", "counter", "Tunnels opened."),
+    ("burdock_instance_tunnels_ended_total", "counter", "Tunnels ended, by cause."),
+    ("burdock_instance_tunnel_bytes_total", "counter", "Bytes in tunnels, by who sent them."),
+    (
+        "burdock_instance_tunnel_messages_total",
+        "counter",
+        "Complete WebSocket messages, by who sent them.",
+    ),
 ];
 
 /// One scrape.
@@ -87,6 +102,25 @@ impl Rows<'_> {
         }
         let close = if labels.is_empty() { "" } else { "}" };
         let _ = writeln!(self.text, "{close} {value}");
+    }
+
+    /// The samples of a histogram.
+    fn lifetimes(&mut self, labels: &[(&str, &str)], lifetimes: &Lifetimes) {
+        let (name, counts) = (self.name, lifetimes.cumulated());
+        let mut of = |suffix: &str, extra: &[(&str, &str)], value: &str| {
+            let _ = write!(self.text, "{name}{suffix}");
+            for (place, (key, label)) in labels.iter().chain(extra).enumerate() {
+                let open = if place == 0 { '{' } else { ',' };
+                let _ = write!(self.text, "{open}{key}=\"{label}\"");
+            }
+            let _ = writeln!(self.text, "}} {value}");
+        };
+        let bounds = LIFETIMES.iter().map(u64::to_string).chain(["+Inf".to_owned()]);
+        for (bound, count) in bounds.zip(counts) {
+            of("_bucket", &[("le", &bound)], &count.to_string());
+        }
+        of("_sum", &[], &lifetimes.sum().as_secs_f64().to_string());
+        of("_count", &[], &counts[LIFETIMES.len()].to_string());
     }
 }
 
@@ -151,6 +185,15 @@ fn version_rows(rows: &mut Rows<'_>, roster: &Roster) {
                 row(&[("cause", end.label())], load(counter));
             }
         }
+        "burdock_tunnel_closes_total" => {
+            for closer in Closer::ALL {
+                for (place, code) in CODES.into_iter().enumerate() {
+                    let sent = tally.tunnel_closes.sent(closer, place);
+                    row(&[("from", closer.label()), ("code", code)], sent);
+                }
+            }
+        }
+        "burdock_tunnel_duration_seconds" => rows.lifetimes(&labels, &tally.tunnel_lifetimes),
         _ => {}
     }
 }
@@ -199,6 +242,21 @@ fn rows_of_instance(rows: &mut Rows<'_>, instance: &Instance) {
         "burdock_instance_weight" => row(&[], u64::from(instance.weight())),
         "burdock_instance_requests_in_flight" => row(&[], sum(&Lane::requests)),
         "burdock_instance_tunnels" => row(&[], sum(&Lane::tunnels)),
+        "burdock_instance_tunnels_opened_total" => row(&[], sum(&Lane::opened)),
+        "burdock_instance_tunnels_ended_total" => {
+            for end in TunnelEnd::ALL {
+                row(&[("cause", end.label())], sum(&|lane| lane.ended(end)));
+            }
+        }
+        "burdock_instance_tunnel_bytes_total" | "burdock_instance_tunnel_messages_total" => {
+            let bytes = name == "burdock_instance_tunnel_bytes_total";
+            for (place, from) in [Closer::Client, Closer::Instance].into_iter().enumerate() {
+                let of = |lane: &Lane| {
+                    if bytes { lane.bytes(place) } else { lane.messages(place) }
+                };
+                row(&[("from", from.label())], sum(&of));
+            }
+        }
         _ => {}
     }
 }

@@ -191,8 +191,13 @@ impl Keyring {
         let payload = key
             .open_in_place(once, Aad::from(&head[..HEAD]), rest)
             .map_err(|_not_authentic| Rejection::Tampered)?;
-        Ok((payload, u64::from_be_bytes(std::array::from_fn(|index| nonce[index]))))
+        Ok((payload, mark(&nonce)))
     }
+}
+
+/// What a token with this nonce is remembered by.
+pub fn mark(nonce: &[u8; NONCE]) -> u64 {
+    u64::from_be_bytes(std::array::from_fn(|index| nonce[index]))
 }
 
 /// Names a key without telling anything about it.

@@ -225,7 +225,9 @@ fn versions(label: &str, old: &Version, new: &Version, changes: &mut Vec<Change>
         ("liveness_check", old.liveness_check != new.liveness_check),
         ("breaker", old.breaker != new.breaker),
         ("retry", old.retry != new.retry),
+        ("upgrades", old.upgrades != new.upgrades),
         ("websocket", old.websocket != new.websocket),
+        ("rebalance", old.rebalance != new.rebalance),
         ("drain", old.drain != new.drain),
         ("timeouts", old.timeouts != new.timeouts),
     ];

@@ -7,8 +7,9 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::types::{
-    Affinity, AffinityKeys, Balance, Check, Config, Drain, HashKey, InitialState, Instance,
-    SameSite, Secure, Service, Timeouts, Version, Workers,
+    Action, Affinity, AffinityKeys, Balance, Check, Close, Config, Drain, Exit, HashKey,
+    InitialState, Instance, RebalanceMode, SameSite, Secure, Service, Timeouts, Version, Websocket,
+    Workers,
 };
 use super::units::{format_duration, format_percent, format_size};
 
@@ -102,14 +103,65 @@ fn version(out: &mut Text, version: &Version) {
         out.key("budget", format_percent(version.retry.budget));
         out.key("budget_floor", version.retry.budget_floor);
     });
-    out.map("websocket", |out| {
-        out.optional("max_lifetime", version.websocket.max_lifetime.map(format_duration));
-        out.key("lifetime_jitter", format_percent(version.websocket.lifetime_jitter));
-        out.optional("idle_timeout", version.websocket.idle_timeout.map(format_duration));
-        out.duration("close_grace", version.websocket.close_grace);
+    out.list("upgrades", version.upgrades.iter().map(|name| scalar(name)));
+    out.map("websocket", |out| websocket(out, &version.websocket));
+    out.map("rebalance", |out| {
+        let mode = match version.rebalance.mode {
+            RebalanceMode::Never => "never",
+            RebalanceMode::Bounded => "bounded",
+        };
+        out.key("mode", mode);
+        out.key("max_per_minute", version.rebalance.max_per_minute);
+        out.key("tolerance", format_percent(version.rebalance.tolerance));
     });
     drain(out, "drain", &version.drain);
     timeouts(out, &version.timeouts);
+}
+
+fn websocket(out: &mut Text, websocket: &Websocket) {
+    out.optional("max_lifetime", websocket.max_lifetime.map(format_duration));
+    out.key("lifetime_jitter", format_percent(websocket.lifetime_jitter));
+    out.optional("idle_timeout", websocket.idle_timeout.map(format_duration));
+    out.optional("ping_interval", websocket.ping_interval.map(format_duration));
+    out.duration("close_grace", websocket.close_grace);
+    out.optional("max_new_per_second", websocket.max_new_per_second);
+    out.map("closes", |out| {
+        let closes = &websocket.closes;
+        close(out, "lifetime", &closes.lifetime);
+        close(out, "idle", &closes.idle);
+        close(out, "ping_timeout", &closes.ping_timeout);
+        out.map("removed", |out| leave(out, &closes.removed));
+        for (key, exit, when) in [
+            ("unready", &closes.unready, closes.unready_window),
+            ("dead", &closes.dead, closes.dead_window),
+        ] {
+            out.map(key, |out| {
+                leave(out, exit);
+                window(out, when);
+            });
+        }
+        close(out, "rebalanced", &closes.rebalanced);
+        close(out, "shutdown", &closes.shutdown);
+        close(out, "instance", &closes.instance);
+    });
+}
+
+fn leave(out: &mut Text, exit: &Exit) {
+    let action = match exit.action {
+        Action::Keep => "keep",
+        Action::Close => "close",
+    };
+    out.key("action", action);
+    words(out, &exit.close);
+}
+
+fn close(out: &mut Text, key: &str, close: &Close) {
+    out.map(key, |out| words(out, close));
+}
+
+fn words(out: &mut Text, close: &Close) {
+    out.key("code", close.code);
+    out.key("reason", scalar(&close.reason));
 }
 
 fn affinity(out: &mut Text, affinity: &Affinity) {
@@ -204,10 +256,12 @@ fn check(out: &mut Text, key: &str, check: Option<&Check>) {
 }
 
 fn drain(out: &mut Text, key: &str, drain: &Drain) {
-    out.map(key, |out| {
-        out.duration("timeout", drain.timeout);
-        out.duration("spread", drain.spread);
-    });
+    out.map(key, |out| window(out, *drain));
+}
+
+fn window(out: &mut Text, window: Drain) {
+    out.duration("timeout", window.timeout);
+    out.duration("spread", window.spread);
 }
 
 fn timeouts(out: &mut Text, timeouts: &Timeouts) {

@@ -138,13 +138,21 @@ impl<'a> Node<'a> {
     }
 
     pub(super) fn integer(&self, range: RangeInclusive<u32>) -> Option<u32> {
+        let allowed = format_args!("a whole number from {} to {}", range.start(), range.end());
+        self.whole(allowed, |value| range.contains(value))
+    }
+
+    /// A whole number that `fits`.
+    pub(super) fn whole(
+        &self,
+        allowed: impl Display,
+        fits: impl FnOnce(&u32) -> bool,
+    ) -> Option<u32> {
         let value = match self.tree.data {
             Data::Integer(value) => u32::try_from(value).ok(),
             _ => None,
         };
-        value.filter(|value| range.contains(value)).or_else(|| {
-            self.wrong(format_args!("a whole number from {} to {}", range.start(), range.end()))
-        })
+        value.filter(fits).or_else(|| self.wrong(allowed))
     }
 
     pub(super) fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {

@@ -67,11 +67,13 @@ pub enum Rehome {
     Reset,
     /// It was asked and gave no answer in time.
     NoAnswer,
+    /// It has too many tunnels, and another too few.
+    Rebalanced,
 }
 
 impl Rehome {
     /// Every reason, in the order of the metric's rows.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Unready,
         Self::Dead,
         Self::BreakerOpen,
@@ -79,6 +81,7 @@ impl Rehome {
         Self::ConnectFailed,
         Self::Reset,
         Self::NoAnswer,
+        Self::Rebalanced,
     ];
 
     /// The label in logs and metrics.
@@ -91,6 +94,7 @@ impl Rehome {
             Self::ConnectFailed => "connect_failed",
             Self::Reset => "reset",
             Self::NoAnswer => "no_answer",
+            Self::Rebalanced => "rebalanced",
         }
     }
 }

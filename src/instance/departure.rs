@@ -1,11 +1,13 @@
 //! When the tunnels of an instance end, and why.
 //!
-//! A removal and a death have a window each: either can be called off without the other. The one
-//! that ends first counts.
+//! Each cause has a window of its own, which can be called off without the others. The one that ends
+//! first counts.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use crate::config::types::{Closes, Drain, Exit};
 
 /// The end of an instance's tunnels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +25,39 @@ pub struct Departure {
 pub enum Cause {
     /// Its liveness check failed.
     Dead,
+    /// Its readiness check failed.
+    Unready,
     /// The configuration no longer names it.
     Removed,
+}
+
+impl Cause {
+    /// What the configuration says of it.
+    pub fn exit(self, closes: &Closes) -> &Exit {
+        match self {
+            Self::Dead => &closes.dead,
+            Self::Unready => &closes.unready,
+            Self::Removed => &closes.removed,
+        }
+    }
+
+    /// When tunnels end for it. A removal has the window of a drain, which whoever removes knows.
+    pub fn window(self, closes: &Closes) -> Option<Drain> {
+        match self {
+            Self::Dead => Some(closes.dead_window),
+            Self::Unready => Some(closes.unready_window),
+            Self::Removed => None,
+        }
+    }
+}
+
+impl Departure {
+    /// One that begins now.
+    pub fn begin(cause: Cause, window: Drain, now: Instant) -> Self {
+        let until = now + window.timeout;
+        let from = until.checked_sub(window.spread).unwrap_or(until);
+        Self { cause, from, until }
+    }
 }
 
 /// The departures of one instance.
@@ -35,52 +68,43 @@ pub(super) struct Departures {
     windows: Mutex<Windows>,
 }
 
-#[derive(Debug, Default)]
-struct Windows {
-    death: Option<Departure>,
-    removal: Option<Departure>,
-}
+/// In the order of [`Cause`].
+type Windows = [Option<Departure>; 3];
 
 impl Departures {
-    /// The one that ends first.
-    pub(super) fn next(&self) -> Option<Departure> {
-        if !self.any.load(Ordering::Acquire) {
-            return None;
-        }
+    /// Whether there is one.
+    pub(super) fn any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    /// The one that ends first of those that `counts` is true for.
+    pub(super) fn next(&self, counts: impl Fn(Cause) -> bool) -> Option<Departure> {
         let windows = self.windows();
-        windows.death.into_iter().chain(windows.removal).min_by_key(|window| window.until)
+        let due = windows.iter().flatten().filter(|window| counts(window.cause));
+        due.min_by_key(|window| window.until).copied()
     }
 
     /// The one for this cause, whether or not another ends before it.
     pub(super) fn of(&self, cause: Cause) -> Option<Departure> {
-        *self.windows().of(cause)
+        self.windows()[cause as usize]
     }
 
     /// Begins a departure.
     pub(super) fn begin(&self, departure: Departure) {
-        *self.windows().of(departure.cause) = Some(departure);
+        self.windows()[departure.cause as usize] = Some(departure);
         self.any.store(true, Ordering::Release);
     }
 
     /// Calls the departure for this cause off.
     pub(super) fn call_off(&self, cause: Cause) {
         let mut windows = self.windows();
-        *windows.of(cause) = None;
-        let any = windows.death.is_some() || windows.removal.is_some();
+        windows[cause as usize] = None;
+        let any = windows.iter().any(Option::is_some);
         self.any.store(any, Ordering::Release);
     }
 
     fn windows(&self) -> MutexGuard<'_, Windows> {
         self.windows.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Windows {
-    fn of(&mut self, cause: Cause) -> &mut Option<Departure> {
-        match cause {
-            Cause::Dead => &mut self.death,
-            Cause::Removed => &mut self.removal,
-        }
     }
 }
 
@@ -94,20 +118,26 @@ mod tests {
         let departures = Departures::default();
         let now = Instant::now();
         let within = |cause, seconds| {
-            let until = now + Duration::from_secs(seconds);
-            Departure { cause, from: now, until }
+            let timeout = Duration::from_secs(seconds);
+            Departure::begin(cause, Drain { timeout, spread: timeout }, now)
         };
+        let next = |departures: &Departures| departures.next(|_| true);
         let (removal, death) = (within(Cause::Removed, 30), within(Cause::Dead, 1));
-        assert_eq!(departures.next(), None);
+        assert_eq!(next(&departures), None);
         departures.begin(removal);
         departures.begin(death);
-        assert_eq!(departures.next(), Some(death));
+        assert_eq!(next(&departures), Some(death));
         assert_eq!(departures.of(Cause::Removed), Some(removal));
         departures.call_off(Cause::Dead);
-        assert_eq!(departures.next(), Some(removal));
+        assert_eq!(next(&departures), Some(removal));
         departures.call_off(Cause::Removed);
-        assert_eq!((departures.next(), departures.of(Cause::Removed)), (None, None));
+        assert_eq!((next(&departures), departures.of(Cause::Removed)), (None, None));
+        departures.begin(within(Cause::Unready, 20));
         departures.begin(within(Cause::Removed, 60));
-        assert_eq!(departures.next(), Some(within(Cause::Removed, 60)));
+        assert_eq!(next(&departures), Some(within(Cause::Unready, 20)));
+        let kept = |cause| cause != Cause::Unready;
+        assert_eq!(departures.next(kept), Some(within(Cause::Removed, 60)));
+        departures.call_off(Cause::Unready);
+        assert_eq!(next(&departures), Some(within(Cause::Removed, 60)));
     }
 }

@@ -11,9 +11,17 @@ use tokio::sync::futures::Notified;
 
 use crate::instance::Instance;
 use crate::instance::pool::Pool;
+use crate::observe::counters::TunnelEnd;
 
 /// Classes of statuses, 1xx to 5xx.
 pub const CLASSES: usize = 5;
+
+/// What one side sent in tunnels.
+#[derive(Debug, Default)]
+struct Traffic {
+    bytes: AtomicU64,
+    messages: AtomicU64,
+}
 
 /// One worker's share of an instance; aligned so that two workers never share a cache line.
 #[derive(Debug, Default)]
@@ -24,6 +32,10 @@ pub struct Lane {
     answers: [AtomicU64; CLASSES],
     failures: AtomicU64,
     kept: AtomicU64,
+    opened: AtomicU64,
+    ended: [AtomicU64; TunnelEnd::ALL.len()],
+    /// What clients and what instances sent in tunnels.
+    traffic: [Traffic; 2],
     alarm: Notify,
     /// Idle connections to the instance.
     pub pool: Pool,
@@ -48,6 +60,40 @@ impl Lane {
     /// Attempts without an answer so far.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Tunnels opened so far.
+    pub fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// Tunnels ended so far, by cause.
+    pub fn ended(&self, end: TunnelEnd) -> u64 {
+        self.ended[end as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts a tunnel that ended.
+    pub fn end(&self, end: TunnelEnd) {
+        self.ended[end as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Bytes that clients (0) or instances (1) sent in tunnels so far.
+    pub fn bytes(&self, sender: usize) -> u64 {
+        self.traffic[sender].bytes.load(Ordering::Relaxed)
+    }
+
+    /// Messages that clients (0) or instances (1) sent in tunnels so far.
+    pub fn messages(&self, sender: usize) -> u64 {
+        self.traffic[sender].messages.load(Ordering::Relaxed)
+    }
+
+    /// Counts what one side sent in a tunnel.
+    pub fn passed(&self, sender: usize, bytes: u64, messages: u64) {
+        let traffic = &self.traffic[sender];
+        traffic.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if messages > 0 {
+            traffic.messages.fetch_add(messages, Ordering::Relaxed);
+        }
     }
 
     /// Requests of bound sessions so far.
@@ -108,6 +154,7 @@ impl InFlight {
     pub fn tunnel(instance: Arc<Instance>, worker: usize) -> Self {
         let guard = Self { instance, worker, kind: Kind::Tunnel };
         guard.count().fetch_add(1, Ordering::Relaxed);
+        guard.lane().opened.fetch_add(1, Ordering::Relaxed);
         guard
     }
 

@@ -11,7 +11,10 @@ pub mod departure;
 mod events;
 pub mod lane;
 pub mod link;
+pub mod moves;
 pub mod pool;
+mod presence;
+pub mod rate;
 pub mod rehomes;
 pub mod roster;
 pub mod stream;
@@ -19,7 +22,7 @@ mod trial;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -33,6 +36,7 @@ pub use roster::{Members, Roster};
 pub use trial::Trial;
 
 use departure::Departures;
+use presence::Presence;
 
 /// Who an instance is, on every replica of Burdock and across restarts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -79,14 +83,11 @@ pub struct Instance {
     /// success takes no lock.
     calm: AtomicBool,
     departures: Departures,
+    presence: Presence,
     gone: Notify,
     lanes: Box<[Lane]>,
     roster: Weak<Roster>,
 }
-
-/// Tunnels of a dead instance are closed spread over this long: they are lost already, and their
-/// clients had better not come back all at once.
-const DEAD_SPREAD: Duration = Duration::from_secs(1);
 
 impl Instance {
     /// An instance that no check has seen yet; `health` is what it counts as until then.
@@ -110,6 +111,7 @@ impl Instance {
             distress: AtomicU8::new(Distress::Fine as u8),
             calm: AtomicBool::new(true),
             departures: Departures::default(),
+            presence: Presence::default(),
             gone: Notify::new(),
             lanes: (0..workers).map(|_| Lane::default()).collect(),
             roster,
@@ -175,9 +177,14 @@ impl Instance {
         self.axes().breaker.passage()
     }
 
-    /// When its tunnels end, if they must.
+    /// When its tunnels end, and why, if they must.
     pub fn departure(&self) -> Option<Departure> {
-        self.departures.next()
+        if !self.departures.any() {
+            return None;
+        }
+        let websocket = self.roster.upgrade()?.websocket();
+        let ends = |cause: Cause| cause.exit(&websocket.closes).action == types::Action::Close;
+        self.departures.next(ends)
     }
 
     /// When its drain ends, if it was removed, dead or not.
@@ -233,17 +240,22 @@ impl Instance {
         // What the breaker learnt is older than a check that has just passed.
         let change = if health == Health::Ready { axes.breaker.reset() } else { None };
         self.publish(axes);
-        match (health, before) {
-            (Health::Dead, _) => {
-                let from = Instant::now();
-                let until = from + DEAD_SPREAD;
-                self.depart(Departure { cause: Cause::Dead, from, until });
-            }
-            (_, Health::Dead) => self.departures.call_off(Cause::Dead),
-            _ => {}
-        }
+        self.departs(Cause::Dead, before == Health::Dead, health == Health::Dead);
+        self.departs(Cause::Unready, is_unready(before), is_unready(health));
         events::health_changed(&self.identity, before, health, reason);
         self.tell(change);
+    }
+
+    fn departs(&self, cause: Cause, did: bool, does: bool) {
+        if did && !does {
+            self.departures.call_off(cause);
+        } else if does
+            && !did
+            && let Some(roster) = self.roster.upgrade()
+            && let Some(window) = cause.window(&roster.websocket().closes)
+        {
+            self.depart(Departure::begin(cause, window, Instant::now()));
+        }
     }
 
     /// The configuration names it again, or no longer, or its drain is over.
@@ -255,6 +267,11 @@ impl Instance {
         if membership == Membership::Gone {
             self.gone.notify_waiters();
         }
+    }
+
+    /// Whether it accepts connections now; `false` only for certain.
+    pub async fn listens(&self) -> bool {
+        self.presence.look(&self.address).await
     }
 
     /// Resolves when it is gone for good.
@@ -361,6 +378,10 @@ impl Axes {
     fn fold(&self) -> Eligibility {
         health::eligibility(self.membership, self.health, self.breaker.passage())
     }
+}
+
+fn is_unready(health: Health) -> bool {
+    matches!(health, Health::Unready | Health::Unanswered)
 }
 
 const NEW_SESSIONS: u8 = 0x80;

@@ -17,9 +17,12 @@ use crate::balance::{self, Draw, Field, Ring, Rotation};
 use crate::config::types::{self, Balance};
 use crate::health::{Health, Membership, Rehome};
 use crate::instance::budget::Budget;
+use crate::instance::moves::Moves;
+use crate::instance::rate::Rate;
 use crate::instance::rehomes::Rehomes;
 use crate::instance::{Identity, Instance, Lane};
 use crate::observe::counters::TunnelEnd;
+use crate::observe::tunnels;
 
 /// The live side of a version.
 #[derive(Debug)]
@@ -30,10 +33,15 @@ pub struct Roster {
     /// Held while [`Members`] is made anew, so that no change is lost.
     remake: Mutex<()>,
     turn: AtomicU64,
+    websocket: ArcSwap<types::Websocket>,
     /// Credit for retries.
     pub budget: Budget,
+    /// Of tunnels that are opened.
+    upgrades: Rate,
     /// Where sessions went.
     pub rehomes: Rehomes,
+    /// Clients that are to come back to another instance.
+    pub moves: Moves,
     /// What became of sessions.
     pub tally: Tally,
 }
@@ -68,6 +76,10 @@ pub struct Tally {
     pub tunnels: AtomicU64,
     /// Tunnels ended, by cause.
     pub ended: [AtomicU64; TunnelEnd::ALL.len()],
+    /// How long they lived.
+    pub tunnel_lifetimes: tunnels::Lifetimes,
+    /// The Closes that were sent in them.
+    pub tunnel_closes: tunnels::Closes,
 }
 
 impl Roster {
@@ -86,8 +98,11 @@ impl Roster {
             members: ArcSwap::from_pointee(empty),
             remake: Mutex::new(()),
             turn: AtomicU64::new(0),
+            websocket: ArcSwap::default(),
             budget: Budget::new(now),
+            upgrades: Rate::new(now),
             rehomes: Rehomes::default(),
+            moves: Moves::default(),
             tally: Tally::default(),
         }
     }
@@ -100,6 +115,17 @@ impl Roster {
     /// Its version.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// What the configuration says of its tunnels today, however old they are.
+    pub fn websocket(&self) -> Guard<Arc<types::Websocket>> {
+        self.websocket.load()
+    }
+
+    /// Whether one more tunnel may be opened now.
+    pub fn admit_tunnel(&self, now: Instant) -> Option<()> {
+        let limit = self.websocket().max_new_per_second;
+        limit.is_none_or(|limit| self.upgrades.take(limit, now)).then_some(())
     }
 
     /// The instances as they stand; hold it no longer than it takes to choose.
@@ -149,6 +175,7 @@ impl Roster {
     /// no longer names.
     pub fn reconcile(self: &Arc<Self>, config: &types::Version, workers: usize) -> Reconciled {
         let _guard = self.remake.lock().unwrap_or_else(PoisonError::into_inner);
+        self.websocket.store(Arc::new(config.websocket.clone()));
         let before = self.members.load_full();
         let mut reconciled = Reconciled::default();
         let mut all = Vec::with_capacity(config.instances.len());

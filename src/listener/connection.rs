@@ -76,7 +76,8 @@ pub fn spawn(worker: &Worker, stream: TcpStream, peer: SocketAddr) {
 }
 
 async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr) {
-    let client = Arc::new(Client::new(Arc::clone(&worker.live), worker.index, peer));
+    let here = (worker.index, Arc::clone(&worker.registry));
+    let client = Arc::new(Client::new(Arc::clone(&worker.live), here, peer));
     let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&client)));
     let mut connection = Box::new(
         http1::Builder::new()

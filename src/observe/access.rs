@@ -51,7 +51,16 @@ pub struct Line<'a> {
     pub request_id: &'a str,
     /// The label of what went wrong, or of how a tunnel ended.
     pub error: Option<&'static str>,
-    /// The codes of the Close frames from client and instance, for tunnels.
+    /// What is told of tunnels only.
+    pub tunnel: Option<Tunnel>,
+}
+
+/// What is told of a tunnel. Pairs are client's, instance's.
+#[derive(Debug, Clone, Copy)]
+pub struct Tunnel {
+    /// Complete data messages that each side sent.
+    pub messages: [u64; 2],
+    /// The codes of their Close frames.
     pub close_codes: [Option<u16>; 2],
 }
 
@@ -106,16 +115,25 @@ fn json(out: &mut Vec<u8>, line: &Line<'_>) {
         quoted(out, text);
     }
     for (key, number) in [
-        (",\"status\":", Some(u64::from(line.status))),
-        (",\"attempts\":", Some(u64::from(line.attempts))),
-        (",\"request_bytes\":", Some(line.request_bytes)),
-        (",\"response_bytes\":", Some(line.response_bytes)),
-        (",\"client_close\":", line.close_codes[0].map(u64::from)),
-        (",\"instance_close\":", line.close_codes[1].map(u64::from)),
+        (",\"status\":", u64::from(line.status)),
+        (",\"attempts\":", u64::from(line.attempts)),
+        (",\"request_bytes\":", line.request_bytes),
+        (",\"response_bytes\":", line.response_bytes),
     ] {
-        if let Some(number) = number {
-            out.extend_from_slice(key.as_bytes());
-            decimal(out, number);
+        out.extend_from_slice(key.as_bytes());
+        decimal(out, number);
+    }
+    if let Some(Tunnel { messages, close_codes }) = line.tunnel {
+        for (key, number) in [
+            (",\"client_messages\":", Some(messages[0])),
+            (",\"instance_messages\":", Some(messages[1])),
+            (",\"client_close\":", close_codes[0].map(u64::from)),
+            (",\"instance_close\":", close_codes[1].map(u64::from)),
+        ] {
+            if let Some(number) = number {
+                out.extend_from_slice(key.as_bytes());
+                decimal(out, number);
+            }
         }
     }
     if let Some(first_byte) = line.first_byte {
@@ -160,6 +178,19 @@ fn pretty(out: &mut Vec<u8>, line: &Line<'_>) {
     ] {
         out.extend_from_slice(key.as_bytes());
         decimal(out, number);
+    }
+    if let Some(Tunnel { messages, close_codes }) = line.tunnel {
+        for (key, number) in [
+            (" messages=", Some(messages[0])),
+            ("/", Some(messages[1])),
+            (" client_close=", close_codes[0].map(u64::from)),
+            (" instance_close=", close_codes[1].map(u64::from)),
+        ] {
+            if let Some(number) = number {
+                out.extend_from_slice(key.as_bytes());
+                decimal(out, number);
+            }
+        }
     }
     out.extend_from_slice(b" ms=");
     milliseconds(out, line.duration);
@@ -263,7 +294,7 @@ mod tests {
             duration: Duration::from_micros(2005),
             request_id: "id",
             error: None,
-            close_codes: [None, None],
+            tunnel: None,
         }
     }
 
@@ -294,6 +325,23 @@ mod tests {
         let shown = "/\\u{9b}31m\\u{1b}[2J\\u{7f}\\u{85}\\u{2028}\\u{202e}\\r\\nx\\\\/ü\" 200 ->";
         assert!(line.contains(shown), "{line}");
         assert!(line.ends_with("id=a\\u{20}status=200"), "{line}");
+    }
+
+    #[test]
+    fn a_tunnels_line_tells_messages_and_codes() {
+        let tunnel = Some(Tunnel { messages: [3, 4], close_codes: [Some(1001), None] });
+        let (mut out, mut shown) = (Vec::new(), Vec::new());
+        json(&mut out, &Line { tunnel, ..line() });
+        let object: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(
+            (&object["client_messages"], &object["instance_messages"]),
+            (&3.into(), &4.into())
+        );
+        assert_eq!(object["client_close"], 1001);
+        assert!(object.get("instance_close").is_none());
+        pretty(&mut shown, &Line { tunnel, ..line() });
+        let text = String::from_utf8(shown).unwrap();
+        assert!(text.contains(" messages=3/4 client_close=1001 ms="), "{text}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::config::types::{Close, Closes};
 use crate::proxy::error::Reason;
 
 /// How a tunnel ended.
@@ -15,23 +16,32 @@ pub enum TunnelEnd {
     Lifetime,
     /// `websocket.idle_timeout`.
     Idle,
+    /// A side that was pinged said nothing.
+    PingTimeout,
     /// Its instance was removed.
     Removed,
+    /// Its instance is unready.
+    Unready,
     /// Its instance is dead.
     Dead,
+    /// Another instance has too few tunnels.
+    Rebalanced,
     /// Burdock stops.
     Shutdown,
 }
 
 impl TunnelEnd {
     /// Every cause, in the order of the metric's rows.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Client,
         Self::Instance,
         Self::Lifetime,
         Self::Idle,
+        Self::PingTimeout,
         Self::Removed,
+        Self::Unready,
         Self::Dead,
+        Self::Rebalanced,
         Self::Shutdown,
     ];
 
@@ -42,10 +52,29 @@ impl TunnelEnd {
             Self::Instance => "instance",
             Self::Lifetime => "lifetime",
             Self::Idle => "idle",
+            Self::PingTimeout => "ping_timeout",
             Self::Removed => "removed",
+            Self::Unready => "unready",
             Self::Dead => "dead",
+            Self::Rebalanced => "rebalanced",
             Self::Shutdown => "shutdown",
         }
+    }
+
+    /// What the peers are told; nothing where it was the client's own doing.
+    pub const fn close(self, closes: &Closes) -> Option<&Close> {
+        Some(match self {
+            Self::Client => return None,
+            Self::Instance => &closes.instance,
+            Self::Lifetime => &closes.lifetime,
+            Self::Idle => &closes.idle,
+            Self::PingTimeout => &closes.ping_timeout,
+            Self::Removed => &closes.removed.close,
+            Self::Unready => &closes.unready.close,
+            Self::Dead => &closes.dead.close,
+            Self::Rebalanced => &closes.rebalanced,
+            Self::Shutdown => &closes.shutdown,
+        })
     }
 }
 

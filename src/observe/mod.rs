@@ -6,3 +6,4 @@ pub mod access;
 pub mod counters;
 pub mod log;
 pub mod sink;
+pub mod tunnels;

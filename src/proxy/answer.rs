@@ -17,11 +17,13 @@ use crate::affinity::cookie;
 use crate::instance::body::Upload;
 use crate::instance::link::Link;
 use crate::instance::{Distress, InFlight, Instance};
+use crate::observe::counters::TunnelEnd;
 use crate::proxy::error::Reason;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::{Answer, Origin};
 use crate::proxy::headers;
 use crate::proxy::upgrade::Opening;
+use crate::tunnel::registry::Entry;
 
 /// Why an answer broke off; the client's connection is cut, so that it can tell.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +59,8 @@ pub struct Passed {
     way: Way,
     exchange: Box<Exchange>,
     idle: Duration,
+    /// Says when a stream of events must end, which nothing else would.
+    stream: Option<Arc<Entry>>,
     /// Runs only while nothing comes.
     patience: Option<Patience>,
     /// Why it breaks off, until the client's connection has been told.
@@ -101,7 +105,8 @@ pub fn respond(
             return assemble(head, AnswerBody::Own(None));
         }
     };
-    assemble(head, pass(exchange, incoming, way))
+    let stream = headers::is_event_stream(&head.headers).then(|| exchange.enter_stream()).flatten();
+    assemble(head, pass(exchange, incoming, way, stream))
 }
 
 fn assemble(mut head: response::Parts, body: AnswerBody) -> Response<AnswerBody> {
@@ -129,12 +134,18 @@ async fn send_rest(link: Box<Link>, upload: Upload) {
     }
 }
 
-fn pass(exchange: Box<Exchange>, incoming: Incoming, way: Way) -> AnswerBody {
+fn pass(
+    exchange: Box<Exchange>,
+    incoming: Incoming,
+    way: Way,
+    stream: Option<Arc<Entry>>,
+) -> AnswerBody {
     let mut passed = Box::new(Passed {
         incoming,
         way,
         idle: exchange.idle_timeout,
         exchange,
+        stream,
         patience: None,
         broken: None,
         finished: false,
@@ -175,6 +186,7 @@ impl Passed {
     fn finish(&mut self) {
         self.finished = true;
         self.patience = None;
+        self.stream = None;
         let Way::Here(mut link, reuse) = std::mem::replace(&mut self.way, Way::Over) else {
             return;
         };
@@ -189,9 +201,19 @@ impl Passed {
 
     /// Lets the connection go, whatever is still on its way.
     fn leave(&mut self) {
+        self.stream = None;
         if let Way::Apart(task) = std::mem::replace(&mut self.way, Way::Over) {
             task.abort();
         }
+    }
+
+    /// Ends a stream of events between two of its chunks, as its instance would: the client's
+    /// library connects anew by itself.
+    fn end_stream(&mut self, end: TunnelEnd) {
+        self.leave();
+        self.finished = true;
+        self.patience = None;
+        self.exchange.ended = Some(end);
     }
 
     /// What has come so far goes out first: hyper drops what it holds when a body fails.
@@ -207,6 +229,10 @@ impl Passed {
         if let Some(reason) = self.broken.take() {
             self.finished = true;
             return Poll::Ready(Some(Err(BrokenOff(reason))));
+        }
+        if let Some(end) = self.stream.as_ref().and_then(|entry| entry.order(cx.waker())) {
+            self.end_stream(end);
+            return Poll::Ready(None);
         }
         let polled = match &mut self.way {
             Way::Here(link, _) => link.poll_frame(&mut self.incoming, cx),

@@ -11,6 +11,7 @@ use crate::proxy::error::Reason;
 use crate::proxy::headers::{self, Origin};
 use crate::proxy::upgrade::Opening;
 use crate::snapshot::{Live, Snapshot};
+use crate::tunnel::registry::Registry;
 
 /// What is known of a client's connection for as long as it lasts.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct Client {
     pub live: Arc<Live>,
     /// The worker that this connection belongs to.
     pub worker: usize,
+    /// That worker's tunnels and streams.
+    pub registry: Arc<Registry>,
     /// The other end.
     pub peer: SocketAddr,
     peer_text: HeaderValue,
@@ -32,13 +35,17 @@ pub struct Client {
 
 impl Client {
     /// A connection that was just accepted.
-    pub fn new(live: Arc<Live>, worker: usize, peer: SocketAddr) -> Self {
+    pub fn new(
+        live: Arc<Live>,
+        (worker, registry): (usize, Arc<Registry>),
+        peer: SocketAddr,
+    ) -> Self {
         // An IPv4 client of a dual-stack socket is an IPv4 client.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let peer_text = HeaderValue::try_from(peer.ip().to_string())
             .expect("an address is made of header-safe characters");
         let (opening, late) = (Mutex::new(None), OnceLock::new());
-        Self { live, worker, peer, peer_text, opening, late, pace: Pace::new() }
+        Self { live, worker, registry, peer, peer_text, opening, late, pace: Pace::new() }
     }
 
     /// The other end's address as text.

@@ -23,6 +23,8 @@ pub enum Reason {
     NoService,
     /// No instance may receive traffic.
     NoInstance,
+    /// `websocket.max_new_per_second`.
+    UpgradeLimit,
     /// The connection to an instance was refused or failed.
     ConnectFailed,
     /// `timeouts.connect`.
@@ -59,7 +61,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the metric's rows.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::BadHost,
@@ -67,6 +69,7 @@ impl Reason {
         Self::ConnectUnsupported,
         Self::NoService,
         Self::NoInstance,
+        Self::UpgradeLimit,
         Self::ConnectFailed,
         Self::ConnectTimeout,
         Self::NoSocket,
@@ -97,6 +100,7 @@ impl Reason {
             Self::ConnectUnsupported => ("connect_unsupported", Some(StatusCode::NOT_IMPLEMENTED)),
             Self::NoService => ("no_service", Some(StatusCode::NOT_FOUND)),
             Self::NoInstance => ("no_instance", Some(StatusCode::SERVICE_UNAVAILABLE)),
+            Self::UpgradeLimit => ("upgrade_limit", Some(StatusCode::SERVICE_UNAVAILABLE)),
             Self::ConnectFailed => ("connect_failed", Some(StatusCode::BAD_GATEWAY)),
             Self::ConnectTimeout => ("connect_timeout", Some(StatusCode::GATEWAY_TIMEOUT)),
             Self::NoSocket => ("no_socket", Some(StatusCode::SERVICE_UNAVAILABLE)),

@@ -13,11 +13,13 @@ use hyper::body::Incoming;
 use crate::instance::body::{Broken, Upload};
 use crate::instance::{InFlight, Roster, Trial};
 use crate::observe::access;
+use crate::observe::counters::TunnelEnd;
 use crate::proxy::client::{Busy, Client};
 use crate::proxy::error::Reason;
 use crate::proxy::retry::Failure;
 use crate::proxy::session::Outcome;
 use crate::tunnel;
+use crate::tunnel::registry::Entry;
 
 /// One request.
 #[derive(Debug)]
@@ -47,8 +49,12 @@ pub struct Exchange {
     pub attempts: u32,
     /// What became of its session.
     pub affinity: Outcome,
+    /// What the token is remembered by that the client holds after this, if it does.
+    pub session: Option<u64>,
     /// Its body, if it has one.
     pub upload: Option<Upload>,
+    /// Why Burdock ended an answer that has no end of its own.
+    pub ended: Option<TunnelEnd>,
     /// Why it ended badly; without an answer and without a reason, the client left.
     pub error: Option<Reason>,
     /// Whether a line is written.
@@ -79,7 +85,9 @@ impl Exchange {
             trial: None,
             attempts: 0,
             affinity: Outcome::Off,
+            session: None,
             upload: None,
+            ended: None,
             error: None,
             logged: true,
             idle_timeout: Duration::MAX,
@@ -167,6 +175,12 @@ impl Exchange {
         self.upload.clone().filter(|upload| !upload.is_sent())
     }
 
+    /// The answer has no end: whoever passes it on is told when it must have one.
+    pub fn enter_stream(&self) -> Option<Arc<Entry>> {
+        let instance = Arc::clone(self.in_flight.as_ref()?.instance());
+        Some(self.client.registry.enter_stream(instance, self.started))
+    }
+
     /// The instance of the last attempt.
     pub fn in_flight(&self) -> Option<&InFlight> {
         self.in_flight.as_ref()
@@ -194,8 +208,8 @@ impl Exchange {
             first_byte: self.first_byte,
             duration: now.saturating_duration_since(self.started),
             request_id: visible(self.request_id.as_ref()),
-            error: self.error.map(Reason::label),
-            close_codes: [None, None],
+            error: self.error.map(Reason::label).or(self.ended.map(TunnelEnd::label)),
+            tunnel: None,
         }
     }
 
@@ -209,10 +223,13 @@ impl Exchange {
             roster: self.roster.clone()?,
             address: self.address().into(),
             started: Instant::now(),
+            method: self.method.clone(),
             path: line.path.into(),
             host: line.host.into(),
             request_id: line.request_id.into(),
             affinity: self.affinity.labels(),
+            session: self.session,
+            attempts: self.attempts,
             logged: self.logged,
             in_flight,
         };

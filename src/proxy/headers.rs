@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE,
-    TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName,
+    HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::uri::Authority;
 use http::{Method, StatusCode, Version, request};
@@ -21,7 +21,6 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Names a request from the client through to the instance's log.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 
 /// A client's request id longer than this is replaced.
 const MAX_REQUEST_ID: usize = 128;
@@ -98,28 +97,26 @@ fn is_authority(bytes: &[u8]) -> bool {
     }
 }
 
-/// RFC 6455 section 4.1: GET, HTTP/1.1, both upgrade fields and a key.
-pub fn is_websocket(head: &request::Parts, fields: Fields) -> bool {
-    fields.has(Fields::UPGRADE)
-        && head.method == Method::GET
-        && head.version == Version::HTTP_11
-        && head.headers.contains_key(SEC_WEBSOCKET_KEY)
-        && has_token(&head.headers, &CONNECTION, "upgrade")
-        && has_token(&head.headers, &UPGRADE, "websocket")
-}
-
 /// Whether a comma-separated list in any line of `name` holds `token`.
 pub fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     tokens(headers, name).any(|found| found.eq_ignore_ascii_case(token.as_bytes()))
 }
 
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+/// The members of a comma-separated list, from all lines of `name`.
+pub fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     headers
         .get_all(name)
         .iter()
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
         .filter(|token| !token.is_empty())
+}
+
+/// Whether an answer is a stream of server-sent events without an end that is known beforehand.
+pub fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    kind.eq_ignore_ascii_case(b"text/event-stream") && !headers.contains_key(CONTENT_LENGTH)
 }
 
 /// Whether the client waits for a 100 before it sends its body (RFC 9110 section 10.1.1).
@@ -135,7 +132,8 @@ pub struct Fields(u16);
 impl Fields {
     const CONNECTION: Self = Self(1);
     const TRANSFER_ENCODING: Self = Self(1 << 1);
-    const UPGRADE: Self = Self(1 << 2);
+    /// `Upgrade`.
+    pub const UPGRADE: Self = Self(1 << 2);
     const TE: Self = Self(1 << 3);
     /// The rest of what is meant for this hop only.
     const HOP: Self = Self(1 << 4);
@@ -256,14 +254,14 @@ pub fn is_https(headers: &HeaderMap, trusted: bool) -> bool {
     trusted && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto == "https")
 }
 
-/// Makes a request's fields fit for an instance. `websocket` keeps the upgrade. Gives the request's
+/// Makes a request's fields fit for an instance. `upgrade` is what to switch to. Gives the request's
 /// id, if it has one.
 pub fn to_instance(
     headers: &mut HeaderMap,
     fields: Fields,
     forwarding: Forwarding,
     origin: Origin<'_>,
-    websocket: bool,
+    upgrade: Option<&HeaderValue>,
     request_id: impl FnOnce() -> HeaderValue,
 ) -> Option<HeaderValue> {
     let trailers = fields.has(Fields::TE) && has_token(headers, &TE, "trailers");
@@ -277,9 +275,9 @@ pub fn to_instance(
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
-    if websocket {
+    if let Some(upgrade) = upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(UPGRADE, upgrade.clone());
     }
     // RFC 9110 section 7.6.3: a gateway must name itself to the next server.
     headers.append(VIA, HeaderValue::from_static("1.1 burdock"));
@@ -394,7 +392,7 @@ mod tests {
         let text = HeaderValue::from_static("192.0.2.1");
         let origin = Origin { peer: "192.0.2.1".parse().unwrap(), peer_text: &text, trusted };
         let fields = Fields::of(&headers);
-        to_instance(&mut headers, fields, forwarding, origin, false, || {
+        to_instance(&mut headers, fields, forwarding, origin, None, || {
             HeaderValue::from_static("made")
         });
         headers

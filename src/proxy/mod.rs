@@ -32,6 +32,7 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::{Answer, Attempt};
 use crate::proxy::headers::Fields;
 use crate::proxy::session::Session;
+use crate::proxy::upgrade::Upgrade;
 use crate::snapshot::{Service, Snapshot};
 
 /// Answers one request. Whatever happens, the client gets an answer and the log a line.
@@ -56,15 +57,23 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
     let roster = &service.roster;
     roster.budget.earn(&version.retry);
 
-    let mut session = Session::read(&snapshot, service, &mut head.headers, fields, exchange.https);
     // With a body it is no opening handshake that anybody knows, but a request like any other.
-    let websocket = incoming.is_end_stream() && headers::is_websocket(&head, fields);
+    let upgrade = match incoming.is_end_stream() {
+        true => Upgrade::asked(&head, fields, &version.upgrades),
+        false => None,
+    };
+    if upgrade.is_some() {
+        roster.admit_tunnel(exchange.started).ok_or(Reason::UpgradeLimit)?;
+    }
+    let kind = (exchange.https, upgrade.is_some());
+    let mut session = Session::read(&snapshot, service, &mut head.headers, fields, kind);
     let key = hash_key(&version.balance, exchange, &head);
     let origin = exchange.client.origin(&snapshot);
     let forwarding = snapshot.config.forwarding;
     let new_id = exchange::new_request_id;
+    let protocol = upgrade.as_ref().map(Upgrade::name);
     exchange.request_id =
-        headers::to_instance(&mut head.headers, fields, forwarding, origin, websocket, new_id);
+        headers::to_instance(&mut head.headers, fields, forwarding, origin, protocol, new_id);
     let upload = (!incoming.is_end_stream()).then(|| {
         frame(&mut head);
         // Once some of its body was sent, only an idempotent request is ever tried again.
@@ -85,16 +94,17 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
         exchange.attempt(InFlight::request(Arc::clone(&instance), exchange.client.worker));
         let upload = upload.as_ref();
         let attempt = Attempt { instance: &instance, roster, version, has_host, upload };
-        let result = match websocket {
+        let result = match &upgrade {
             // Boxed, as is all that is rare and large: the future of every request carries the rest.
-            true => Box::pin(attempt.upgrade(exchange.client.worker, &head)).await,
-            false => attempt.send(exchange.client.worker, &head, began).await,
+            Some(to) => Box::pin(attempt.upgrade(exchange.client.worker, &head, to)).await,
+            None => attempt.send(exchange.client.worker, &head, began).await,
         };
         let failure = match result {
             Ok(answer) => {
                 exchange.succeeded();
                 exchange.affinity = session.outcome();
-                let set_cookie = session.settle(&instance, exchange.client.worker);
+                let (set_cookie, mark) = session.settle(&instance, exchange.client.worker);
+                exchange.session = mark;
                 return Ok((answer, set_cookie));
             }
             Err(failure) => failure,

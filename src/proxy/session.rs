@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use http::header::{COOKIE, HeaderMap, HeaderValue};
 
 use crate::affinity::memory::Memory;
-use crate::affinity::token::Claim;
+use crate::affinity::token::{self, Claim};
 use crate::affinity::{Rejection, cookie as carrier};
 use crate::balance::Draw;
 use crate::config::types::Affinity;
@@ -69,6 +69,7 @@ pub struct Session<'a> {
     snapshot: &'a Snapshot,
     service: &'a Service,
     https: bool,
+    tunnel: bool,
     state: State,
 }
 
@@ -82,13 +83,14 @@ fn wall_clock() -> u64 {
 }
 
 impl<'a> Session<'a> {
-    /// Reads the token, and takes its carrier out of what the instance will see.
+    /// Reads the token, and takes its carrier out of what the instance will see. The request came by
+    /// https or not, and asks for a tunnel or doesn't.
     pub fn read(
         snapshot: &'a Snapshot,
         service: &'a Service,
         headers: &mut HeaderMap,
         fields: Fields,
-        https: bool,
+        (https, tunnel): (bool, bool),
     ) -> Self {
         let state = match &service.version().affinity {
             None => State::Off,
@@ -97,7 +99,7 @@ impl<'a> Session<'a> {
                 Self::open(snapshot, service, affinity, headers).unwrap_or_else(State::Rejected)
             }
         };
-        Self { snapshot, service, https, state }
+        Self { snapshot, service, https, tunnel, state }
     }
 
     fn open(
@@ -126,8 +128,15 @@ impl<'a> Session<'a> {
             mark: claim.mark,
             wants_renewal: claim.wants_renewal(service.lifetimes, now),
         };
-        let bound = match claim.version == service.roster.version() {
-            true => service.roster.bound(claim.instance),
+        let roster = &service.roster;
+        let bound = match claim.version == roster.version() {
+            true => match roster.moves.follow(token.mark) {
+                None => roster.bound(claim.instance),
+                Some(to) => {
+                    roster.rehomes.note(token.mark, to, Instant::now());
+                    Err(Rehome::Rebalanced)
+                }
+            },
             false => Err(Rehome::Removed),
         };
         Ok(match bound {
@@ -146,7 +155,12 @@ impl<'a> Session<'a> {
     ) -> Option<Arc<Instance>> {
         match &self.state {
             State::Bound(_, instance) => Some(Arc::clone(instance)),
-            State::Off | State::Absent | State::Rejected(_) => roster.choose(draw, tried),
+            State::Off | State::Absent | State::Rejected(_) => {
+                let welcomed = self.tunnel.then(|| roster.moves.welcome(now)).flatten();
+                let untried =
+                    |to: &Arc<Instance>| !tried.iter().any(|tried| Arc::ptr_eq(tried, to));
+                welcomed.filter(untried).or_else(|| roster.choose(draw, tried))
+            }
             State::Moving(token, _) => {
                 let followed = roster.rehomes.find(token.mark, now).filter(|instance| {
                     instance.eligibility().bound.is_ok()
@@ -187,12 +201,13 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// `instance` answered: counts the outcome, and gives the `Set-Cookie` if one is due.
-    pub fn settle(self, instance: &Instance, worker: usize) -> Option<HeaderValue> {
-        let affinity = self.service.version().affinity.as_ref()?;
+    /// `instance` answered: counts the outcome, and gives the `Set-Cookie` if one is due, and what
+    /// the token is remembered by that the client holds then.
+    pub fn settle(self, instance: &Instance, worker: usize) -> (Option<HeaderValue>, Option<u64>) {
+        let Some(affinity) = &self.service.version().affinity else { return (None, None) };
         let tally = &self.service.roster.tally;
         let issued = match self.state {
-            State::Off => return None,
+            State::Off => return (None, None),
             State::Absent => {
                 count(&tally.new);
                 None
@@ -208,7 +223,7 @@ impl<'a> Session<'a> {
             State::Bound(token, _) => {
                 instance.lane(worker).keep();
                 if !token.wants_renewal {
-                    return None;
+                    return (None, Some(token.mark));
                 }
                 Some(token.issued)
             }
@@ -224,9 +239,11 @@ impl<'a> Session<'a> {
         };
         let mut nonce = [0; 24];
         // Without randomness a token would not be safe; a session without one is merely not sticky.
-        getrandom::fill(&mut nonce).ok()?;
-        let token = self.snapshot.keyring.seal(&claim, nonce);
-        Some(carrier::set(&affinity.cookie, token, self.https))
+        if getrandom::fill(&mut nonce).is_err() {
+            return (None, None);
+        }
+        let sealed = self.snapshot.keyring.seal(&claim, nonce);
+        (Some(carrier::set(&affinity.cookie, sealed, self.https)), Some(token::mark(&nonce)))
     }
 }
 

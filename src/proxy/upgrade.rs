@@ -1,16 +1,61 @@
-//! The opening of a WebSocket: an attempt on a connection of its own, which becomes the tunnel.
+//! The opening of a tunnel: an attempt on a connection of its own, which becomes the tunnel.
 //!
 //! hyper speaks the handshake; then both raw sockets are taken back (see [`crate::tunnel`]).
 
-use http::header::UPGRADE;
-use http::{StatusCode, request};
+use http::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
+use http::{Method, StatusCode, Version, request};
 
-use crate::config::types::Websocket;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::{Answer, Attempt, Origin};
-use crate::proxy::headers;
+use crate::proxy::headers::{self, Fields};
 use crate::proxy::retry::{Failure, Sent};
+use crate::tunnel::pump::Protocol;
 use crate::tunnel::{Side, Tunnel};
+
+const WEBSOCKET: &str = "websocket";
+const SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
+
+/// The protocol that a client wants to switch to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upgrade(HeaderValue);
+
+impl Upgrade {
+    /// The first of the protocols that the client names which `allowed` names too (RFC 9110 section
+    /// 7.8). A WebSocket needs more than its name (RFC 6455 section 4.1); without that, and with any
+    /// other protocol, the request goes on as if it had asked for none.
+    pub fn asked(head: &request::Parts, fields: Fields, allowed: &[String]) -> Option<Self> {
+        if !fields.has(Fields::UPGRADE)
+            || head.version != Version::HTTP_11
+            || !headers::has_token(&head.headers, &CONNECTION, "upgrade")
+        {
+            return None;
+        }
+        let opens = |name: &&String| match name.as_str() {
+            WEBSOCKET => head.method == Method::GET && head.headers.contains_key(SEC_WEBSOCKET_KEY),
+            _ => true,
+        };
+        let known = |asked: &[u8]| {
+            let same = |name: &&String| name.as_bytes().eq_ignore_ascii_case(asked);
+            allowed.iter().find(same).filter(opens)
+        };
+        let name = headers::tokens(&head.headers, &UPGRADE).find_map(known)?;
+        HeaderValue::from_str(name).ok().map(Self)
+    }
+
+    /// Its name, in lower case.
+    pub fn name(&self) -> &HeaderValue {
+        &self.0
+    }
+
+    /// RFC 9110 section 7.8: the protocol switched to must be one that was asked for.
+    fn is_granted(&self, answer: &http::HeaderMap) -> bool {
+        self.0.to_str().is_ok_and(|name| headers::has_token(answer, &UPGRADE, name))
+    }
+
+    fn protocol(&self) -> Protocol {
+        if self.0 == WEBSOCKET { Protocol::WebSocket } else { Protocol::Other }
+    }
+}
 
 /// A tunnel whose client is about to get its 101.
 #[derive(Debug)]
@@ -24,34 +69,38 @@ pub struct Opening {
 impl Opening {
     /// The tunnel, now that the client has its 101; the request's account is closed.
     pub fn into_tunnel(self, client: Side) -> Option<Tunnel> {
-        let Raw { side: instance, limits } = self.raw;
-        Some(Tunnel { client, instance, limits, account: self.exchange.into_tunnel()? })
+        let Raw { side: instance, protocol } = self.raw;
+        Some(Tunnel { client, instance, protocol, account: self.exchange.into_tunnel()? })
     }
 }
 
-/// An instance's side of a tunnel, and how long that may live.
+/// An instance's side of a tunnel, and what is spoken there.
 #[derive(Debug)]
 pub struct Raw {
     /// The socket.
     pub side: Side,
-    /// The limits of its version.
-    pub limits: Websocket,
+    /// What was switched to.
+    pub protocol: Protocol,
 }
 
 impl Attempt<'_> {
-    /// Asks the instance to upgrade. An answer other than 101 is passed on like any other.
-    pub async fn upgrade(&self, worker: usize, head: &request::Parts) -> Result<Answer, Failure> {
+    /// Asks the instance to switch. An answer other than 101 is passed on like any other.
+    pub async fn upgrade(
+        &self,
+        worker: usize,
+        head: &request::Parts,
+        upgrade: &Upgrade,
+    ) -> Result<Answer, Failure> {
         let mut link = self.connect(worker).await?;
         let response = self.ask(worker, head, &mut link).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Answer { response, origin: Origin::Spent(link) });
         }
-        // RFC 9110 section 7.8: the protocol switched to must be one that was asked for.
-        if !headers::has_token(response.headers(), &UPGRADE, "websocket") {
+        if !upgrade.is_granted(response.headers()) {
             return Err(Failure::InvalidResponse);
         }
         let (stream, early) = link.into_raw().await.ok_or(Failure::Reset(Sent::Something))?;
-        let raw = Raw { side: Side { stream, early }, limits: self.version.websocket };
+        let raw = Raw { side: Side { stream, early }, protocol: upgrade.protocol() };
         Ok(Answer { response, origin: Origin::Raw(raw) })
     }
 }

@@ -20,6 +20,7 @@ use crate::run::StartError;
 use crate::run::doors::{Doors, Unserved};
 use crate::run::keys::OwnKey;
 use crate::snapshot::{Live, Published, Snapshot};
+use crate::tunnel::rebalance;
 use crate::tunnel::registry::Registry;
 
 /// A start waits this long for first verdicts, so that it doesn't greet clients with a 503.
@@ -115,6 +116,8 @@ impl Server {
             prober: Prober::default(),
             own_key,
         };
+        let registries = server.workers.iter().map(|worker| Arc::clone(&worker.registry)).collect();
+        tokio::spawn(rebalance::run(Arc::clone(&server.live), registries));
         server.prober.follow(published.snapshot.versions());
         server.prober.first_verdicts(FIRST_VERDICTS).await;
         server.exchange(&config, unserved);
@@ -275,13 +278,11 @@ fn has_affinity(config: &Config) -> bool {
 }
 
 fn retire(live: &Arc<Live>, instance: Arc<Instance>, drain: Drain) {
-    let until = Instant::now() + drain.timeout;
-    let from = until.checked_sub(drain.spread).unwrap_or(until);
-    let departure = Departure { cause: instance::Cause::Removed, from, until };
+    let departure = Departure::begin(instance::Cause::Removed, drain, Instant::now());
     instance.depart(departure);
     let live = Arc::clone(live);
     tokio::spawn(async move {
-        tokio::time::sleep_until(until.into()).await;
+        tokio::time::sleep_until(departure.until.into()).await;
         // Named again meanwhile, or even removed a second time.
         if instance.removal() != Some(departure) {
             return;

@@ -40,6 +40,16 @@ pub struct Frames {
     messages: u64,
 }
 
+impl Sender {
+    /// The other side.
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Instance,
+            Self::Instance => Self::Client,
+        }
+    }
+}
+
 impl Frames {
     /// A direction that begins with a frame.
     pub fn new(sender: Sender) -> Self {
@@ -204,17 +214,21 @@ impl Frames {
 pub fn close(code: u16, reason: &str, mask: Option<[u8; 4]>) -> Vec<u8> {
     let most = reason.len().min(MAX_REASON);
     let end = (0..=most).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
-    let reason = &reason.as_bytes()[..end];
-    let mut payload = Vec::with_capacity(2 + reason.len());
-    payload.extend_from_slice(&code.to_be_bytes());
-    payload.extend_from_slice(reason);
-    let length = payload.len() as u8;
-    let mut frame = vec![0x88, length | if mask.is_some() { 0x80 } else { 0 }];
-    if let Some(mask) = mask {
-        frame.extend_from_slice(&mask);
-        payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
-    }
-    frame.extend_from_slice(&payload);
+    control(0x8, &[&code.to_be_bytes(), &reason.as_bytes()[..end]].concat(), mask)
+}
+
+/// A Ping without a payload.
+pub fn ping(mask: Option<[u8; 4]>) -> Vec<u8> {
+    control(0x9, &[], mask)
+}
+
+/// A control frame; its payload is at most 125 bytes (RFC 6455 section 5.5).
+fn control(opcode: u8, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
+    let mut frame =
+        vec![0x80 | opcode, payload.len() as u8 | if mask.is_some() { 0x80 } else { 0 }];
+    frame.extend(mask.iter().flatten());
+    let mask = mask.unwrap_or_default().into_iter().cycle();
+    frame.extend(payload.iter().zip(mask).map(|(byte, mask)| byte ^ mask));
     frame
 }
 

@@ -1,11 +1,13 @@
 //! Upgraded connections: two raw sockets, and a polite end.
 //!
 //! [`pump`] moves bytes and holds none while idle; [`frames`] knows where a Close may be put;
-//! [`registry`] says when a tunnel must end, and why. A tunnel keeps its instance, never a
+//! [`registry`] says when a tunnel must end, and why; [`rebalance`] moves some to instances that have
+//! too few. A tunnel keeps its instance, never a
 //! snapshot: one old WebSocket must not pin an old configuration.
 
 pub mod frames;
 pub mod pump;
+pub mod rebalance;
 pub mod registry;
 
 use std::pin::Pin;
@@ -14,27 +16,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::Method;
 use tokio::net::TcpStream;
 
-use crate::config::types::Websocket;
 use crate::instance::roster::count;
 use crate::instance::{InFlight, Roster};
 use crate::observe::access;
-use crate::observe::counters::TunnelEnd;
-use crate::tunnel::pump::{Flow, Pump};
+use crate::observe::tunnels::Closer;
+use crate::tunnel::pump::{Flow, Protocol, Pump};
 use crate::tunnel::registry::Registry;
-
-/// The close code and the reason that a peer is told (RFC 6455 section 7.4).
-const fn words(end: TunnelEnd) -> (u16, &'static str) {
-    match end {
-        TunnelEnd::Lifetime => (1001, "the connection reached its lifetime"),
-        TunnelEnd::Idle => (1001, "the connection was idle"),
-        TunnelEnd::Removed => (1012, "the instance is being taken out"),
-        TunnelEnd::Shutdown => (1012, "the balancer is restarting"),
-        TunnelEnd::Dead | TunnelEnd::Instance => (1014, "the instance is gone"),
-        TunnelEnd::Client => (1001, "the client is gone"),
-    }
-}
 
 /// What is known of a tunnel until it ends; it lives long, so it is small.
 #[derive(Debug)]
@@ -45,7 +35,9 @@ pub struct Account {
     pub address: Box<str>,
     /// When the 101 was sent.
     pub started: Instant,
-    /// Path and query of the request that opened it.
+    /// The method of the request that opened it.
+    pub method: Method,
+    /// Its path and query.
     pub path: Box<str>,
     /// Its Host field.
     pub host: Box<str>,
@@ -53,6 +45,10 @@ pub struct Account {
     pub request_id: Box<str>,
     /// What became of its session: outcome and reason.
     pub affinity: (&'static str, Option<&'static str>),
+    /// What the session's token is remembered by, if it has one.
+    pub session: Option<u64>,
+    /// Instances tried until one switched protocols.
+    pub attempts: u32,
     /// Whether a line is written at its end.
     pub logged: bool,
     /// Counts it.
@@ -75,8 +71,8 @@ pub struct Tunnel {
     pub client: Side,
     /// The instance's side.
     pub instance: Side,
-    /// How long it may live.
-    pub limits: Websocket,
+    /// What is spoken in it.
+    pub protocol: Protocol,
     /// What is told of it.
     pub account: Account,
 }
@@ -92,12 +88,12 @@ pub struct Open {
 impl Tunnel {
     /// Begins to relay, until either side, or Burdock, ends it. To be run as a task of its own.
     pub fn open(self, registry: &Arc<Registry>) -> Open {
-        let Self { client, instance, limits, account } = self;
+        let Self { client, instance, protocol, account } = self;
         count(&account.roster.tally.tunnels);
         let served_by = Arc::clone(account.in_flight.instance());
-        let entry = registry.enter(served_by, &limits, account.started);
-        let mut pump = Pump::new(client.stream, instance.stream, entry, limits.close_grace);
-        pump.start_with(client.early, instance.early);
+        let entry = registry.enter_tunnel(served_by, account.session, account.started);
+        let mut pump = Pump::new(client.stream, instance.stream, protocol, entry);
+        pump.start_with(client.early, instance.early, account.in_flight.lane());
         Open { pump, account: Some(account) }
     }
 }
@@ -106,8 +102,10 @@ impl Future for Open {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let flow = ready!(self.pump.poll(cx));
-        if let Some(account) = self.account.take() {
+        let Self { pump, account } = &mut *self;
+        let Some(open) = account else { return Poll::Ready(()) };
+        let flow = ready!(pump.poll(open, cx));
+        if let Some(account) = account.take() {
             account.close(&flow);
         }
         Poll::Ready(())
@@ -116,7 +114,14 @@ impl Future for Open {
 
 impl Account {
     fn close(self, flow: &Flow) {
-        count(&self.roster.tally.ended[flow.end as usize]);
+        let (tally, lifetime) = (&self.roster.tally, self.started.elapsed());
+        count(&tally.ended[flow.end as usize]);
+        self.in_flight.lane().end(flow.end);
+        tally.tunnel_lifetimes.count(lifetime);
+        let [client, instance] = flow.close_codes;
+        tally.tunnel_closes.count(Closer::Client, client);
+        tally.tunnel_closes.count(Closer::Instance, instance);
+        tally.tunnel_closes.count(Closer::Burdock, flow.told);
         if !self.logged {
             return;
         }
@@ -124,7 +129,7 @@ impl Account {
         access::write(&access::Line {
             message: "tunnel",
             client: &self.address,
-            method: "GET",
+            method: self.method.as_str(),
             path: &self.path,
             host: &self.host,
             status: 101,
@@ -133,14 +138,14 @@ impl Account {
             instance: &self.in_flight.instance().identity().name,
             affinity,
             affinity_reason,
-            attempts: 1,
+            attempts: self.attempts,
             request_bytes: flow.bytes[0],
             response_bytes: flow.bytes[1],
             first_byte: None,
-            duration: self.started.elapsed(),
+            duration: lifetime,
             request_id: &self.request_id,
             error: Some(flow.end.label()),
-            close_codes: flow.close_codes,
+            tunnel: Some(access::Tunnel { messages: flow.messages, close_codes: flow.close_codes }),
         });
     }
 }

@@ -4,6 +4,9 @@
 //! share, written at once, and kept only as far as the other side is slow. A side that ends its
 //! direction ends only that: what the other still sends arrives. When Burdock ends the tunnel,
 //! both sides get a Close on a frame boundary and are given a while to answer it.
+//!
+//! A process that dies ends its direction like one that has merely said everything. So an instance
+//! that does so without a Close is asked whether it still listens; if not, its client is told.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -11,16 +14,16 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::instance::{Instance, Lane};
 use crate::observe::counters::TunnelEnd;
+use crate::tunnel::Account;
 use crate::tunnel::frames::{self, Frames, Sender};
 use crate::tunnel::registry::Entry;
-use crate::tunnel::words;
 
 /// What is read at once, at most.
 const SCRATCH: usize = 64 * 1024;
@@ -36,8 +39,12 @@ pub struct Flow {
     pub end: TunnelEnd,
     /// Bytes that each side sent.
     pub bytes: [u64; 2],
+    /// Complete data messages among them.
+    pub messages: [u64; 2],
     /// The codes of their Close frames.
     pub close_codes: [Option<u16>; 2],
+    /// The code of Burdock's own.
+    pub told: Option<u16>,
 }
 
 /// A socket failed.
@@ -52,31 +59,43 @@ enum Fault {
 /// One direction.
 #[derive(Debug)]
 struct Direction {
+    sender: Sender,
     frames: Frames,
     /// What the receiver hasn't taken yet.
     pending: Vec<u8>,
     taken: usize,
     bytes: u64,
+    /// A Ping to be put in at the next boundary.
+    ping: bool,
     /// A Close to be put in at the next boundary.
     close: Option<Vec<u8>>,
     /// Our Close is in: what still comes is read and dropped.
     sealed: bool,
     /// The sender has ended it.
     ended: bool,
+    /// Whether the receiver may be told so.
+    may_end: bool,
     /// The receiver knows.
     finished: bool,
 }
 
 impl Direction {
-    fn new(sender: Sender) -> Self {
+    fn new(sender: Sender, protocol: Protocol) -> Self {
+        let frames = match protocol {
+            Protocol::WebSocket => Frames::new(sender),
+            Protocol::Other => Frames::opaque(sender),
+        };
         Self {
-            frames: Frames::new(sender),
+            sender,
+            frames,
             pending: Vec::new(),
             taken: 0,
             bytes: 0,
+            ping: false,
             close: None,
             sealed: false,
             ended: false,
+            may_end: sender == Sender::Client,
             finished: false,
         }
     }
@@ -86,7 +105,7 @@ impl Direction {
         &mut self,
         from: &mut TcpStream,
         to: &mut TcpStream,
-        entry: &Entry,
+        (entry, lane): (&Entry, &Lane),
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Fault>> {
         if self.finished {
@@ -94,10 +113,13 @@ impl Direction {
         }
         loop {
             ready!(self.flush(to, cx)).map_err(|_broken| Fault::Write)?;
-            if self.put_close() {
+            if self.put_in(entry) {
                 continue;
             }
             if self.ended {
+                if !self.may_end {
+                    return Poll::Pending;
+                }
                 let ended = ready!(Pin::new(&mut *to).poll_shutdown(cx));
                 self.finished = true;
                 // A receiver that is gone needs no end.
@@ -111,8 +133,12 @@ impl Direction {
                 let mut buffer = ReadBuf::new(buffer);
                 ready!(Pin::new(&mut *from).poll_read(cx, &mut buffer))
                     .map_err(|_broken| Fault::Read)?;
-                entry.touch();
-                Poll::Ready(self.pass(buffer.filled(), to, cx))
+                entry.touch(self.sender);
+                let before = self.frames.messages();
+                let passed = self.pass(buffer.filled(), to, entry, cx);
+                let messages = self.frames.messages() - before;
+                lane.passed(self.sender as usize, buffer.filled().len() as u64, messages);
+                Poll::Ready(passed)
             });
             ready!(moved)?;
         }
@@ -123,6 +149,7 @@ impl Direction {
         &mut self,
         bytes: &[u8],
         to: &mut TcpStream,
+        entry: &Entry,
         cx: &mut Context<'_>,
     ) -> Result<(), Fault> {
         if bytes.is_empty() {
@@ -134,29 +161,36 @@ impl Direction {
             self.frames.advance(bytes);
             return Ok(());
         }
-        // With a Close waiting, only the rest of the frame under way may still go before it.
-        let passed = match self.close {
-            Some(_) => self.frames.advance_to_boundary(bytes),
-            None => {
+        // Before what waits to be put in, only the rest of the frame under way may still go.
+        let (before, after) = match self.ping || self.close.is_some() {
+            true => bytes.split_at(self.frames.advance_to_boundary(bytes)),
+            false => {
                 self.frames.advance(bytes);
-                bytes.len()
+                (bytes, &[][..])
             }
         };
-        let written = match Pin::new(to).poll_write(cx, &bytes[..passed]) {
+        let written = match Pin::new(to).poll_write(cx, before) {
             Poll::Ready(written) => written.map_err(|_broken| Fault::Write)?,
             Poll::Pending => 0,
         };
-        self.pending.extend_from_slice(&bytes[written..passed]);
-        if passed < bytes.len() {
-            self.put_close();
-            self.frames.advance(&bytes[passed..]);
+        self.pending.extend_from_slice(&before[written..]);
+        if !after.is_empty() {
+            self.put_in(entry);
+            self.frames.advance(after);
+            if !self.sealed {
+                self.pending.extend_from_slice(after);
+            }
         }
         Ok(())
     }
 
-    /// Puts the waiting Close in, if this is the place for it; whether it was.
+    /// Puts in what waits, if this is the place for it; whether it was.
+    fn put_in(&mut self, entry: &Entry) -> bool {
+        if self.close.is_some() { self.put_close() } else { self.ping && self.put_ping(entry) }
+    }
+
     fn put_close(&mut self) -> bool {
-        if self.close.is_none() || (self.frames.is_sane() && !self.frames.at_boundary()) {
+        if self.frames.is_sane() && !self.frames.at_boundary() {
             return false;
         }
         let close = self.close.take().unwrap_or_default();
@@ -166,6 +200,26 @@ impl Direction {
         }
         self.sealed = true;
         true
+    }
+
+    fn put_ping(&mut self, entry: &Entry) -> bool {
+        if !self.frames.at_boundary() {
+            return false;
+        }
+        self.ping = false;
+        self.pending.extend_from_slice(&frames::ping(self.mask()));
+        entry.pinged(self.sender.other());
+        true
+    }
+
+    /// Frames towards an instance are masked (RFC 6455 section 5.3).
+    fn mask(&self) -> Option<[u8; 4]> {
+        (self.sender == Sender::Client).then(|| fastrand::u32(..).to_be_bytes())
+    }
+
+    /// Has the receiver told that it is over, at the next boundary.
+    fn close(&mut self, code: u16, reason: &str) {
+        self.close = Some(frames::close(code, reason, self.mask()));
     }
 
     fn flush(&mut self, to: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -189,7 +243,20 @@ impl Direction {
 /// The end that Burdock makes.
 struct Ending {
     end: TunnelEnd,
+    code: Option<u16>,
     grace: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+}
+
+/// Whether an instance that has ended its direction still listens.
+type Question = Pin<Box<dyn Future<Output = bool> + Send + Sync>>;
+
+/// What is spoken in a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Frames (RFC 6455).
+    WebSocket,
+    /// Nothing that Burdock knows.
+    Other,
 }
 
 /// The two sockets of a tunnel and what is between them.
@@ -199,7 +266,7 @@ pub struct Pump {
     up: Direction,
     down: Direction,
     entry: Arc<Entry>,
-    grace: Duration,
+    question: Option<Question>,
     ending: Option<Ending>,
     /// Who sent the first Close or FIN.
     first: Option<TunnelEnd>,
@@ -216,45 +283,56 @@ impl std::fmt::Debug for Pump {
 
 impl Pump {
     /// A tunnel in which nothing has been sent yet.
-    pub fn new(client: TcpStream, instance: TcpStream, entry: Arc<Entry>, grace: Duration) -> Self {
+    pub fn new(
+        client: TcpStream,
+        instance: TcpStream,
+        protocol: Protocol,
+        entry: Arc<Entry>,
+    ) -> Self {
         Self {
             client,
             instance,
-            up: Direction::new(Sender::Client),
-            down: Direction::new(Sender::Instance),
+            up: Direction::new(Sender::Client, protocol),
+            down: Direction::new(Sender::Instance, protocol),
             entry,
-            grace,
+            question: None,
             ending: None,
             first: None,
         }
     }
 
     /// Begins with what was read from either side before the tunnel stood.
-    pub fn start_with(&mut self, client: Bytes, instance: Bytes) {
+    pub fn start_with(&mut self, client: Bytes, instance: Bytes, lane: &Lane) {
         for (direction, early) in [(&mut self.up, client), (&mut self.down, instance)] {
             direction.frames.advance(&early);
             direction.bytes = early.len() as u64;
+            lane.passed(direction.sender as usize, direction.bytes, direction.frames.messages());
             direction.pending = early.into();
         }
     }
 
     /// Relays; ready at the end.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Flow> {
-        self.poll_flow(cx).map(|end| Flow {
+    pub fn poll(&mut self, account: &Account, cx: &mut Context<'_>) -> Poll<Flow> {
+        self.poll_flow(account, cx).map(|end| Flow {
             end,
             bytes: [self.up.bytes, self.down.bytes],
+            messages: [self.up.frames.messages(), self.down.frames.messages()],
             close_codes: [self.up.frames.close_code(), self.down.frames.close_code()],
+            told: self.ending.as_ref().and_then(|ending| ending.code),
         })
     }
 
-    fn poll_flow(&mut self, cx: &mut Context<'_>) -> Poll<TunnelEnd> {
+    fn poll_flow(&mut self, account: &Account, cx: &mut Context<'_>) -> Poll<TunnelEnd> {
         if self.ending.is_none()
             && let Some(end) = self.entry.order(cx.waker())
         {
-            self.begin_end(end);
+            self.begin_end(end, account);
         }
-        let up = self.up.poll(&mut self.client, &mut self.instance, &self.entry, cx);
-        let down = self.down.poll(&mut self.instance, &mut self.client, &self.entry, cx);
+        self.up.ping |= self.entry.take_ping(Sender::Instance);
+        self.down.ping |= self.entry.take_ping(Sender::Client);
+        let told = (&*self.entry, account.in_flight.lane());
+        let up = self.up.poll(&mut self.client, &mut self.instance, told, cx);
+        let down = self.down.poll(&mut self.instance, &mut self.client, told, cx);
         if self.up.finished || self.down.finished {
             self.entry.half_close();
         }
@@ -266,8 +344,8 @@ impl Pump {
         if client_failed {
             return Poll::Ready(self.result(TunnelEnd::Client));
         }
-        if instance_failed {
-            self.lose_instance(cx);
+        if instance_failed || self.poll_question(account, cx) == Poll::Ready(false) {
+            self.lose_instance(account, cx);
             return Poll::Pending;
         }
         if up.is_ready() && down.is_ready() {
@@ -276,13 +354,38 @@ impl Pump {
         self.poll_end(cx)
     }
 
+    /// Whether an instance that ended its direction is still there, once that is known.
+    fn poll_question(&mut self, account: &Account, cx: &mut Context<'_>) -> Poll<bool> {
+        if !self.down.ended || self.down.may_end {
+            return Poll::Pending;
+        }
+        // After a Close it has every right to go, and behind half a frame nothing can be said.
+        let doubtful = self.ending.is_none() && self.down.frames.at_boundary();
+        if doubtful {
+            let instance = account.in_flight.instance();
+            let ask = || Box::pin(listens(Arc::clone(instance))) as Question;
+            let listens = ready!(self.question.get_or_insert_with(ask).as_mut().poll(cx));
+            self.question = None;
+            if !listens {
+                return Poll::Ready(false);
+            }
+        }
+        self.down.may_end = true;
+        cx.waker().wake_by_ref();
+        Poll::Ready(true)
+    }
+
     /// Burdock ends the tunnel: a Close each way, then a while to answer.
-    fn begin_end(&mut self, end: TunnelEnd) {
-        let (code, reason) = words(end);
-        self.up.close = Some(frames::close(code, reason, Some(fastrand::u32(..).to_be_bytes())));
-        self.down.close = Some(frames::close(code, reason, None));
-        let grace = Box::pin(pingora_timeout::sleep(self.grace));
-        self.ending = Some(Ending { end, grace });
+    fn begin_end(&mut self, end: TunnelEnd, account: &Account) {
+        self.down.may_end = true;
+        let websocket = account.roster.websocket();
+        let close = end.close(&websocket.closes);
+        if let Some(close) = close {
+            self.up.close(close.code, &close.reason);
+            self.down.close(close.code, &close.reason);
+        }
+        let grace = Box::pin(pingora_timeout::sleep(websocket.close_grace));
+        self.ending = Some(Ending { end, code: close.map(|close| close.code), grace });
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<TunnelEnd> {
@@ -305,13 +408,15 @@ impl Pump {
     }
 
     /// The instance broke off: the client gets what still came from it, and a Close on its behalf.
-    fn lose_instance(&mut self, cx: &mut Context<'_>) {
+    fn lose_instance(&mut self, account: &Account, cx: &mut Context<'_>) {
+        self.down.may_end = true;
         if self.ending.is_none() {
             let end = self.result(TunnelEnd::Instance);
-            let (code, reason) = words(TunnelEnd::Instance);
-            self.down.close = Some(frames::close(code, reason, None));
-            let grace = Box::pin(pingora_timeout::sleep(self.grace));
-            self.ending = Some(Ending { end, grace });
+            let websocket = account.roster.websocket();
+            let close = &websocket.closes.instance;
+            self.down.close(close.code, &close.reason);
+            let grace = Box::pin(pingora_timeout::sleep(websocket.close_grace));
+            self.ending = Some(Ending { end, code: Some(close.code), grace });
         }
         self.down.ended = true;
         self.up.sealed = true;
@@ -336,4 +441,8 @@ impl Pump {
         let ordered = self.ending.as_ref().map(|ending| ending.end);
         ordered.or(self.first).unwrap_or(otherwise)
     }
+}
+
+async fn listens(instance: Arc<Instance>) -> bool {
+    instance.listens().await
 }

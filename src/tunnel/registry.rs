@@ -1,10 +1,10 @@
-//! When tunnels must end: one table per worker, looked through by one task.
+//! When tunnels and event streams must end: one table per worker, looked through by one task.
 //!
-//! A tunnel has no timer of its own. The table is swept each second, and at once when somebody
-//! nudges; while closes are due, in short steps, so that they come spread over their window.
+//! Neither has a timer of its own. The table is swept each second, when the next end is due, and at
+//! once when somebody nudges. Limits are those of the version as it is configured today.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -12,17 +12,20 @@ use crate::config::types::Websocket;
 use crate::instance::{Cause, Departure, Instance};
 use crate::observe::counters::TunnelEnd;
 use crate::snapshot::{Live, Phase};
+use crate::tunnel::frames::Sender;
 
-/// Between two looks while nothing is due.
+/// Between two looks, at most.
 const CALM: Duration = Duration::from_secs(1);
-/// Between two looks while closes are due within [`CALM`].
+/// Between two looks, at least.
 const STEP: Duration = Duration::from_millis(20);
 
 /// A tunnel of which one side has ended its direction may be silent for this many seconds: a peer
 /// that is gone for good says nothing more either.
 const HALF_CLOSED_IDLE: u32 = 60;
 
-/// A tunnel's side of its row: whether it has been told to end.
+/// The part of a row that its tunnel or stream holds: whether it has been told to end.
+///
+/// Instants are seconds of the registry.
 #[derive(Debug)]
 pub struct Entry {
     registry: Arc<Registry>,
@@ -30,13 +33,17 @@ pub struct Entry {
     order: AtomicU8,
     /// Whether one side has ended its direction.
     half_closed: AtomicBool,
-    /// The registry's second in which a byte last passed.
-    active: AtomicU32,
+    /// Which sides to ping: one bit each.
+    to_ping: AtomicU8,
+    /// When each side last said anything.
+    heard: [AtomicU32; 2],
+    /// When each side was sent a Ping that it has not answered; 0 for none.
+    pinged: [AtomicU32; 2],
     waker: Mutex<Option<Waker>>,
 }
 
 impl Entry {
-    /// Why it must end, if it must; else `waker` is called when that changes.
+    /// Why it must end, if it must; else `waker` is called when that changes, or a ping is due.
     pub fn order(&self, waker: &Waker) -> Option<TunnelEnd> {
         let read = || match self.order.load(Ordering::Acquire) {
             0 => None,
@@ -52,9 +59,23 @@ impl Entry {
         read()
     }
 
-    /// Bytes passed.
-    pub fn touch(&self) {
-        self.active.store(self.registry.second.load(Ordering::Relaxed), Ordering::Relaxed);
+    /// One side said something.
+    pub fn touch(&self, sender: Sender) {
+        self.heard[sender as usize].store(self.second(), Ordering::Relaxed);
+        self.pinged[sender as usize].store(0, Ordering::Relaxed);
+    }
+
+    /// Whether this side is to be pinged. Asking takes the order.
+    pub fn take_ping(&self, side: Sender) -> bool {
+        let bit = 1 << side as u8;
+        // Looked at first: a tunnel asks whenever anything happens on it.
+        self.to_ping.load(Ordering::Relaxed) & bit != 0
+            && self.to_ping.fetch_and(!bit, Ordering::Relaxed) & bit != 0
+    }
+
+    /// A Ping is on its way to this side.
+    pub fn pinged(&self, side: Sender) {
+        self.pinged[side as usize].store(self.second().max(1), Ordering::Relaxed);
     }
 
     /// One side has ended its direction: what is left must not be silent for long.
@@ -62,8 +83,23 @@ impl Entry {
         self.half_closed.store(true, Ordering::Relaxed);
     }
 
+    fn second(&self) -> u32 {
+        self.registry.second.load(Ordering::Relaxed)
+    }
+
     fn tell(&self, end: TunnelEnd) {
-        self.order.store(end as u8 + 1, Ordering::Release);
+        let told = |order: u8| (order == 0).then_some(end as u8 + 1);
+        if self.order.fetch_update(Ordering::AcqRel, Ordering::Acquire, told).is_ok() {
+            self.wake();
+        }
+    }
+
+    fn ask_for_ping(&self, side: Sender) {
+        self.to_ping.fetch_or(1 << side as u8, Ordering::Relaxed);
+        self.wake();
+    }
+
+    fn wake(&self) {
         let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(waker) = waker {
             waker.wake();
@@ -71,19 +107,29 @@ impl Entry {
     }
 }
 
+/// What a row is about.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    /// A tunnel, which gets this share of the jitter taken off its lifetime.
+    Tunnel(f32),
+    /// An answer without an end. It is bounded by the idle limits of answers, and its client's
+    /// library comes back by itself; only its instance's end is its end.
+    Stream,
+}
+
 #[derive(Debug)]
 struct Row {
-    /// The end of its lifetime.
-    expires: Option<Instant>,
+    kind: Kind,
+    started: Instant,
     /// When it leaves, and why, if its instance or the process does.
     leaves: Option<(Instant, TunnelEnd)>,
-    /// In whole seconds; `u32::MAX` for none.
-    idle_timeout: u32,
+    /// What the session's token is remembered by, if it has one.
+    session: Option<u64>,
     instance: Arc<Instance>,
     entry: Arc<Entry>,
 }
 
-/// The tunnels of one worker.
+/// The tunnels and streams of one worker.
 #[derive(Debug)]
 pub struct Registry {
     start: Instant,
@@ -102,33 +148,66 @@ impl Registry {
     }
 
     /// Enters a tunnel; it leaves the table when its entry is dropped.
-    pub fn enter(
+    pub fn enter_tunnel(
         self: &Arc<Self>,
         instance: Arc<Instance>,
-        limits: &Websocket,
+        session: Option<u64>,
         now: Instant,
     ) -> Arc<Entry> {
-        let expires = limits.max_lifetime.map(|lifetime| {
-            let jitter = f64::from(limits.lifetime_jitter) / 10_000.0 * fastrand::f64();
-            now + lifetime.mul_f64(1.0 - jitter)
-        });
-        let idle = limits.idle_timeout.map_or(u64::MAX, |limit| limit.as_secs().max(1));
+        self.enter(Kind::Tunnel(fastrand::f32()), instance, session, now)
+    }
+
+    /// Enters an answer without an end; it leaves the table when its entry is dropped.
+    pub fn enter_stream(self: &Arc<Self>, instance: Arc<Instance>, now: Instant) -> Arc<Entry> {
+        self.enter(Kind::Stream, instance, None, now)
+    }
+
+    fn enter(
+        self: &Arc<Self>,
+        kind: Kind,
+        instance: Arc<Instance>,
+        session: Option<u64>,
+        now: Instant,
+    ) -> Arc<Entry> {
+        let second = self.second.load(Ordering::Relaxed);
         let entry = Arc::new(Entry {
             registry: Arc::clone(self),
             order: AtomicU8::new(0),
             half_closed: AtomicBool::new(false),
-            active: AtomicU32::new(self.second.load(Ordering::Relaxed)),
+            to_ping: AtomicU8::new(0),
+            heard: [AtomicU32::new(second), AtomicU32::new(second)],
+            pinged: [AtomicU32::new(0), AtomicU32::new(0)],
             waker: Mutex::new(None),
         });
-        let idle_timeout = u32::try_from(idle).unwrap_or(u32::MAX);
-        let row = Row { expires, leaves: None, idle_timeout, instance, entry: Arc::clone(&entry) };
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner).push(row);
+        let held = Arc::clone(&entry);
+        let row = Row { kind, started: now, leaves: None, session, instance, entry: held };
+        self.rows().push(row);
         entry
     }
 
     /// Tunnels in the table.
     pub fn count(&self) -> usize {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.rows().iter().filter(|row| row.kind != Kind::Stream).count()
+    }
+
+    /// Tells one tunnel of `instance` to end, so that its client goes elsewhere. Gives what its
+    /// session's token is remembered by, if it has one.
+    pub fn shed(&self, instance: &Arc<Instance>) -> Option<Option<u64>> {
+        let rows = self.rows();
+        let may_go = |row: &&Row| {
+            Arc::ptr_eq(&row.instance, instance) && row.kind != Kind::Stream && row.is_open()
+        };
+        let open = rows.iter().filter(may_go);
+        let row = fastrand::choice(open.collect::<Vec<_>>())?;
+        row.entry.tell(TunnelEnd::Rebalanced);
+        Some(row.session)
+    }
+
+    /// Tunnels of `instance` that have not been told to end.
+    pub fn open(&self, instance: &Arc<Instance>) -> usize {
+        let rows = self.rows();
+        let here = rows.iter().filter(|row| Arc::ptr_eq(&row.instance, instance));
+        here.filter(|row| row.kind != Kind::Stream && row.is_open()).count()
     }
 
     /// Ends tunnels when they are due, for as long as the process runs.
@@ -148,28 +227,55 @@ impl Registry {
         let second = now.saturating_duration_since(self.start).as_secs();
         let second = u32::try_from(second).unwrap_or(u32::MAX);
         self.second.store(second, Ordering::Relaxed);
-        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        // The tunnel itself holds the other handle.
-        rows.retain(|row| Arc::strong_count(&row.entry) > 1);
-        schedule(&mut rows, phase);
-        let mut soon = false;
-        for row in rows.iter_mut() {
-            match row.due() {
+        let mut rows = self.rows();
+        rows.retain(Row::is_held);
+        schedule(&mut rows, phase, now);
+        let mut next = CALM;
+        for row in rows.iter().filter(|row| row.is_open()) {
+            let limits = row.limits();
+            match row.due(limits.as_deref()) {
                 Some((due, end)) if due <= now => row.entry.tell(end),
-                _ if row.is_idle(second) => row.entry.tell(TunnelEnd::Idle),
-                Some((due, _)) => soon |= due < now + CALM,
+                Some((due, _)) => next = next.min(due - now),
                 None => {}
             }
+            if let Some(limits) = &limits {
+                row.mind_silence(limits, second);
+            }
         }
-        if soon { STEP } else { CALM }
+        next.max(STEP)
+    }
+
+    fn rows(&self) -> MutexGuard<'_, Vec<Row>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Row {
+    /// The tunnel or stream itself holds the other handle.
+    fn is_held(&self) -> bool {
+        Arc::strong_count(&self.entry) > 1
+    }
+
+    fn is_open(&self) -> bool {
+        self.entry.order.load(Ordering::Relaxed) == 0 && self.is_held()
+    }
+
+    /// A tunnel's own limits; streams have none here.
+    fn limits(&self) -> Option<Arc<Websocket>> {
+        let roster = matches!(self.kind, Kind::Tunnel(_)).then(|| self.instance.roster());
+        roster.flatten().map(|roster| Arc::clone(&roster.websocket()))
+    }
+
     /// Its next end, and why.
-    fn due(&self) -> Option<(Instant, TunnelEnd)> {
-        let expires = self.expires.map(|expires| (expires, TunnelEnd::Lifetime));
-        match (self.leaves, expires) {
+    fn due(&self, limits: Option<&Websocket>) -> Option<(Instant, TunnelEnd)> {
+        let lifetime = match (self.kind, limits) {
+            (Kind::Tunnel(share), Some(limits)) => limits.max_lifetime.map(|lifetime| {
+                let jitter = f64::from(limits.lifetime_jitter) / 10_000.0 * f64::from(share);
+                (self.started + lifetime.mul_f64(1.0 - jitter), TunnelEnd::Lifetime)
+            }),
+            _ => None,
+        };
+        match (self.leaves, lifetime) {
             (Some(leaves), Some(expires)) => {
                 Some(if leaves.0 <= expires.0 { leaves } else { expires })
             }
@@ -177,13 +283,28 @@ impl Row {
         }
     }
 
-    fn is_idle(&self, second: u32) -> bool {
-        let silent = second.saturating_sub(self.entry.active.load(Ordering::Relaxed));
-        let limit = match self.entry.half_closed.load(Ordering::Relaxed) {
-            true => self.idle_timeout.min(HALF_CLOSED_IDLE),
-            false => self.idle_timeout,
-        };
-        silent > limit
+    /// Ends what says nothing, and pings a side that has said nothing for a while.
+    fn mind_silence(&self, limits: &Websocket, second: u32) {
+        let since = |instant: &AtomicU32| second.saturating_sub(instant.load(Ordering::Relaxed));
+        let seconds = |limit: Duration| u32::try_from(limit.as_secs().max(1)).unwrap_or(u32::MAX);
+        let silent = self.entry.heard.each_ref().map(since);
+        let half_closed = self.entry.half_closed.load(Ordering::Relaxed);
+        let limit = limits.idle_timeout.map_or(u32::MAX, seconds);
+        let limit = if half_closed { limit.min(HALF_CLOSED_IDLE) } else { limit };
+        if silent[0].min(silent[1]) > limit {
+            return self.entry.tell(TunnelEnd::Idle);
+        }
+        let Some(interval) = limits.ping_interval.map(seconds) else { return };
+        for side in [Sender::Client, Sender::Instance] {
+            let pinged = &self.entry.pinged[side as usize];
+            if pinged.load(Ordering::Relaxed) != 0 {
+                if since(pinged) > interval {
+                    self.entry.tell(TunnelEnd::PingTimeout);
+                }
+            } else if silent[side as usize] >= interval {
+                self.entry.ask_for_ping(side);
+            }
+        }
     }
 
     /// The window in which it must leave, and why.
@@ -191,6 +312,7 @@ impl Row {
         let leaving =
             self.instance.departure().map(|Departure { cause, from, until }| match cause {
                 Cause::Dead => (from, until, TunnelEnd::Dead),
+                Cause::Unready => (from, until, TunnelEnd::Unready),
                 Cause::Removed => (from, until, TunnelEnd::Removed),
             });
         let draining = match phase {
@@ -208,7 +330,7 @@ impl Row {
 
 /// Gives each tunnel that must leave its moment: those that leave together get theirs evenly over
 /// the window, so that their clients don't come back all at once.
-fn schedule(rows: &mut [Row], phase: Phase) {
+fn schedule(rows: &mut [Row], phase: Phase, now: Instant) {
     let mut fresh = Vec::new();
     for (place, row) in rows.iter_mut().enumerate() {
         match row.departure(phase) {
@@ -223,6 +345,8 @@ fn schedule(rows: &mut [Row], phase: Phase) {
     let count = fresh.len() as f64;
     for (turn, (place, (from, until, end))) in fresh.into_iter().enumerate() {
         let share = (turn as f64 + fastrand::f64()) / count;
+        // A tunnel that was opened since then has missed a part of it.
+        let from = from.max(now);
         let moment = from + until.saturating_duration_since(from).mul_f64(share);
         rows[place].leaves = Some((moment, end));
     }

@@ -47,7 +47,10 @@ fn each_setting_of_a_version_is_named() {
         ("liveness_check: {}", "liveness_check"),
         ("breaker: off", "breaker"),
         ("retry: off", "retry"),
+        ("upgrades: [websocket, foo]", "upgrades"),
         ("websocket: {max_lifetime: none}", "websocket"),
+        ("websocket: {closes: {idle: {code: 4000}}}", "websocket"),
+        ("rebalance: {mode: bounded}", "rebalance"),
         ("drain: {spread: 0s}", "drain"),
         ("timeouts: {idle: 1s}", "timeouts"),
     ] {

@@ -53,7 +53,7 @@ const OTHER_FORMS: [&str; 2] = [
 ];
 
 /// Every kind of map that the code reads; a kind that is missing here is found by its parent's row.
-const KINDS: [&str; 19] = [
+const KINDS: [&str; 24] = [
     "configuration",
     "listener",
     "forwarding",
@@ -72,6 +72,11 @@ const KINDS: [&str; 19] = [
     "breaker",
     "retry",
     "websocket",
+    "closes",
+    "close",
+    "removed",
+    "exit",
+    "rebalance",
     "version timeouts",
 ];
 

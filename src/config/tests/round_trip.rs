@@ -7,8 +7,9 @@ use proptest::prelude::*;
 
 use super::{Folder, config, parsed};
 use crate::config::types::{
-    Admin, Affinity, AffinityCookie, Balance, Breaker, Check, Config, Drain, HashKey, InitialState,
-    Instance, Listener, Retry, SameSite, Secure, Service, Timeouts, Version, Websocket, Workers,
+    Action, Admin, Affinity, AffinityCookie, Balance, Breaker, Check, Close, Closes, Config, Drain,
+    Exit, HashKey, InitialState, Instance, Listener, Rebalance, RebalanceMode, Retry, SameSite,
+    Secure, Service, Timeouts, Version, Websocket, Workers,
 };
 use crate::config::{effective, load, parse};
 
@@ -155,6 +156,42 @@ fn balance() -> impl Strategy<Value = Balance> {
     ]
 }
 
+fn close() -> impl Strategy<Value = Close> {
+    let code = prop_oneof![1000_u16..=1003, 1007_u16..=1014, 3000_u16..=4999];
+    (code, "[ -~ü]{0,60}").prop_map(|(code, reason)| Close { code, reason })
+}
+
+fn exit() -> impl Strategy<Value = Exit> {
+    let action = prop_oneof![Just(Action::Keep), Just(Action::Close)];
+    (action, close()).prop_map(|(action, close)| Exit { action, close })
+}
+
+prop_compose! {
+    fn closes()(
+        simple in proptest::collection::vec(close(), 6),
+        exits in proptest::collection::vec(exit(), 3),
+        unready_window in drain(),
+        dead_window in drain(),
+    ) -> Closes {
+        let [lifetime, idle, ping_timeout, rebalanced, shutdown, instance] =
+            simple.try_into().unwrap();
+        let [removed, unready, dead] = exits.try_into().unwrap();
+        Closes {
+            lifetime,
+            idle,
+            ping_timeout,
+            removed,
+            unready,
+            unready_window,
+            dead,
+            dead_window,
+            rebalanced,
+            shutdown,
+            instance,
+        }
+    }
+}
+
 prop_compose! {
     fn version()(
         name in name(),
@@ -166,6 +203,16 @@ prop_compose! {
         breaker in proptest::option::of((1_u32..=1000, limit(), 1_u32..=100)),
         retry in (1_u32..=10, 0_usize..=16 * 1024 * 1024, 0_u32..=10_000, 0_u32..=1_000_000),
         websocket in (proptest::option::of(limit()), 0_u32..=5000, proptest::option::of(limit()), limit()),
+        upgrades in proptest::collection::hash_set("[a-z]{3,9}(/[0-9.]{1,3})?", 0..3)
+            .prop_map(|names| names.into_iter().filter(|name| name != "h2c").collect::<Vec<_>>()),
+        closes in closes(),
+        rebalance in (any::<bool>(), 1_u32..=1_000_000, 0_u32..=10_000).prop_map(
+            |(bounded, max_per_minute, tolerance)| Rebalance {
+                mode: if bounded { RebalanceMode::Bounded } else { RebalanceMode::Never },
+                max_per_minute,
+                tolerance,
+            },
+        ),
         drain in drain(),
         timeouts in (limit(), limit(), limit()),
     ) -> Version {
@@ -189,12 +236,17 @@ prop_compose! {
                 budget: retry.2,
                 budget_floor: retry.3,
             },
+            upgrades,
             websocket: Websocket {
                 max_lifetime: websocket.0,
                 lifetime_jitter: websocket.1,
                 idle_timeout: websocket.2,
+                ping_interval: websocket.2.filter(|interval| interval.as_secs() > 0),
                 close_grace: websocket.3,
+                max_new_per_second: Some(websocket.1).filter(|limit| *limit > 0),
+                closes,
             },
+            rebalance,
             drain,
             timeouts: Timeouts { connect: timeouts.0, first_byte: timeouts.1, idle: timeouts.2 },
         }

@@ -9,6 +9,7 @@ mod instances;
 mod keys;
 mod names;
 mod service;
+mod tunnels;
 pub(super) mod version;
 
 use std::net::{IpAddr, SocketAddr};
@@ -190,6 +191,13 @@ fn drain(fields: &mut Fields<'_>, key: &'static str) -> Drain {
     let default = Drain::default();
     let node = fields.take(key);
     let Some(mut fields) = node.and_then(|node| node.fields("drain")) else { return default };
+    let drain = window(&mut fields, default);
+    fields.finish();
+    drain
+}
+
+/// How long something may take that is spread over its end.
+fn window(fields: &mut Fields<'_>, default: Drain) -> Drain {
     let timeout = match fields.take("timeout") {
         None => Some(default.timeout),
         Some(node) => node.duration(WAIT),
@@ -202,7 +210,6 @@ fn drain(fields: &mut Fields<'_>, key: &'static str) -> Drain {
     {
         node.problem("longer than `timeout`; allowed: up to the value of `timeout`");
     }
-    fields.finish();
     let timeout = timeout.unwrap_or(default.timeout);
     Drain { timeout, spread: given.unwrap_or(default.spread.min(timeout)) }
 }

@@ -4,13 +4,13 @@
 //! the defaults, so that Burdock's own keys win.
 
 use super::names::is_token;
-use super::{LIMIT, WAIT, affinity, checks, drain, instances};
+use super::{LIMIT, affinity, checks, drain, instances, tunnels};
 use crate::config::app_yaml::{self, AppYaml};
 use crate::config::node::{Fields, Node};
-use crate::config::types::{Balance, Breaker, Check, HashKey, Retry, Timeouts, Version, Websocket};
+use crate::config::types::{Balance, Breaker, Check, HashKey, Retry, Timeouts, Version};
 
 /// The keys of a version but `timeouts`, which the whole file has too.
-pub(in crate::config) const VERSION_KEYS: [&str; 13] = [
+pub(in crate::config) const VERSION_KEYS: [&str; 15] = [
     "instances",
     "session_affinity",
     "network",
@@ -21,7 +21,9 @@ pub(in crate::config) const VERSION_KEYS: [&str; 13] = [
     "liveness_check",
     "breaker",
     "retry",
+    "upgrades",
     "websocket",
+    "rebalance",
     "drain",
     "app_yaml",
 ];
@@ -54,7 +56,9 @@ pub(super) fn version(fields: &mut Fields<'_>, name: &str, timeouts: Timeouts) -
         liveness_check: check(fields, "liveness_check", &checks::LIVENESS, liveness_check),
         breaker: breaker(fields),
         retry: retry(fields),
-        websocket: websocket(fields),
+        upgrades: tunnels::upgrades(fields),
+        websocket: tunnels::websocket(fields),
+        rebalance: tunnels::rebalance(fields),
         drain: drain(fields, "drain"),
         timeouts,
     }
@@ -172,23 +176,5 @@ fn retry(fields: &mut Fields<'_>) -> Retry {
             .unwrap_or(default.max_body),
         budget: budget.unwrap_or(default.budget),
         budget_floor,
-    }
-}
-
-fn websocket(fields: &mut Fields<'_>) -> Websocket {
-    let default = Websocket::default();
-    let node = fields.take("websocket");
-    let Some(mut fields) = node.and_then(|node| node.fields("websocket")) else { return default };
-    let limit = |node: &Node<'_>| node.duration(LIMIT);
-    let max_lifetime = fields.optional("max_lifetime", default.max_lifetime, limit);
-    let lifetime_jitter = fields.take("lifetime_jitter").and_then(|node| node.percent(50));
-    let idle_timeout = fields.optional("idle_timeout", default.idle_timeout, limit);
-    let close_grace = fields.duration("close_grace", WAIT, default.close_grace);
-    fields.finish();
-    Websocket {
-        max_lifetime,
-        lifetime_jitter: lifetime_jitter.unwrap_or(default.lifetime_jitter),
-        idle_timeout,
-        close_grace,
     }
 }

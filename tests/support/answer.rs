@@ -16,6 +16,7 @@
 //! | `/status/N` | that status; 204 and 304 without a body |
 //! | `/half` | half a body, then the gate, then the rest |
 //! | `/gate` | the gate, then its name |
+//! | `/events` | a stream of server-sent events, one each time the gate lets one pass |
 //! | `/echo` | the body and its type |
 //! | `/early` | 413 before the body was read, then the end |
 //! | `/early/on` | 200 before the body was read, which is then read and recorded |
@@ -302,6 +303,15 @@ async fn by_path(
         "/gate" => {
             pass_gate(state).await;
             named(state)
+        }
+        "/events" => {
+            let head = "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n";
+            conn.write(answer_head(state, 200, head).as_bytes()).await?;
+            for event in 0.. {
+                pass_gate(state).await;
+                conn.write(&chunk(format!("data: {event}\n\n").as_bytes())).await?;
+            }
+            Vec::new()
         }
         "/echo" => {
             let kind = head.field("content-type").unwrap_or("application/octet-stream");

@@ -125,10 +125,10 @@ fn move_some(
         }
         // The worker that holds most of them lets one go.
         let most = registries.iter().max_by_key(|registry| registry.open(&instances[from]));
-        let Some(session) = most.and_then(|registry| registry.shed(&instances[from])) else {
+        let expect = |session| roster.moves.begin(Arc::clone(&instances[to]), session, now);
+        if !most.is_some_and(|registry| registry.shed(&instances[from], expect)) {
             return;
-        };
-        roster.moves.begin(Arc::clone(&instances[to]), session, now);
+        }
         seats[from].tunnels -= 1;
         seats[to].tunnels += 1;
     }

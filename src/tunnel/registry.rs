@@ -190,17 +190,19 @@ impl Registry {
         self.rows().iter().filter(|row| row.kind != Kind::Stream).count()
     }
 
-    /// Tells one tunnel of `instance` to end, so that its client goes elsewhere. Gives what its
-    /// session's token is remembered by, if it has one.
-    pub fn shed(&self, instance: &Arc<Instance>) -> Option<Option<u64>> {
+    /// Tells one tunnel of `instance` to end, so that its client goes elsewhere; whether there was
+    /// one. `expect` is called before, with what its session's token is remembered by, if it has one:
+    /// its client may be back at once.
+    pub fn shed(&self, instance: &Arc<Instance>, expect: impl FnOnce(Option<u64>)) -> bool {
         let rows = self.rows();
         let may_go = |row: &&Row| {
             Arc::ptr_eq(&row.instance, instance) && row.kind != Kind::Stream && row.is_open()
         };
         let open = rows.iter().filter(may_go);
-        let row = fastrand::choice(open.collect::<Vec<_>>())?;
+        let Some(row) = fastrand::choice(open.collect::<Vec<_>>()) else { return false };
+        expect(row.session);
         row.entry.tell(TunnelEnd::Rebalanced);
-        Some(row.session)
+        true
     }
 
     /// Tunnels of `instance` that have not been told to end.

@@ -308,7 +308,11 @@ async fn by_path(
             let head = "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n";
             conn.write(answer_head(state, 200, head).as_bytes()).await?;
             for event in 0.. {
-                pass_gate(state).await;
+                tokio::select! {
+                    () = pass_gate(state) => {}
+                    // A reader says nothing more; what comes is its end.
+                    _ = conn.fill() => return Err(io::ErrorKind::ConnectionAborted.into()),
+                }
                 conn.write(&chunk(format!("data: {event}\n\n").as_bytes())).await?;
             }
             Vec::new()

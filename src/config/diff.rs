@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use super::types::{AffinityKeys, Config, Instance, Service, Version};
+use super::types::{AffinityKeys, Config, Instance, Listener, Service, Version};
 
 /// One difference between two configurations; displays as one short line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,11 @@ pub enum Change {
     },
     /// Clients are accepted at one more address.
     ListenerAdded {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// Clients are accepted in another way at an address.
+    ListenerChanged {
         /// Where.
         address: SocketAddr,
     },
@@ -122,6 +127,7 @@ impl fmt::Display for Change {
                 write!(f, "affinity_keys: {added} added, {removed} removed")
             }
             Self::ListenerAdded { address } => write!(f, "listener {address} added"),
+            Self::ListenerChanged { address } => write!(f, "listener {address} changed"),
             Self::ListenerRemoved { address } => write!(f, "listener {address} removed"),
             Self::ServiceAdded { service } => write!(f, "service {service} added"),
             Self::ServiceRemoved { service } => write!(f, "service {service} removed"),
@@ -153,13 +159,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     }
     settings(old, new, &mut changes);
     affinity_keys(&old.affinity_keys, &new.affinity_keys, &mut changes);
-    let (before, after) = (&old.listeners, &new.listeners);
-    for listener in after.iter().filter(|listener| !before.contains(listener)) {
-        changes.push(Change::ListenerAdded { address: listener.address });
-    }
-    for listener in before.iter().filter(|listener| !after.contains(listener)) {
-        changes.push(Change::ListenerRemoved { address: listener.address });
-    }
+    listeners(&old.listeners, &new.listeners, &mut changes);
     for service in &new.services {
         match old.services.iter().find(|known| known.name == service.name) {
             None => changes.push(Change::ServiceAdded { service: service.name.clone() }),
@@ -172,6 +172,19 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
         }
     }
     changes
+}
+
+fn listeners(old: &[Listener], new: &[Listener], changes: &mut Vec<Change>) {
+    for Listener { address, .. } in new.iter().filter(|listener| !old.contains(listener)) {
+        changes.push(match old.iter().any(|known| known.address == *address) {
+            true => Change::ListenerChanged { address: *address },
+            false => Change::ListenerAdded { address: *address },
+        });
+    }
+    let is_gone = |known: &&Listener| new.iter().all(|other| other.address != known.address);
+    for Listener { address, .. } in old.iter().filter(is_gone) {
+        changes.push(Change::ListenerRemoved { address: *address });
+    }
 }
 
 fn settings(old: &Config, new: &Config, changes: &mut Vec<Change>) {

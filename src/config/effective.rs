@@ -20,7 +20,10 @@ pub fn effective(config: &Config) -> String {
         Workers::Auto => out.key("workers", "auto"),
         Workers::Count(count) => out.key("workers", count),
     }
-    let listeners = config.listeners.iter().map(|l| scalar(&l.address.to_string()));
+    let listeners = config.listeners.iter().map(|listener| {
+        let address = scalar(&listener.address.to_string());
+        format!("{{ address: {address}, http2: {} }}", listener.http2)
+    });
     out.list("listeners", listeners);
     out.list("trusted_proxies", config.trusted_proxies.iter().map(|n| scalar(&n.to_string())));
     out.map("forwarding", |out| {

@@ -46,10 +46,19 @@ pub enum Workers {
 }
 
 /// An address that accepts clients.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listener {
     /// IP address and port; port 0 asks the kernel for a free one.
     pub address: SocketAddr,
+    /// Whether clients may begin with HTTP/2 (RFC 9113 section 3.3).
+    pub http2: bool,
+}
+
+impl Listener {
+    /// One that is as it is unless it is told otherwise.
+    pub fn at(address: SocketAddr) -> Self {
+        Self { address, http2: true }
+    }
 }
 
 /// The request fields that tell an instance about the client.

@@ -68,7 +68,7 @@ pub struct Progress {
     pub asked: Instant,
 }
 
-/// Something that is dropped when nothing more will be taken of a body.
+/// Something that is dropped when nothing more will be taken of a body, or of a tunnel.
 pub type Hold = Box<dyn Any + Send + Sync>;
 
 struct Source {

@@ -3,25 +3,47 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::instance::stream::Stream;
 use crate::proxy::client::Client;
 
+/// What a client begins HTTP/2 with (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What is known of a client by its first bytes.
+#[derive(Debug)]
+enum Greeting {
+    /// These may be the beginning of [`PREFACE`]. hyper tells it from a bad request only if all of
+    /// it comes at once.
+    Open(Vec<u8>),
+    /// It speaks HTTP/1, or nothing that makes sense.
+    Http1,
+    /// It speaks HTTP/2, and this has been read of that already.
+    Http2(Bytes),
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct ClientIo {
     stream: Stream,
     client: Arc<Client>,
+    greeting: Greeting,
 }
 
 impl ClientIo {
-    /// Watches `stream` for `client`.
+    /// Watches `stream`, on which nothing was read yet, for `client`.
     pub fn new(stream: TcpStream, client: Arc<Client>) -> Self {
-        Self { stream: Stream::new(stream), client }
+        Self { stream: Stream::new(stream), client, greeting: Greeting::Open(Vec::new()) }
+    }
+
+    /// The same of a client that has begun with HTTP/2, with all that was read of it.
+    pub fn http2(stream: TcpStream, client: Arc<Client>, early: Bytes) -> Self {
+        Self { stream: Stream::new(stream), client, greeting: Greeting::Http2(early) }
     }
 
     /// The bare socket.
@@ -32,11 +54,9 @@ impl ClientIo {
     fn note(&self, written: &Poll<io::Result<usize>>) {
         self.client.pace.wrote(written.is_ready());
     }
-}
 
-impl AsyncRead for ClientIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
+    fn poll_http1(
+        &mut self,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -45,6 +65,57 @@ impl AsyncRead for ClientIo {
             self.client.pace.read();
         }
         read
+    }
+
+    /// Reads on for as long as what came might be the beginning of the preface.
+    fn poll_greeting(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let start = buffer.filled().len();
+        loop {
+            let Greeting::Open(held) = &mut self.greeting else { return Poll::Ready(Ok(())) };
+            let held = std::mem::take(held);
+            let room = buffer.remaining();
+            buffer.put_slice(&held[..held.len().min(room)]);
+            let read = self.poll_http1(cx, buffer);
+            let came = &buffer.filled()[start..];
+            let is_more = came.len() > held.len();
+            let may_be = came.len() < PREFACE.len() && PREFACE.starts_with(came);
+            if read.is_pending() || (is_more && may_be && came.len() < room) {
+                self.greeting = Greeting::Open(came.to_vec());
+                buffer.set_filled(start);
+                ready!(read)?;
+                continue;
+            }
+            self.greeting = Greeting::Http1;
+            return read;
+        }
+    }
+}
+
+impl AsyncRead for ClientIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        match &mut this.greeting {
+            Greeting::Http1 => this.poll_http1(cx, buffer),
+            Greeting::Open(_) => this.poll_greeting(cx, buffer),
+            Greeting::Http2(early) if early.is_empty() => {
+                // What comes may be a part of any stream, or of none.
+                Pin::new(&mut this.stream).poll_read(cx, buffer)
+            }
+            Greeting::Http2(early) => {
+                let size = early.len().min(buffer.remaining());
+                buffer.put_slice(&early[..size]);
+                early.advance(size);
+                Poll::Ready(Ok(()))
+            }
+        }
     }
 }
 

@@ -2,7 +2,9 @@
 //! connections and no worker ever waits for another.
 
 pub mod connection;
+pub mod http2;
 pub mod io;
+mod watchdog;
 
 use std::io as std_io;
 use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
@@ -14,6 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::config::types;
 use crate::snapshot::Live;
 use crate::tunnel::registry::Registry;
 
@@ -86,8 +89,12 @@ pub struct Worker {
     pub registry: Arc<Registry>,
 }
 
-/// Accepts until `open` turns false or its sender is gone. Runs on the worker's own runtime.
-pub async fn accept(worker: Worker, socket: StdListener, mut open: watch::Receiver<bool>) {
+/// Accepts as `how` says, until its sender is gone. Runs on the worker's own runtime.
+pub async fn accept(
+    worker: Worker,
+    socket: StdListener,
+    mut how: watch::Receiver<types::Listener>,
+) {
     let listener = match TcpListener::from_std(socket) {
         Ok(listener) => listener,
         Err(error) => {
@@ -98,11 +105,11 @@ pub async fn accept(worker: Worker, socket: StdListener, mut open: watch::Receiv
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = open.wait_for(|open| !open) => break,
+            _gone = how.wait_for(|_| false) => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => connection::spawn(&worker, stream, peer),
+            Ok((stream, peer)) => connection::spawn(&worker, stream, peer, *how.borrow()),
             Err(error) => {
                 worker.live.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
                 // A client that left before it was accepted is no reason to wait.
@@ -118,7 +125,7 @@ pub async fn accept(worker: Worker, socket: StdListener, mut open: watch::Receiv
     let Ok(listener) = listener.into_std() else { return };
     while let Some((stream, peer)) = greeted(&listener) {
         match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-            Ok(stream) => connection::spawn(&worker, stream, peer),
+            Ok(stream) => connection::spawn(&worker, stream, peer, *how.borrow()),
             Err(error) => tracing::warn!(%error, "accepting a connection failed"),
         }
     }

@@ -22,6 +22,7 @@ use crate::proxy::error::Reason;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::{Answer, Origin};
 use crate::proxy::headers;
+use crate::proxy::http2;
 use crate::proxy::upgrade::Opening;
 use crate::tunnel::registry::Entry;
 
@@ -81,6 +82,9 @@ pub fn respond(
     set_cookie: Option<HeaderValue>,
 ) -> Response<AnswerBody> {
     let (mut head, incoming) = answer.response.into_parts();
+    if exchange.connect.is_some() && head.status == StatusCode::SWITCHING_PROTOCOLS {
+        http2::granted(&mut head);
+    }
     exchange.answered(head.status);
     headers::to_client(&mut head.headers, head.status);
     if let Some(set_cookie) = set_cookie {
@@ -100,8 +104,7 @@ pub fn respond(
         (Origin::Kept(link), None) => Way::Here(link, true),
         (Origin::Spent(link), None) => Way::Here(link, false),
         (Origin::Raw(raw), _) => {
-            let client = Arc::clone(&exchange.client);
-            client.open(Box::new(Opening { raw, exchange }));
+            Box::new(Opening { raw, exchange }).begin();
             return assemble(head, AnswerBody::Own(None));
         }
     };
@@ -234,6 +237,7 @@ impl Passed {
             self.end_stream(end);
             return Poll::Ready(None);
         }
+        self.exchange.client.keeps_up(true);
         let polled = match &mut self.way {
             Way::Here(link, _) => link.poll_frame(&mut self.incoming, cx),
             Way::Apart(_) => Pin::new(&mut self.incoming).poll_frame(cx),
@@ -242,6 +246,7 @@ impl Passed {
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience = None;
+                self.exchange.client.keeps_up(false);
                 self.exchange.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
                 // Nobody asks what follows trailers: nothing can.
                 if frame.is_trailers() || self.incoming.is_end_stream() {

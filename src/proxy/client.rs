@@ -13,9 +13,11 @@ use crate::proxy::upgrade::Opening;
 use crate::snapshot::{Live, Snapshot};
 use crate::tunnel::registry::Registry;
 
-/// What is known of a client's connection for as long as it lasts.
+/// What is known of a client's connection for as long as it lasts, or of one stream of it.
 #[derive(Debug)]
 pub struct Client {
+    /// The connection of a stream.
+    connection: Option<Arc<Self>>,
     /// What all workers share.
     pub live: Arc<Live>,
     /// The worker that this connection belongs to.
@@ -45,7 +47,28 @@ impl Client {
         let peer_text = HeaderValue::try_from(peer.ip().to_string())
             .expect("an address is made of header-safe characters");
         let (opening, late) = (Mutex::new(None), OnceLock::new());
-        Self { live, worker, registry, peer, peer_text, opening, late, pace: Pace::new() }
+        let (connection, pace) = (None, Pace::new());
+        Self { connection, live, worker, registry, peer, peer_text, opening, late, pace }
+    }
+
+    /// The client of a stream of this connection.
+    pub fn stream(self: &Arc<Self>) -> Self {
+        Self {
+            connection: Some(Arc::clone(self)),
+            live: Arc::clone(&self.live),
+            worker: self.worker,
+            registry: Arc::clone(&self.registry),
+            peer: self.peer,
+            peer_text: self.peer_text.clone(),
+            opening: Mutex::new(None),
+            late: OnceLock::new(),
+            pace: Pace::new(),
+        }
+    }
+
+    /// Whether it is a stream of a connection.
+    pub fn is_stream(&self) -> bool {
+        self.connection.is_some()
     }
 
     /// The other end's address as text.
@@ -56,13 +79,33 @@ impl Client {
     /// What instances are told of it.
     pub fn origin(&self, snapshot: &Snapshot) -> Origin<'_> {
         let trusted = headers::is_trusted(self.peer.ip(), &snapshot.config.trusted_proxies);
-        Origin { peer: self.peer.ip(), peer_text: &self.peer_text, trusted }
+        let http2 = self.is_stream();
+        Origin { peer: self.peer.ip(), peer_text: &self.peer_text, trusted, http2 }
     }
 
     /// A request has begun that is over when what this gives is dropped.
     pub fn stay_busy(self: &Arc<Self>) -> Busy {
         self.pace.begin();
+        if let Some(connection) = &self.connection {
+            connection.pace.begin();
+        }
         Busy(Arc::clone(self))
+    }
+
+    /// It may take nothing of its answer for this long.
+    pub fn allow_idle(&self, idle: Duration) {
+        self.pace.allow_idle(idle);
+        if let Some(connection) = &self.connection {
+            connection.pace.allow_idle(idle);
+        }
+    }
+
+    /// A part of an answer was handed over, or there is room for the next: how a stream's client
+    /// keeps up is not seen at its socket.
+    pub fn keeps_up(&self, does: bool) {
+        if self.is_stream() {
+            self.pace.wrote(does);
+        }
     }
 
     /// The connection is about to be closed, for this reason.
@@ -77,7 +120,8 @@ impl Client {
             true => Reason::ShutdownDeadline,
             false => Reason::ClientClosed,
         };
-        self.late.get().copied().unwrap_or_else(otherwise)
+        let of_connection = || self.connection.as_ref().and_then(|it| it.late.get());
+        self.late.get().or_else(of_connection).copied().unwrap_or_else(otherwise)
     }
 
     /// Leaves a tunnel to begin when the 101 has been sent.
@@ -98,7 +142,11 @@ pub struct Busy(Arc<Client>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.pace.end(Instant::now());
+        let now = Instant::now();
+        self.0.pace.end(now);
+        if let Some(connection) = &self.0.connection {
+            connection.pace.end(now);
+        }
     }
 }
 
@@ -163,6 +211,16 @@ impl Pace {
 
     fn instant(&self, micros: u64) -> Instant {
         self.start + Duration::from_micros(micros)
+    }
+
+    /// Whether nothing has been asked for yet.
+    pub fn is_fresh(&self) -> bool {
+        !self.is_busy() && self.rested.load(Ordering::Relaxed) == 0
+    }
+
+    /// From now on bytes are no head by themselves.
+    pub fn begin_streams(&self) {
+        self.begun.store(0, Ordering::Relaxed);
     }
 
     /// Bytes came from the client.

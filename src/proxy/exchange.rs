@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use http::header::HeaderValue;
 use http::{Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 
-use crate::instance::body::{Broken, Upload};
+use crate::instance::body::{Broken, Hold, Upload};
 use crate::instance::{InFlight, Roster, Trial};
 use crate::observe::access;
 use crate::observe::counters::TunnelEnd;
@@ -53,6 +54,8 @@ pub struct Exchange {
     pub session: Option<u64>,
     /// Its body, if it has one.
     pub upload: Option<Upload>,
+    /// What becomes of its stream, if that is to be a tunnel.
+    pub connect: Option<OnUpgrade>,
     /// Why Burdock ended an answer that has no end of its own.
     pub ended: Option<TunnelEnd>,
     /// Why it ended badly; without an answer and without a reason, the client left.
@@ -87,6 +90,7 @@ impl Exchange {
             affinity: Outcome::Off,
             session: None,
             upload: None,
+            connect: None,
             ended: None,
             error: None,
             logged: true,
@@ -232,6 +236,7 @@ impl Exchange {
             attempts: self.attempts,
             logged: self.logged,
             in_flight,
+            hold: self.client.is_stream().then(|| Box::new(self.client.stay_busy()) as Hold),
         };
         self.error = None;
         Some(account)

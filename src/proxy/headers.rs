@@ -48,9 +48,15 @@ pub fn check(head: &request::Parts, fields: Fields) -> Result<(), BadRequest> {
         return Err(BadRequest::Coding);
     }
     let mut hosts = head.headers.get_all(HOST).iter();
+    // RFC 9113 section 8.3.1: in HTTP/2 `:authority` stands for Host, and must not say another.
+    let authority = head.uri.authority().filter(|_| head.version == Version::HTTP_2);
+    let agrees = |host: &HeaderValue| {
+        let same = |it: &Authority| it.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes());
+        authority.is_none_or(same)
+    };
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) if is_authority(host.as_bytes()) => Ok(()),
-        (None, None) if head.version < Version::HTTP_11 => Ok(()),
+        (Some(host), None) if is_authority(host.as_bytes()) && agrees(host) => Ok(()),
+        (None, None) if head.version < Version::HTTP_11 || authority.is_some() => Ok(()),
         (Some(_) | None, _) => Err(BadRequest::Host),
     }
 }
@@ -219,6 +225,8 @@ pub struct Origin<'a> {
     pub peer_text: &'a HeaderValue,
     /// Whether `peer` is a trusted proxy, so that its word counts.
     pub trusted: bool,
+    /// Whether it speaks HTTP/2.
+    pub http2: bool,
 }
 
 /// Whether `peer` may speak for its clients.
@@ -280,7 +288,8 @@ pub fn to_instance(
         headers.insert(UPGRADE, upgrade.clone());
     }
     // RFC 9110 section 7.6.3: a gateway must name itself to the next server.
-    headers.append(VIA, HeaderValue::from_static("1.1 burdock"));
+    let via = if origin.http2 { "2.0 burdock" } else { "1.1 burdock" };
+    headers.append(VIA, HeaderValue::from_static(via));
     tell_client(headers, forwarding, origin);
     let known = match fields.has(Fields::X_REQUEST_ID) {
         true => headers.get(X_REQUEST_ID).filter(|id| is_sane_id(id)).cloned(),
@@ -390,7 +399,8 @@ mod tests {
     fn send(lines: &[(&'static str, &str)], forwarding: Forwarding, trusted: bool) -> HeaderMap {
         let mut headers = map(lines);
         let text = HeaderValue::from_static("192.0.2.1");
-        let origin = Origin { peer: "192.0.2.1".parse().unwrap(), peer_text: &text, trusted };
+        let peer = "192.0.2.1".parse().unwrap();
+        let origin = Origin { peer, peer_text: &text, trusted, http2: false };
         let fields = Fields::of(&headers);
         to_instance(&mut headers, fields, forwarding, origin, None, || {
             HeaderValue::from_static("made")
@@ -487,7 +497,12 @@ mod tests {
             for line in told {
                 headers.append(X_FORWARDED_FOR, HeaderValue::from_str(line).unwrap());
             }
-            let origin = Origin { peer, peer_text: &text, trusted: is_trusted(peer, &trusted) };
+            let origin = Origin {
+                peer,
+                peer_text: &text,
+                trusted: is_trusted(peer, &trusted),
+                http2: false,
+            };
             let found = client_address(&headers, origin, &trusted);
             assert_eq!(found, client.parse::<IpAddr>().unwrap(), "{told:?}");
         }

@@ -10,6 +10,7 @@ pub mod error;
 pub mod exchange;
 pub mod forward;
 pub mod headers;
+pub mod http2;
 pub mod retry;
 pub mod session;
 pub mod upgrade;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
-use http::{Request, Response, Uri, Version, request};
+use http::{Request, Response, Uri, request};
 use hyper::body::{Body, Incoming};
 
 use crate::balance::Draw;
@@ -49,6 +50,7 @@ type Passed = (Answer, Option<HeaderValue>);
 
 async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Passed, Reason> {
     let (mut head, incoming) = request.into_parts();
+    exchange.connect = http2::translate(&mut head);
     let fields = Fields::of(&head.headers);
     headers::check(&head, fields)?;
     let snapshot = exchange.client.live.snapshot();
@@ -59,7 +61,7 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
 
     // With a body it is no opening handshake that anybody knows, but a request like any other.
     let upgrade = match incoming.is_end_stream() {
-        true => Upgrade::asked(&head, fields, &version.upgrades),
+        true => Upgrade::asked(&head, fields, &version.upgrades, exchange.connect.is_some()),
         false => None,
     };
     if upgrade.is_some() {
@@ -153,8 +155,7 @@ fn prepare<'a>(
     let service = snapshot.service(host, head.uri.path()).ok_or(Reason::NoService)?;
     exchange.roster = Some(Arc::clone(&service.roster));
     exchange.idle_timeout = service.version().timeouts.idle;
-    exchange.client.pace.allow_idle(exchange.idle_timeout);
-    head.version = Version::HTTP_11;
+    exchange.client.allow_idle(exchange.idle_timeout);
     Ok(service)
 }
 

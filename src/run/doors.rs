@@ -25,7 +25,7 @@ struct Open<Handle> {
     /// As the configuration says, maybe with port 0.
     asked: SocketAddr,
     address: SocketAddr,
-    _handle: Handle,
+    handle: Handle,
 }
 
 impl<Handle> Open<Handle> {
@@ -34,13 +34,14 @@ impl<Handle> Open<Handle> {
     }
 }
 
-type Listening = Open<watch::Sender<bool>>;
+/// Tells those who accept how to.
+type Listening = Open<watch::Sender<Listener>>;
 
 /// Sockets that are bound and not yet served.
 #[derive(Debug)]
 pub(super) struct Unserved {
-    /// With the addresses that the configuration says.
-    listeners: Vec<(SocketAddr, Bound)>,
+    /// With what the configuration says of them.
+    listeners: Vec<(Listener, Bound)>,
     admin: Option<(SocketAddr, TcpListener)>,
 }
 
@@ -74,7 +75,7 @@ impl Doors {
         let bind = |new: &Listener| {
             let overlaps = |open: &Listening| overlap(open.address, new.address);
             let shared = self.open.iter().any(|open| overlaps(open) && !stays(open));
-            Ok((new.address, listener::bind(new.address, workers, shared)?))
+            Ok((*new, listener::bind(new.address, workers, shared)?))
         };
         let listeners: Result<_, _> = asked.iter().filter(|new| !is_open(new)).map(bind).collect();
         Ok(Unserved { listeners: listeners?, admin: self.bind_admin(config.admin.as_ref())? })
@@ -114,7 +115,7 @@ impl Doors {
             let mut serving = JoinSet::new();
             serving.spawn(admin::serve(socket, Arc::clone(live)));
             tracing::info!(%address, "admin listening");
-            self.admin = Some(Open { asked, address, _handle: serving });
+            self.admin = Some(Open { asked, address, handle: serving });
         }
         self.exchange_listeners(&config.listeners, unserved.listeners, crew);
     }
@@ -122,7 +123,7 @@ impl Doors {
     fn exchange_listeners(
         &mut self,
         asked: &[Listener],
-        unserved: Vec<(SocketAddr, Bound)>,
+        unserved: Vec<(Listener, Bound)>,
         (runtime, workers): (&NoStealRuntime, &[Worker]),
     ) {
         // A wider address is also served by the narrower one that was there: closing a socket
@@ -132,14 +133,21 @@ impl Doors {
         };
         let (staying, leaving): (Vec<_>, _) = self.open.drain(..).partition(serves);
         self.open = staying;
+        for open in &self.open {
+            let told = asked.iter().find(|new| open.is_at(new.address));
+            open.handle.send_if_modified(|how| {
+                told.is_some_and(|told| std::mem::replace(how, *told) != *told)
+            });
+        }
         for (asked, bound) in unserved {
-            let (sender, open) = watch::channel(true);
+            let (sender, open) = watch::channel(asked);
             for (worker, socket) in workers.iter().zip(bound.sockets) {
                 let accepting = listener::accept(worker.clone(), socket, open.clone());
                 self.accepting.spawn_on(accepting, runtime.get_runtime_at(worker.index));
             }
             tracing::info!(address = %bound.address, "listening");
-            self.open.push(Open { asked, address: bound.address, _handle: sender });
+            let (asked, address) = (asked.address, bound.address);
+            self.open.push(Open { asked, address, handle: sender });
         }
         while self.leaving.try_join_next().is_some() {}
         while self.accepting.try_join_next().is_some() {}

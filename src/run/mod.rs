@@ -51,8 +51,7 @@ impl Settings {
             Source::AppYaml { path, instances } => config::from_app_yaml(path, instances)?,
         };
         if !self.listen.is_empty() {
-            let listener = |address: &SocketAddr| Listener { address: *address };
-            loaded.config.listeners = self.listen.iter().map(listener).collect();
+            loaded.config.listeners = self.listen.iter().copied().map(Listener::at).collect();
         }
         if let Some(address) = self.admin {
             loaded.config.admin = Some(Admin { address, explicit: true });

@@ -9,6 +9,7 @@ pub mod frames;
 pub mod pump;
 pub mod rebalance;
 pub mod registry;
+pub mod socket;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,14 +18,15 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::Method;
-use tokio::net::TcpStream;
 
+use crate::instance::body::Hold;
 use crate::instance::roster::count;
 use crate::instance::{InFlight, Roster};
 use crate::observe::access;
 use crate::observe::tunnels::Closer;
 use crate::tunnel::pump::{Flow, Protocol, Pump};
 use crate::tunnel::registry::Registry;
+use crate::tunnel::socket::Socket;
 
 /// What is known of a tunnel until it ends; it lives long, so it is small.
 #[derive(Debug)]
@@ -53,13 +55,15 @@ pub struct Account {
     pub logged: bool,
     /// Counts it.
     pub in_flight: InFlight,
+    /// Keeps the connection that it is a stream of, if it is one.
+    pub hold: Option<Hold>,
 }
 
-/// One side of a tunnel: a socket whose HTTP is over.
+/// One side of a tunnel, on which HTTP is over.
 #[derive(Debug)]
 pub struct Side {
-    /// The socket.
-    pub stream: TcpStream,
+    /// Where its bytes come from and go to.
+    pub socket: Socket,
     /// What was read from it beyond the handshake.
     pub early: Bytes,
 }
@@ -92,7 +96,7 @@ impl Tunnel {
         count(&account.roster.tally.tunnels);
         let served_by = Arc::clone(account.in_flight.instance());
         let entry = registry.enter_tunnel(served_by, account.session, account.started);
-        let mut pump = Pump::new(client.stream, instance.stream, protocol, entry);
+        let mut pump = Pump::new(client.socket, instance.socket, protocol, entry);
         pump.start_with(client.early, instance.early, account.in_flight.lane());
         Open { pump, account: Some(account) }
     }
@@ -132,7 +136,8 @@ impl Account {
             method: self.method.as_str(),
             path: &self.path,
             host: &self.host,
-            status: 101,
+            // RFC 8441 section 5: a stream has nothing to switch.
+            status: if self.method == Method::CONNECT { 200 } else { 101 },
             service: self.roster.service(),
             version: self.roster.version(),
             instance: &self.in_flight.instance().identity().name,

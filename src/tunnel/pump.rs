@@ -17,13 +17,13 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::instance::{Instance, Lane};
 use crate::observe::counters::TunnelEnd;
 use crate::tunnel::Account;
 use crate::tunnel::frames::{self, Frames, Sender};
 use crate::tunnel::registry::Entry;
+use crate::tunnel::socket::Socket;
 
 /// What is read at once, at most.
 const SCRATCH: usize = 64 * 1024;
@@ -103,8 +103,8 @@ impl Direction {
     /// Moves what can be moved; ready when the sender's end has been passed on.
     fn poll(
         &mut self,
-        from: &mut TcpStream,
-        to: &mut TcpStream,
+        from: &mut Socket,
+        to: &mut Socket,
         (entry, lane): (&Entry, &Lane),
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Fault>> {
@@ -148,7 +148,7 @@ impl Direction {
     fn pass(
         &mut self,
         bytes: &[u8],
-        to: &mut TcpStream,
+        to: &mut Socket,
         entry: &Entry,
         cx: &mut Context<'_>,
     ) -> Result<(), Fault> {
@@ -222,7 +222,7 @@ impl Direction {
         self.close = Some(frames::close(code, reason, self.mask()));
     }
 
-    fn flush(&mut self, to: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn flush(&mut self, to: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.taken < self.pending.len() {
             let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.pending[self.taken..]))?;
             self.taken += written;
@@ -261,8 +261,8 @@ pub enum Protocol {
 
 /// The two sockets of a tunnel and what is between them.
 pub struct Pump {
-    client: TcpStream,
-    instance: TcpStream,
+    client: Socket,
+    instance: Socket,
     up: Direction,
     down: Direction,
     entry: Arc<Entry>,
@@ -283,12 +283,7 @@ impl std::fmt::Debug for Pump {
 
 impl Pump {
     /// A tunnel in which nothing has been sent yet.
-    pub fn new(
-        client: TcpStream,
-        instance: TcpStream,
-        protocol: Protocol,
-        entry: Arc<Entry>,
-    ) -> Self {
+    pub fn new(client: Socket, instance: Socket, protocol: Protocol, entry: Arc<Entry>) -> Self {
         Self {
             client,
             instance,

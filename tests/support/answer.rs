@@ -5,6 +5,7 @@
 //! | `/readyz`, `/healthz` | 200 or 503, as the knobs say |
 //! | `/ws` | a WebSocket that echoes and answers Close |
 //! | `/ws/refuse` | 403 with a body instead of the upgrade |
+//! | `/ws/200` | 200 with a body instead of the upgrade |
 //! | `/ws/greet` | a 101 and a text frame in one write, then an echo |
 //! | `/ws/deaf` | a WebSocket that sends nothing, not even a Close back |
 //! | `/raw` | an upgrade: bytes come back; at the client's end `bye`, then the end |
@@ -34,6 +35,8 @@
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::backend::{Fault, Recorded, State};
 use super::pattern;
@@ -370,18 +373,24 @@ async fn zeros(
 async fn tunnel(state: &State, mut conn: Conn, head: &Head) -> io::Result<()> {
     let protocol = head.field("upgrade").unwrap_or_default();
     let key = head.field("sec-websocket-key").unwrap_or_default();
+    let accept = derive_accept_key(key.as_bytes());
     let agreed: String = ["Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"]
         .iter()
         .filter_map(|name| head.field(name).map(|value| format!("{name}: {value}\r\n")))
         .collect();
     let switch = format!(
         "HTTP/1.1 101 Switching Protocols\r\nX-Instance: {}\r\nUpgrade: {protocol}\r\n\
-         Connection: Upgrade\r\nSec-WebSocket-Accept: accept-{key}\r\n{agreed}\r\n",
+         Connection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n{agreed}\r\n",
         state.name
     );
     match head.target() {
         "/ws/refuse" => {
             conn.write(&sized(state, 403, "X-Why: closed\r\n", b"not today")).await?;
+            conn.read_to_end().await;
+            return Ok(());
+        }
+        "/ws/200" => {
+            conn.write(&sized(state, 200, "", b"no such thing")).await?;
             conn.read_to_end().await;
             return Ok(());
         }

@@ -20,6 +20,7 @@ mod answer;
 pub mod backend;
 pub mod burdock;
 pub mod client;
+pub mod h2;
 pub mod load;
 pub mod process;
 pub mod raw;

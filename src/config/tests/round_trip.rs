@@ -264,10 +264,11 @@ proptest! {
         admin in proptest::option::of((any::<bool>(), 1_u16..9000)),
         shutdown in drain(),
         port in 9001_u16..,
+        http2: bool,
     ) {
         let mut config = config("instances: [a:1]");
         config.workers = workers.map_or(Workers::Auto, Workers::Count);
-        config.listeners = vec![Listener { address: ([0, 0, 0, 0], port).into() }];
+        config.listeners = vec![Listener { address: ([0, 0, 0, 0], port).into(), http2 }];
         config.admin = admin.map(|(explicit, port)| {
             let named = Admin { address: ([127, 0, 0, 1], port).into(), explicit };
             if explicit { named } else { Admin { address: Admin::DEFAULT_ADDRESS, ..named } }

@@ -74,12 +74,13 @@ fn listeners(fields: &mut Fields<'_>) -> Vec<Listener> {
     let allowed = "addresses such as 0.0.0.0:8080";
     if let Some(node) = fields.take("listeners") {
         for item in node.list(allowed).unwrap_or_default() {
-            let Some(address) = listener(&item) else { continue };
+            let Some(listener) = listener(&item) else { continue };
+            let address = listener.address;
             // Port 0 is another free port each time.
             if address.port() != 0 && listeners.iter().any(|known| known.address == address) {
                 item.problem(format_args!("{address} is listed twice; allowed: once"));
             } else {
-                listeners.push(Listener { address });
+                listeners.push(listener);
             }
         }
         if matches!(&node.tree.data, Data::List(items) if items.is_empty()) {
@@ -87,22 +88,23 @@ fn listeners(fields: &mut Fields<'_>) -> Vec<Listener> {
         }
     }
     if listeners.is_empty() {
-        listeners.push(Listener { address: DEFAULT });
+        listeners.push(Listener::at(DEFAULT));
     }
     listeners
 }
 
-fn listener(item: &Node<'_>) -> Option<SocketAddr> {
+fn listener(item: &Node<'_>) -> Option<Listener> {
     if item.as_text().is_some() {
-        return listen_address(item);
+        return listen_address(item).map(Listener::at);
     }
     let mut fields = item.fields("listener")?;
     let address = fields.take("address");
     if address.is_none() {
         fields.missing("address", "IP:PORT or :PORT");
     }
+    let http2 = fields.boolean("http2", true);
     fields.finish();
-    listen_address(&address?)
+    listen_address(&address?).map(|address| Listener { address, http2 })
 }
 
 fn listen_address(node: &Node<'_>) -> Option<SocketAddr> {

@@ -1,0 +1,132 @@
+//! A client's connection that speaks HTTP/2 (RFC 9113): each stream is a request of its own, on a
+//! task of its own, with a pace and a watchdog of its own.
+//!
+//! hyper speaks the protocol and holds its limits against floods: of resets, of CONTINUATION
+//! frames, of settings and pings. What is bounded here is what one connection may keep open and
+//! buffered.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::http2;
+use hyper::service::Service;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::listener::connection::{Answering, LINGER, MAX_HEAD};
+use crate::listener::io::ClientIo;
+use crate::listener::watchdog::{Over, Watchdog, attend};
+use crate::proxy::answer::AnswerBody;
+use crate::proxy::client::Client;
+use crate::proxy::error::Reason;
+
+/// Streams that a client may have open at once; more are refused and may be tried again
+/// (RFC 9113 section 5.1.2).
+const MAX_STREAMS: u32 = 250;
+/// Bytes of one upload that are read ahead of an instance, at most.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Bytes of all uploads of a connection.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of one answer that are read ahead of the client.
+const MAX_SEND_BUFFER: usize = 64 * 1024;
+
+/// The client of the stream that was just begun, on its way from the service to the executor: hyper
+/// calls one right after the other.
+type Begun = Arc<Mutex<Option<Arc<Client>>>>;
+
+struct Proxy {
+    connection: Arc<Client>,
+    begun: Begun,
+}
+
+impl Service<Request<Incoming>> for Proxy {
+    type Response = Response<AnswerBody>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let client = Arc::new(self.connection.stream());
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&client));
+        Answering::new(client, request)
+    }
+}
+
+/// Spawns what hyper does for a stream.
+#[derive(Clone)]
+struct Streams(Begun);
+
+impl<Work: Future<Output = ()> + Send + 'static> Executor<Work> for Streams {
+    fn execute(&self, work: Work) {
+        let begun = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match begun {
+            Some(client) => tokio::spawn(watched(client, work)),
+            // The sending half of a tunnel, which the tunnel itself watches.
+            None => tokio::spawn(work),
+        };
+    }
+}
+
+/// Drops `work`, which resets its stream, when its client has taken nothing for too long.
+async fn watched(client: Arc<Client>, work: impl Future<Output = ()>) {
+    let mut watchdog = Watchdog::new(&client);
+    let mut work = pin!(work);
+    let late = poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => watchdog.poll(&client, cx).map(Some),
+    });
+    if let Some(reason) = late.await {
+        client.cut(reason);
+    }
+}
+
+type Connection = http2::Connection<TokioIo<ClientIo>, Proxy, Streams>;
+
+/// Serves the rest of a connection of which `early` has been read already.
+pub(super) async fn serve(client: Arc<Client>, stream: TcpStream, early: Bytes) {
+    client.pace.begin_streams();
+    let begun = Begun::default();
+    let io = TokioIo::new(ClientIo::http2(stream, Arc::clone(&client), early));
+    let mut connection = Box::pin(
+        http2::Builder::new(Streams(Arc::clone(&begun)))
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEAD as u32)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(MAX_SEND_BUFFER)
+            .enable_connect_protocol()
+            .serve_connection(io, Proxy { connection: Arc::clone(&client), begun }),
+    );
+    let leave = |it: &mut Pin<Box<Connection>>| it.as_mut().graceful_shutdown();
+    let over = attend(&mut connection, &client, |it, cx| poll(it, &client, cx), leave).await;
+    let Over::Late(reason) = over else { return };
+    client.cut(reason);
+    if !client.pace.is_busy() {
+        client.live.counters.error(reason);
+    }
+    // RFC 9113 section 6.8: a client that is told can tell what was lost.
+    if reason == Reason::KeepAliveTimeout {
+        leave(&mut connection);
+        let _ = tokio::time::timeout(LINGER, connection).await;
+    }
+}
+
+fn poll(
+    connection: &mut Pin<Box<Connection>>,
+    client: &Client,
+    cx: &mut Context<'_>,
+) -> Poll<Over> {
+    connection.as_mut().poll(cx).map(|ended| match ended {
+        Ok(()) => Over::Finished,
+        Err(error) => {
+            tracing::debug!(client = %client.peer, %error, "a client's connection ended");
+            Over::Broken
+        }
+    })
+}

@@ -214,3 +214,94 @@ async fn an_instance_that_comes_back_before_the_deadline_keeps_its_tunnels() {
         support::pause().await;
     }
 }
+
+/// `a` in this state, and `b`.
+fn with_state(a: &Backend, b: &Backend, state: &str, rest: &str) -> String {
+    let text = yaml(&[a, b], &format!("session_affinity: true\n{rest}"));
+    text.replace("name: a,", &format!("name: a, state: {state},"))
+}
+
+/// One session on each.
+async fn sessions(burdock: &Burdock) -> [Client; 2] {
+    let mut sessions = [burdock.session(), burdock.session()];
+    let mut found = Vec::new();
+    for session in &mut sessions {
+        found.push(session.get("/").await.instance().to_owned());
+    }
+    if found[0] == "b" {
+        sessions.swap(0, 1);
+        found.swap(0, 1);
+    }
+    assert_eq!(found, ["a", "b"]);
+    sessions
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draining_instance_keeps_its_sessions_until_the_deadline_and_gets_no_others() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let forever = "drain: { timeout: 1d }\n";
+    let mut burdock = Burdock::start(&with_state(&a, &b, "active", forever)).await;
+    let [mut on_a, mut on_b] = sessions(&burdock).await;
+    let mut socket = WebSocket::open(burdock.address(), "/ws", "").await;
+    while socket.instance() != "a" {
+        socket = WebSocket::open(burdock.address(), "/ws", "").await;
+    }
+    let line = burdock.reload(&with_state(&a, &b, "draining", forever)).await;
+    assert_eq!(line["changes"], "default/default: instance a state active -> draining");
+    for _ in 0..10 {
+        assert_eq!(on_a.get("/").await.instance(), "a");
+        assert_eq!(on_b.get("/").await.instance(), "b");
+        assert_eq!(burdock.client().get("/").await.instance(), "b");
+    }
+    let state = |state: &'static str| [("instance", "a"), ("state", state)];
+    burdock.wait_metric("burdock_instance_admin", &state("draining"), |v| v == 1.0).await;
+    socket.echo("kept").await;
+    burdock.reload(&with_state(&a, &b, "active", forever)).await;
+    let found: Vec<_> = [burdock.client().get("/").await, burdock.client().get("/").await]
+        .map(|answer| answer.instance().to_owned())
+        .into();
+    assert!(found.contains(&"a".to_owned()), "it is back: {found:?}");
+    burdock.reload(&with_state(&a, &b, "draining", "drain: { timeout: 200ms }\n")).await;
+    let why = "the instance is being taken out".to_owned();
+    assert_eq!(socket.closed().await, Some((1012, why)));
+    burdock.wait_log("drained", |line| line["instance"] == "a").await;
+    burdock.wait_metric("burdock_instance_admin", &state("drained"), |v| v == 1.0).await;
+    let moved = on_a.get("/").await;
+    assert_eq!((moved.status, moved.instance()), (200, "b"));
+    let rehomed = [("reason", "drained")];
+    burdock.wait_metric("burdock_rehomes_total", &rehomed, |v| v == 1.0).await;
+    burdock
+        .wait_metric("burdock_tunnels_ended_total", &[("cause", "draining")], |v| v == 1.0)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disabled_instance_serves_nobody_and_finishes_what_it_began() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let burdock = Burdock::start(&with_state(&a, &b, "active", "")).await;
+    let [mut on_a, _on_b] = sessions(&burdock).await;
+    let mut socket = WebSocket::open(burdock.address(), "/ws", "").await;
+    while socket.instance() != "a" {
+        socket = WebSocket::open(burdock.address(), "/ws", "").await;
+    }
+    let line = on_a.cookie_line().expect("a cookie");
+    let address = burdock.address();
+    let waiting = tokio::spawn(async move {
+        let request = support::Request::get("/gate").with("Cookie", &line);
+        Client::new(address).try_send(&request).await.expect("an answer")
+    });
+    a.request(a.request_count() + 1).await;
+    burdock.reload(&with_state(&a, &b, "disabled", "")).await;
+    assert_eq!(on_a.get("/").await.instance(), "b");
+    let (code, _) = socket.closed().await.expect("a Close");
+    assert_eq!(code, 1012);
+    a.open_gate(1);
+    assert_eq!(waiting.await.unwrap().instance(), "a");
+    for (name, label, value) in [
+        ("burdock_rehomes_total", ("reason", "disabled"), 1.0),
+        ("burdock_tunnels_ended_total", ("cause", "disabled"), 1.0),
+        ("burdock_instance_admin", ("state", "disabled"), 1.0),
+    ] {
+        burdock.wait_metric(name, &[label], |v| v == value).await;
+    }
+}

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use crate::affinity::Rejection;
 use crate::health::breaker::Passage;
-use crate::health::{Health, Rehome};
+use crate::health::{Admin, Health, Rehome};
 use crate::instance::lane::CLASSES;
 use crate::instance::{Instance, Lane, Roster};
 use crate::observe::counters::TunnelEnd;
@@ -45,6 +45,7 @@ pub const NAMES: &[(&str, &str, &str)] = &[
         "Tunnels ended, by who sent which Close; none for who sent none.",
     ),
     ("burdock_tunnel_duration_seconds", "histogram", "How long tunnels lived."),
+    ("burdock_instance_admin", "gauge", "1 for the state that the operator says."),
     ("burdock_instance_health", "gauge", "1 for the state that health checks say."),
     ("burdock_instance_breaker", "gauge", "0 closed, 1 half-open, 2 open."),
     ("burdock_instance_weight", "gauge", "Share of new sessions."),
@@ -224,6 +225,11 @@ fn rows_of_instance(rows: &mut Rows<'_>, instance: &Instance) {
             }
         }
         "burdock_failures_total" => row(&[], sum(&Lane::failures)),
+        "burdock_instance_admin" => {
+            for admin in Admin::ALL {
+                row(&[("state", admin.label())], u64::from(instance.admin() == admin));
+            }
+        }
         "burdock_instance_health" => {
             let mut labels: Vec<_> = Health::ALL.iter().map(|health| health.label()).collect();
             labels.dedup();

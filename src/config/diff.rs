@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use super::types::{AffinityKeys, Config, Instance, Listener, Service, Version};
+use super::types::{AffinityKeys, Config, Instance, Listener, Service, State, Version};
 
 /// One difference between two configurations; displays as one short line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +102,17 @@ pub enum Change {
         /// After.
         to: u32,
     },
+    /// The operator wants something else of an instance.
+    InstanceState {
+        /// Its version.
+        version: String,
+        /// Its name.
+        instance: String,
+        /// Before.
+        from: State,
+        /// After.
+        to: State,
+    },
     /// An instance of the same name is at another address.
     InstanceAddress {
         /// Its version.
@@ -140,6 +151,10 @@ impl fmt::Display for Change {
             }
             Self::InstanceRemoved { version, instance } => {
                 write!(f, "{version}: instance {instance} removed")
+            }
+            Self::InstanceState { version, instance, from, to } => {
+                let (from, to) = (from.word(), to.word());
+                write!(f, "{version}: instance {instance} state {from} -> {to}")
             }
             Self::InstanceWeight { version, instance, from, to } => {
                 write!(f, "{version}: instance {instance} weight {from} -> {to}")
@@ -267,6 +282,14 @@ fn versions(label: &str, old: &Version, new: &Version, changes: &mut Vec<Change>
 }
 
 fn instances(label: &str, old: &Instance, new: &Instance, changes: &mut Vec<Change>) {
+    if old.state != new.state {
+        changes.push(Change::InstanceState {
+            version: label.to_owned(),
+            instance: new.name.clone(),
+            from: old.state,
+            to: new.state,
+        });
+    }
     if old.address != new.address {
         changes.push(Change::InstanceAddress {
             version: label.to_owned(),

@@ -134,7 +134,9 @@ fn websocket(out: &mut Text, websocket: &Websocket) {
         close(out, "idle", &closes.idle);
         close(out, "ping_timeout", &closes.ping_timeout);
         out.map("removed", |out| leave(out, &closes.removed));
+        out.map("draining", |out| leave(out, &closes.draining));
         for (key, exit, when) in [
+            ("disabled", &closes.disabled, closes.disabled_window),
             ("unready", &closes.unready, closes.unready_window),
             ("dead", &closes.dead, closes.dead_window),
         ] {
@@ -220,11 +222,11 @@ fn instances(out: &mut Text, instances: &[Instance]) {
     out.line("instances:");
     for instance in instances {
         let [name, address] = [&instance.name, &instance.address].map(|text| scalar(text));
-        let weight = instance.weight;
+        let rest = format!("weight: {}, state: {}", instance.weight, instance.state.word());
         if instance.name == instance.address {
-            out.line(&format!("  - {{ address: {address}, weight: {weight} }}"));
+            out.line(&format!("  - {{ address: {address}, {rest} }}"));
         } else {
-            out.line(&format!("  - {{ name: {name}, address: {address}, weight: {weight} }}"));
+            out.line(&format!("  - {{ name: {name}, address: {address}, {rest} }}"));
         }
     }
 }

@@ -180,6 +180,35 @@ pub struct Instance {
     pub address: String,
     /// Its share of new sessions beside its siblings', 0 to 1000; 0 takes none.
     pub weight: u32,
+    /// What the operator wants of it.
+    pub state: State,
+}
+
+/// What an operator wants of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum State {
+    /// It serves.
+    #[default]
+    Active,
+    /// It takes no new sessions, and keeps those that it has until `drain.timeout` has passed.
+    Draining,
+    /// It serves nobody.
+    Disabled,
+}
+
+impl State {
+    /// Every state with its word in the configuration.
+    pub const WORDS: [(&'static str, Self); 3] =
+        [("active", Self::Active), ("draining", Self::Draining), ("disabled", Self::Disabled)];
+
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
+        }
+    }
 }
 
 /// How an instance is chosen for a request that is bound to none.
@@ -425,8 +454,14 @@ pub struct Closes {
     pub idle: Close,
     /// A side that was pinged said nothing.
     pub ping_timeout: Close,
-    /// The instance is no longer named. When that is, its version's drain says.
+    /// The instance is no longer named. When they end, its version's drain says.
     pub removed: Exit,
+    /// The operator drains it. When they end, its version's drain says.
+    pub draining: Exit,
+    /// The operator has disabled it.
+    pub disabled: Exit,
+    /// When they end then.
+    pub disabled_window: Drain,
     /// Its readiness check fails.
     pub unready: Exit,
     /// When they end then.
@@ -455,6 +490,9 @@ impl Default for Closes {
             idle: close(1001, "the connection was idle"),
             ping_timeout: close(1011, "a ping was not answered"),
             removed: exit(Action::Close, out()),
+            draining: exit(Action::Close, out()),
+            disabled: exit(Action::Close, out()),
+            disabled_window: Drain { timeout: second, spread: second },
             unready: exit(Action::Keep, out()),
             unready_window: Drain::default(),
             dead: exit(Action::Close, gone()),

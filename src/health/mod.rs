@@ -19,6 +19,34 @@ pub enum Membership {
     Gone,
 }
 
+/// What the operator says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admin {
+    /// It serves.
+    Active,
+    /// It serves bound sessions until its deadline.
+    Draining,
+    /// That deadline has passed.
+    Drained,
+    /// It serves nobody.
+    Disabled,
+}
+
+impl Admin {
+    /// Every value, in the order of the metric's rows.
+    pub const ALL: [Self; 4] = [Self::Active, Self::Draining, Self::Drained, Self::Disabled];
+
+    /// The label in metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
 /// What health checks say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
@@ -61,6 +89,10 @@ pub enum Rehome {
     BreakerOpen,
     /// Not in the configuration any more, and past its drain deadline.
     Removed,
+    /// Draining, and past its deadline.
+    Drained,
+    /// The operator has disabled it.
+    Disabled,
     /// The connection to it could not be opened.
     ConnectFailed,
     /// It broke the connection before the first byte of its answer.
@@ -73,11 +105,13 @@ pub enum Rehome {
 
 impl Rehome {
     /// Every reason, in the order of the metric's rows.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Unready,
         Self::Dead,
         Self::BreakerOpen,
         Self::Removed,
+        Self::Drained,
+        Self::Disabled,
         Self::ConnectFailed,
         Self::Reset,
         Self::NoAnswer,
@@ -91,6 +125,8 @@ impl Rehome {
             Self::Dead => "dead",
             Self::BreakerOpen => "breaker_open",
             Self::Removed => "removed",
+            Self::Drained => "drained",
+            Self::Disabled => "disabled",
             Self::ConnectFailed => "connect_failed",
             Self::Reset => "reset",
             Self::NoAnswer => "no_answer",
@@ -111,17 +147,25 @@ pub struct Eligibility {
 /// Folds the axes. Whatever refuses bound sessions refuses new ones too.
 pub fn eligibility(
     membership: Membership,
+    admin: Admin,
     health: Health,
     breaker: breaker::Passage,
 ) -> Eligibility {
-    let bound = match (membership, health, breaker) {
-        (Membership::Gone, _, _) => Err(Rehome::Removed),
-        (_, Health::Dead, _) => Err(Rehome::Dead),
-        (_, Health::Unready | Health::Unanswered | Health::Unknown, _) => Err(Rehome::Unready),
-        (_, Health::Ready, breaker::Passage::Refuses) => Err(Rehome::BreakerOpen),
-        (_, Health::Ready, breaker::Passage::Passes | breaker::Passage::Trial) => Ok(()),
+    let wanted = match (membership, admin) {
+        (Membership::Gone, _) => Err(Rehome::Removed),
+        (_, Admin::Disabled) => Err(Rehome::Disabled),
+        (_, Admin::Drained) => Err(Rehome::Drained),
+        (Membership::Present | Membership::Removed, Admin::Active | Admin::Draining) => Ok(()),
     };
-    Eligibility { new_sessions: bound.is_ok() && membership == Membership::Present, bound }
+    let able = match (health, breaker) {
+        (Health::Dead, _) => Err(Rehome::Dead),
+        (Health::Unready | Health::Unanswered | Health::Unknown, _) => Err(Rehome::Unready),
+        (Health::Ready, breaker::Passage::Refuses) => Err(Rehome::BreakerOpen),
+        (Health::Ready, breaker::Passage::Passes | breaker::Passage::Trial) => Ok(()),
+    };
+    let bound = wanted.and(able);
+    let is_wanted = membership == Membership::Present && admin == Admin::Active;
+    Eligibility { new_sessions: bound.is_ok() && is_wanted, bound }
 }
 
 #[cfg(test)]
@@ -131,25 +175,33 @@ mod tests {
 
     #[test]
     fn the_fold_follows_the_table_of_causes() {
+        use Admin::{Active, Disabled, Drained, Draining};
         use Health::{Dead, Ready, Unanswered, Unknown, Unready};
         use Membership::{Gone, Present, Removed};
+        use Passage::{Passes, Refuses, Trial};
         let table = [
-            (Present, Ready, Passage::Passes, true, Ok(())),
-            (Present, Ready, Passage::Trial, true, Ok(())),
-            (Removed, Ready, Passage::Passes, false, Ok(())),
-            (Present, Unknown, Passage::Passes, false, Err(Rehome::Unready)),
-            (Present, Unready, Passage::Passes, false, Err(Rehome::Unready)),
-            (Present, Unanswered, Passage::Passes, false, Err(Rehome::Unready)),
-            (Present, Dead, Passage::Refuses, false, Err(Rehome::Dead)),
-            (Present, Ready, Passage::Refuses, false, Err(Rehome::BreakerOpen)),
-            (Removed, Dead, Passage::Passes, false, Err(Rehome::Dead)),
-            (Gone, Ready, Passage::Passes, false, Err(Rehome::Removed)),
+            (Present, Active, Ready, Passes, true, Ok(())),
+            (Present, Active, Ready, Trial, true, Ok(())),
+            (Removed, Active, Ready, Passes, false, Ok(())),
+            (Present, Active, Unknown, Passes, false, Err(Rehome::Unready)),
+            (Present, Active, Unready, Passes, false, Err(Rehome::Unready)),
+            (Present, Active, Unanswered, Passes, false, Err(Rehome::Unready)),
+            (Present, Active, Dead, Refuses, false, Err(Rehome::Dead)),
+            (Present, Active, Ready, Refuses, false, Err(Rehome::BreakerOpen)),
+            (Removed, Active, Dead, Passes, false, Err(Rehome::Dead)),
+            (Gone, Active, Ready, Passes, false, Err(Rehome::Removed)),
+            (Present, Draining, Ready, Passes, false, Ok(())),
+            (Removed, Draining, Ready, Passes, false, Ok(())),
+            (Present, Draining, Unready, Passes, false, Err(Rehome::Unready)),
+            (Present, Drained, Ready, Passes, false, Err(Rehome::Drained)),
+            (Present, Disabled, Ready, Passes, false, Err(Rehome::Disabled)),
+            (Present, Disabled, Dead, Passes, false, Err(Rehome::Disabled)),
         ];
-        for (membership, health, breaker, new_sessions, bound) in table {
+        for (membership, admin, health, breaker, new_sessions, bound) in table {
             assert_eq!(
-                eligibility(membership, health, breaker),
+                eligibility(membership, admin, health, breaker),
                 Eligibility { new_sessions, bound },
-                "{membership:?} {health:?} {breaker:?}"
+                "{membership:?} {admin:?} {health:?} {breaker:?}"
             );
         }
     }

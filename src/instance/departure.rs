@@ -29,6 +29,10 @@ pub enum Cause {
     Unready,
     /// The configuration no longer names it.
     Removed,
+    /// The operator drains it.
+    Draining,
+    /// The operator has disabled it.
+    Disabled,
 }
 
 impl Cause {
@@ -38,15 +42,18 @@ impl Cause {
             Self::Dead => &closes.dead,
             Self::Unready => &closes.unready,
             Self::Removed => &closes.removed,
+            Self::Draining => &closes.draining,
+            Self::Disabled => &closes.disabled,
         }
     }
 
-    /// When tunnels end for it. A removal has the window of a drain, which whoever removes knows.
-    pub fn window(self, closes: &Closes) -> Option<Drain> {
+    /// When tunnels end for it.
+    pub fn window(self, closes: &Closes, drain: Drain) -> Drain {
         match self {
-            Self::Dead => Some(closes.dead_window),
-            Self::Unready => Some(closes.unready_window),
-            Self::Removed => None,
+            Self::Dead => closes.dead_window,
+            Self::Unready => closes.unready_window,
+            Self::Disabled => closes.disabled_window,
+            Self::Removed | Self::Draining => drain,
         }
     }
 }
@@ -69,7 +76,7 @@ pub(super) struct Departures {
 }
 
 /// In the order of [`Cause`].
-type Windows = [Option<Departure>; 3];
+type Windows = [Option<Departure>; 5];
 
 impl Departures {
     /// Whether there is one.

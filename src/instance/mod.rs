@@ -26,9 +26,9 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use crate::config::types;
+use crate::config::types::{self, Drain, State};
 use crate::health::breaker::{Breaker, Change, Passage, Permit};
-use crate::health::{self, Eligibility, Health, Membership, Rehome};
+use crate::health::{self, Admin, Eligibility, Health, Membership, Rehome};
 
 pub use departure::{Cause, Departure};
 pub use lane::{InFlight, Lane};
@@ -64,6 +64,7 @@ pub enum Distress {
 #[derive(Debug)]
 struct Axes {
     membership: Membership,
+    admin: Admin,
     health: Health,
     breaker: Breaker,
     limits: Option<types::Breaker>,
@@ -99,8 +100,8 @@ impl Instance {
         workers: usize,
         roster: Weak<Roster>,
     ) -> Self {
-        let axes =
-            Axes { membership: Membership::Present, health, breaker: Breaker::default(), limits };
+        let (membership, breaker) = (Membership::Present, Breaker::default());
+        let axes = Axes { membership, admin: Admin::Active, health, breaker, limits };
         let eligibility = AtomicU8::new(pack(axes.fold()));
         Self {
             identity,
@@ -170,6 +171,11 @@ impl Instance {
     /// Whether the configuration names it.
     pub fn membership(&self) -> Membership {
         self.axes().membership
+    }
+
+    /// What the operator says of it.
+    pub fn admin(&self) -> Admin {
+        self.axes().admin
     }
 
     /// What its breaker lets through.
@@ -252,10 +258,45 @@ impl Instance {
         } else if does
             && !did
             && let Some(roster) = self.roster.upgrade()
-            && let Some(window) = cause.window(&roster.websocket().closes)
         {
+            let window = cause.window(&roster.websocket().closes, Drain::default());
             self.depart(Departure::begin(cause, window, Instant::now()));
         }
+    }
+
+    /// Takes over what the operator wants of it. Gives the drain that begins, if one does: whoever
+    /// reloads waits for its end.
+    pub(crate) fn administer(&self, wanted: State, config: &types::Version) -> Option<Departure> {
+        let mut axes = self.axes();
+        let (admin, cause) = match (wanted, axes.admin) {
+            (State::Active, Admin::Active)
+            | (State::Draining, Admin::Draining | Admin::Drained)
+            | (State::Disabled, Admin::Disabled) => return None,
+            (State::Active, _) => (Admin::Active, None),
+            (State::Draining, _) => (Admin::Draining, Some(Cause::Draining)),
+            (State::Disabled, _) => (Admin::Disabled, Some(Cause::Disabled)),
+        };
+        axes.admin = admin;
+        self.fold(&axes);
+        drop(axes);
+        self.departures.call_off(Cause::Draining);
+        self.departures.call_off(Cause::Disabled);
+        let window = cause?.window(&config.websocket.closes, config.drain);
+        let departure = Departure::begin(cause?, window, Instant::now());
+        self.depart(departure);
+        (departure.cause == Cause::Draining).then_some(departure)
+    }
+
+    /// Its drain has come to its end, if that is still the drain that it is in; whether it was.
+    pub fn finish_drain(&self, drain: Departure) -> bool {
+        let mut axes = self.axes();
+        let is_it =
+            axes.admin == Admin::Draining && self.departures.of(Cause::Draining) == Some(drain);
+        if is_it {
+            axes.admin = Admin::Drained;
+            self.publish(axes);
+        }
+        is_it
     }
 
     /// The configuration names it again, or no longer, or its drain is over.
@@ -376,7 +417,7 @@ impl Instance {
 
 impl Axes {
     fn fold(&self) -> Eligibility {
-        health::eligibility(self.membership, self.health, self.breaker.passage())
+        health::eligibility(self.membership, self.admin, self.health, self.breaker.passage())
     }
 }
 

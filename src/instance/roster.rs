@@ -20,7 +20,7 @@ use crate::instance::budget::Budget;
 use crate::instance::moves::Moves;
 use crate::instance::rate::Rate;
 use crate::instance::rehomes::Rehomes;
-use crate::instance::{Identity, Instance, Lane};
+use crate::instance::{Departure, Identity, Instance, Lane};
 use crate::observe::counters::TunnelEnd;
 use crate::observe::tunnels;
 
@@ -196,6 +196,10 @@ impl Roster {
                     all.push(added);
                 }
             }
+            let Some(here) = all.last() else { continue };
+            if let Some(drain) = here.administer(instance.state, config) {
+                reconciled.draining.push((Arc::clone(here), drain));
+            }
         }
         let kept: HashSet<_> = all.iter().map(Arc::as_ptr).collect();
         for known in before.all.iter().filter(|known| !kept.contains(&Arc::as_ptr(known))) {
@@ -334,6 +338,8 @@ pub struct Reconciled {
     pub added: Vec<Arc<Instance>>,
     /// No longer named.
     pub removed: Vec<Arc<Instance>>,
+    /// The operator drains them from now on.
+    pub draining: Vec<(Arc<Instance>, Departure)>,
 }
 
 fn rotation(all: &[Arc<Instance>]) -> Rotation {

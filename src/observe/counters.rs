@@ -20,6 +20,10 @@ pub enum TunnelEnd {
     PingTimeout,
     /// Its instance was removed.
     Removed,
+    /// The operator drains its instance.
+    Draining,
+    /// The operator has disabled its instance.
+    Disabled,
     /// Its instance is unready.
     Unready,
     /// Its instance is dead.
@@ -32,13 +36,15 @@ pub enum TunnelEnd {
 
 impl TunnelEnd {
     /// Every cause, in the order of the metric's rows.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Client,
         Self::Instance,
         Self::Lifetime,
         Self::Idle,
         Self::PingTimeout,
         Self::Removed,
+        Self::Draining,
+        Self::Disabled,
         Self::Unready,
         Self::Dead,
         Self::Rebalanced,
@@ -54,6 +60,8 @@ impl TunnelEnd {
             Self::Idle => "idle",
             Self::PingTimeout => "ping_timeout",
             Self::Removed => "removed",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
             Self::Unready => "unready",
             Self::Dead => "dead",
             Self::Rebalanced => "rebalanced",
@@ -70,6 +78,8 @@ impl TunnelEnd {
             Self::Idle => &closes.idle,
             Self::PingTimeout => &closes.ping_timeout,
             Self::Removed => &closes.removed.close,
+            Self::Draining => &closes.draining.close,
+            Self::Disabled => &closes.disabled.close,
             Self::Unready => &closes.unready.close,
             Self::Dead => &closes.dead.close,
             Self::Rebalanced => &closes.rebalanced,

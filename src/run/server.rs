@@ -118,6 +118,7 @@ impl Server {
         };
         let registries = server.workers.iter().map(|worker| Arc::clone(&worker.registry)).collect();
         tokio::spawn(rebalance::run(Arc::clone(&server.live), registries));
+        server.retire(&published, &config);
         server.prober.follow(published.snapshot.versions());
         server.prober.first_verdicts(FIRST_VERDICTS).await;
         server.exchange(&config, unserved);
@@ -254,7 +255,7 @@ impl Server {
         Ok((keyring, unserved))
     }
 
-    /// Removed instances keep their sessions and tunnels until their deadline.
+    /// Removed and draining instances keep their sessions and tunnels until their deadline.
     fn retire(&self, published: &Published, config: &Config) {
         for instance in published.changes.iter().flat_map(|change| &change.removed) {
             let identity = instance.identity();
@@ -263,6 +264,9 @@ impl Server {
             let service = services.find(|service| service.name == identity.service);
             let drain = service.map(|service| service.version.drain).unwrap_or_default();
             retire(&self.live, Arc::clone(instance), drain);
+        }
+        for (instance, drain) in published.changes.iter().flat_map(|change| &change.draining) {
+            finish_drain(&self.live, Arc::clone(instance), *drain);
         }
         self.live.nudge();
     }
@@ -290,10 +294,24 @@ fn retire(live: &Arc<Live>, instance: Arc<Instance>, drain: Drain) {
         if let Some(roster) = instance.roster() {
             roster.forget(&instance);
         }
-        live.nudge();
-        let identity = instance.identity();
-        tracing::info!(service = identity.service, instance = identity.name, "drained");
+        drained(&live, &instance);
     });
+}
+
+fn finish_drain(live: &Arc<Live>, instance: Arc<Instance>, drain: Departure) {
+    let live = Arc::clone(live);
+    tokio::spawn(async move {
+        tokio::time::sleep_until(drain.until.into()).await;
+        if instance.finish_drain(drain) {
+            drained(&live, &instance);
+        }
+    });
+}
+
+fn drained(live: &Live, instance: &Instance) {
+    live.nudge();
+    let identity = instance.identity();
+    tracing::info!(service = identity.service, instance = identity.name, "drained");
 }
 
 /// Closes idle connections to instances in time, on the worker that owns them.

@@ -316,6 +316,8 @@ impl Row {
                 Cause::Dead => (from, until, TunnelEnd::Dead),
                 Cause::Unready => (from, until, TunnelEnd::Unready),
                 Cause::Removed => (from, until, TunnelEnd::Removed),
+                Cause::Draining => (from, until, TunnelEnd::Draining),
+                Cause::Disabled => (from, until, TunnelEnd::Disabled),
             });
         let draining = match phase {
             Phase::Serving => None,

@@ -21,14 +21,15 @@ fn nothing_changes_between_equals_whatever_their_order() {
 }
 
 #[test]
-fn instances_come_go_move_and_gain_weight() {
+fn instances_come_go_move_gain_weight_and_drain() {
     let old = "services: {chat: {versions: {v1: {instances: [
         a:1, b:1, {name: c, address: c:1}, {name: d, address: d:1, weight: 1}]}}}}";
     let new = "services: {chat: {versions: {v1: {instances: [
-        a:1, e:1, {name: c, address: c:2}, {name: d, address: d:1, weight: 3}]}}}}";
+        {address: a:1, state: draining}, e:1, {name: c, address: c:2}, {name: d, address: d:1, weight: 3}]}}}}";
     assert_eq!(
         changes(old, new),
         [
+            "chat/v1: instance a:1 state active -> draining",
             "chat/v1: instance e:1 added",
             "chat/v1: instance c address c:1 -> c:2",
             "chat/v1: instance d weight 1 -> 3",

@@ -47,7 +47,7 @@ c.yaml:14: services.chat.versions.v1.instances[1].address: found \"127.0.0.1\"; 
 \"[IPv6]:PORT\" in quotes or HOST:PORT, port 1 to 65535
 c.yaml:15: services.chat.versions.v1.instances[2]: address 127.0.0.1:9001 is listed twice; allowed: once
 c.yaml:16: services.chat.versions.v1.instances[2].wieght: unknown key, did you mean `weight`?; \
-allowed in instance: address, name, weight
+allowed in instance: address, name, weight, state
 c.yaml:18: services.chat.versions.v1.readiness_check.path: found \"readyz\"; allowed: a path that \
 starts with /, without spaces or control characters
 c.yaml:19: services.chat.versions.v1.readiness_check.check_interval_sec: found the number 301; \

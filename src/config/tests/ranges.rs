@@ -168,6 +168,7 @@ const INSTANCES: &[Row] = &[
             "{ address: a:1 }",
             "{ name: big, address: a:1, weight: 1000 }",
             "a:1, { address: b:1, weight: 0 }",
+            "{ address: a:1, state: draining }, { address: b:1, state: disabled }",
         ],
         &[
             "",
@@ -181,6 +182,7 @@ const INSTANCES: &[Row] = &[
             "{ name: big }",
             "{ address: a:1, name: \"a b\" }",
             "{ address: a:1, weight: 1001 }",
+            "{ address: a:1, state: down }",
             "{ address: a:1, weight: -1 }",
             "{ address: a:1, weight: 0 }",
             "a:1, a:1",

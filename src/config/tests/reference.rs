@@ -74,7 +74,7 @@ const KINDS: [&str; 24] = [
     "websocket",
     "closes",
     "close",
-    "removed",
+    "leaving",
     "exit",
     "rebalance",
     "version timeouts",

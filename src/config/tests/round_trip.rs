@@ -9,7 +9,7 @@ use super::{Folder, config, parsed};
 use crate::config::types::{
     Action, Admin, Affinity, AffinityCookie, Balance, Breaker, Check, Close, Closes, Config, Drain,
     Exit, HashKey, InitialState, Instance, Listener, Rebalance, RebalanceMode, Retry, SameSite,
-    Secure, Service, Timeouts, Version, Websocket, Workers,
+    Secure, Service, State, Timeouts, Version, Websocket, Workers,
 };
 use crate::config::{effective, load, parse};
 
@@ -88,11 +88,12 @@ fn name() -> impl Strategy<Value = String> {
 }
 
 fn instances() -> impl Strategy<Value = Vec<Instance>> {
-    let one = (name(), 1_u32..=1000);
+    let state = proptest::sample::select(State::WORDS.map(|(_, state)| state).to_vec());
+    let one = (1_u32..=1000, state);
     proptest::collection::hash_map(name(), one, 1..5).prop_map(|named| {
-        let instance = |(index, (name, (_, weight)))| {
+        let instance = |(index, (name, (weight, state)))| {
             let address = format!("10.0.0.{index}:80");
-            Instance { name, address, weight }
+            Instance { name, address, weight, state }
         };
         named.into_iter().enumerate().map(instance).collect()
     })
@@ -169,18 +170,22 @@ fn exit() -> impl Strategy<Value = Exit> {
 prop_compose! {
     fn closes()(
         simple in proptest::collection::vec(close(), 6),
-        exits in proptest::collection::vec(exit(), 3),
+        exits in proptest::collection::vec(exit(), 5),
+        disabled_window in drain(),
         unready_window in drain(),
         dead_window in drain(),
     ) -> Closes {
         let [lifetime, idle, ping_timeout, rebalanced, shutdown, instance] =
             simple.try_into().unwrap();
-        let [removed, unready, dead] = exits.try_into().unwrap();
+        let [removed, draining, disabled, unready, dead] = exits.try_into().unwrap();
         Closes {
             lifetime,
             idle,
             ping_timeout,
             removed,
+            draining,
+            disabled,
+            disabled_window,
             unready,
             unready_window,
             dead,

@@ -1,4 +1,4 @@
-//! `instances`: addresses, names, weights.
+//! `instances`: addresses, names, weights, states.
 //!
 //! Knows nothing of what else a version says.
 
@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use super::names::{NAME, is_address, is_name};
 use crate::config::node::{Fields, Node};
 use crate::config::tree::Data;
-use crate::config::types::Instance;
+use crate::config::types::{Instance, State};
 
 const ADDRESS: &str = "IP:PORT, \"[IPv6]:PORT\" in quotes or HOST:PORT, port 1 to 65535";
 const DEFAULT_WEIGHT: u32 = 1;
@@ -34,10 +34,15 @@ pub(super) fn instances(fields: &mut Fields<'_>) -> Vec<Instance> {
 fn instance(item: &Node<'_>) -> Option<Instance> {
     if item.as_text().is_some() {
         let address = address(item)?;
-        return Some(Instance { name: address.clone(), address, weight: DEFAULT_WEIGHT });
+        return Some(Instance {
+            name: address.clone(),
+            address,
+            weight: DEFAULT_WEIGHT,
+            state: State::Active,
+        });
     }
     if !matches!(item.tree.data, Data::Map(_)) {
-        return item.wrong(format_args!("{ADDRESS}, or {{ name, address, weight }}"));
+        return item.wrong(format_args!("{ADDRESS}, or {{ name, address, weight, state }}"));
     }
     let mut fields = item.fields("instance")?;
     let address_node = fields.take("address");
@@ -48,10 +53,11 @@ fn instance(item: &Node<'_>) -> Option<Instance> {
         node.parsed(NAME, |text| is_name(text).then(|| text.to_owned())).unwrap_or_default()
     });
     let weight = fields.integer("weight", 0..=1000, DEFAULT_WEIGHT);
+    let state = fields.take("state").and_then(|node| node.word(&State::WORDS));
     fields.finish();
     let address = address(&address_node?)?;
     let name = name.unwrap_or_else(|| address.clone());
-    Some(Instance { name, address, weight })
+    Some(Instance { name, address, weight, state: state.unwrap_or_default() })
 }
 
 fn address(node: &Node<'_>) -> Option<String> {

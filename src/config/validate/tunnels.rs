@@ -67,7 +67,10 @@ fn closes(fields: &mut Fields<'_>, default: Closes) -> Closes {
     let lifetime = close(&mut fields, "lifetime", default.lifetime);
     let idle = close(&mut fields, "idle", default.idle);
     let ping_timeout = close(&mut fields, "ping_timeout", default.ping_timeout);
-    let removed = removed(&mut fields, default.removed);
+    let removed = leaving(&mut fields, "removed", default.removed);
+    let draining = leaving(&mut fields, "draining", default.draining);
+    let (disabled, disabled_window) =
+        exit(&mut fields, "disabled", (default.disabled, default.disabled_window));
     let (unready, unready_window) =
         exit(&mut fields, "unready", (default.unready, default.unready_window));
     let (dead, dead_window) = exit(&mut fields, "dead", (default.dead, default.dead_window));
@@ -80,6 +83,9 @@ fn closes(fields: &mut Fields<'_>, default: Closes) -> Closes {
         idle,
         ping_timeout,
         removed,
+        draining,
+        disabled,
+        disabled_window,
         unready,
         unready_window,
         dead,
@@ -99,9 +105,9 @@ fn close(fields: &mut Fields<'_>, key: &'static str, default: Close) -> Close {
 }
 
 /// When they end is said by the version's `drain`.
-fn removed(fields: &mut Fields<'_>, default: Exit) -> Exit {
-    let node = fields.take("removed");
-    let Some(mut fields) = node.and_then(|node| node.fields("removed")) else { return default };
+fn leaving(fields: &mut Fields<'_>, key: &'static str, default: Exit) -> Exit {
+    let node = fields.take(key);
+    let Some(mut fields) = node.and_then(|node| node.fields("leaving")) else { return default };
     let action = action(&mut fields, default.action);
     let close = words(&mut fields, default.close);
     fields.finish();

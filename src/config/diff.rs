@@ -113,6 +113,13 @@ pub enum Change {
         /// After.
         to: State,
     },
+    /// An instance has other limits.
+    InstanceLimits {
+        /// Its version.
+        version: String,
+        /// Its name.
+        instance: String,
+    },
     /// An instance of the same name is at another address.
     InstanceAddress {
         /// Its version.
@@ -155,6 +162,9 @@ impl fmt::Display for Change {
             Self::InstanceState { version, instance, from, to } => {
                 let (from, to) = (from.word(), to.word());
                 write!(f, "{version}: instance {instance} state {from} -> {to}")
+            }
+            Self::InstanceLimits { version, instance } => {
+                write!(f, "{version}: instance {instance} limits changed")
             }
             Self::InstanceWeight { version, instance, from, to } => {
                 write!(f, "{version}: instance {instance} weight {from} -> {to}")
@@ -253,6 +263,7 @@ fn versions(label: &str, old: &Version, new: &Version, changes: &mut Vec<Change>
         ("liveness_check", old.liveness_check != new.liveness_check),
         ("breaker", old.breaker != new.breaker),
         ("retry", old.retry != new.retry),
+        ("queue", old.queue != new.queue),
         ("upgrades", old.upgrades != new.upgrades),
         ("websocket", old.websocket != new.websocket),
         ("rebalance", old.rebalance != new.rebalance),
@@ -282,6 +293,10 @@ fn versions(label: &str, old: &Version, new: &Version, changes: &mut Vec<Change>
 }
 
 fn instances(label: &str, old: &Instance, new: &Instance, changes: &mut Vec<Change>) {
+    if (old.max_requests, old.max_tunnels) != (new.max_requests, new.max_tunnels) {
+        changes
+            .push(Change::InstanceLimits { version: label.to_owned(), instance: new.name.clone() });
+    }
     if old.state != new.state {
         changes.push(Change::InstanceState {
             version: label.to_owned(),

@@ -106,6 +106,10 @@ fn version(out: &mut Text, version: &Version) {
         out.key("budget", format_percent(version.retry.budget));
         out.key("budget_floor", version.retry.budget_floor);
     });
+    out.map("queue", |out| {
+        out.key("max", version.queue.max);
+        out.duration("timeout", version.queue.timeout);
+    });
     out.list("upgrades", version.upgrades.iter().map(|name| scalar(name)));
     out.map("websocket", |out| websocket(out, &version.websocket));
     out.map("rebalance", |out| {
@@ -222,7 +226,14 @@ fn instances(out: &mut Text, instances: &[Instance]) {
     out.line("instances:");
     for instance in instances {
         let [name, address] = [&instance.name, &instance.address].map(|text| scalar(text));
-        let rest = format!("weight: {}, state: {}", instance.weight, instance.state.word());
+        let limit = |limit: Option<u32>| limit.map_or("none".to_owned(), |it| it.to_string());
+        let rest = format!(
+            "weight: {}, state: {}, max_requests: {}, max_tunnels: {}",
+            instance.weight,
+            instance.state.word(),
+            limit(instance.max_requests),
+            limit(instance.max_tunnels),
+        );
         if instance.name == instance.address {
             out.line(&format!("  - {{ address: {address}, {rest} }}"));
         } else {

@@ -1,15 +1,13 @@
 //! What one worker counts and keeps of one instance.
 //!
-//! Only that worker writes here on a request's path; readers sum over lanes. Counts of what is in
-//! flight fall when a guard drops, and in no other way.
+//! Only that worker writes here on a request's path; readers sum over lanes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use crate::instance::Instance;
+use crate::instance::in_flight::{Kind, Stage};
 use crate::instance::pool::Pool;
 use crate::observe::counters::TunnelEnd;
 
@@ -28,6 +26,8 @@ struct Traffic {
 #[repr(align(64))]
 pub struct Lane {
     requests: AtomicU64,
+    /// Requests for a tunnel that have not been answered.
+    openings: AtomicU64,
     tunnels: AtomicU64,
     answers: [AtomicU64; CLASSES],
     failures: AtomicU64,
@@ -42,9 +42,9 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Requests in flight.
+    /// Requests in flight, those for a tunnel included.
     pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
+        self.requests.load(Ordering::Relaxed) + self.openings.load(Ordering::Relaxed)
     }
 
     /// Open tunnels.
@@ -60,6 +60,30 @@ impl Lane {
     /// Attempts without an answer so far.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
+    }
+
+    /// What counts against the limit of this kind.
+    pub(super) fn taken(&self, kind: Kind) -> u64 {
+        // Whoever takes a place counts it before it looks: in one order for all, so that of two that
+        // take the last place at once at least one sees the other.
+        match kind {
+            Kind::Request => self.requests.load(Ordering::SeqCst),
+            Kind::Tunnel => {
+                self.tunnels.load(Ordering::SeqCst) + self.openings.load(Ordering::SeqCst)
+            }
+        }
+    }
+
+    pub(super) fn count(&self, stage: Stage) -> &AtomicU64 {
+        match stage {
+            Stage::Request => &self.requests,
+            Stage::Opening => &self.openings,
+            Stage::Tunnel => &self.tunnels,
+        }
+    }
+
+    pub(super) fn open(&self) {
+        self.opened.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Tunnels opened so far.
@@ -124,66 +148,5 @@ impl Lane {
 
     pub(super) fn alarm(&self) {
         self.alarm.notify_waiters();
-    }
-}
-
-/// What is in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Request,
-    Tunnel,
-}
-
-/// Counts one request or tunnel of an instance for as long as it lives.
-#[derive(Debug)]
-pub struct InFlight {
-    instance: Arc<Instance>,
-    worker: usize,
-    kind: Kind,
-}
-
-impl InFlight {
-    /// A request.
-    pub fn request(instance: Arc<Instance>, worker: usize) -> Self {
-        let guard = Self { instance, worker, kind: Kind::Request };
-        guard.count().fetch_add(1, Ordering::Relaxed);
-        guard
-    }
-
-    /// A tunnel.
-    pub fn tunnel(instance: Arc<Instance>, worker: usize) -> Self {
-        let guard = Self { instance, worker, kind: Kind::Tunnel };
-        guard.count().fetch_add(1, Ordering::Relaxed);
-        guard.lane().opened.fetch_add(1, Ordering::Relaxed);
-        guard
-    }
-
-    /// Whose it is.
-    pub fn instance(&self) -> &Arc<Instance> {
-        &self.instance
-    }
-
-    /// The worker that counts it.
-    pub fn worker(&self) -> usize {
-        self.worker
-    }
-
-    /// The part of the instance that this worker counts in.
-    pub fn lane(&self) -> &Lane {
-        self.instance.lane(self.worker)
-    }
-
-    fn count(&self) -> &AtomicU64 {
-        let lane = self.instance.lane(self.worker);
-        match self.kind {
-            Kind::Request => &lane.requests,
-            Kind::Tunnel => &lane.tunnels,
-        }
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.count().fetch_sub(1, Ordering::Relaxed);
     }
 }

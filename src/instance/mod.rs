@@ -9,11 +9,13 @@ pub mod body;
 pub mod budget;
 pub mod departure;
 mod events;
+mod in_flight;
 pub mod lane;
 pub mod link;
 pub mod moves;
 pub mod pool;
 mod presence;
+pub mod queue;
 pub mod rate;
 pub mod rehomes;
 pub mod roster;
@@ -31,7 +33,8 @@ use crate::health::breaker::{Breaker, Change, Passage, Permit};
 use crate::health::{self, Admin, Eligibility, Health, Membership, Rehome};
 
 pub use departure::{Cause, Departure};
-pub use lane::{InFlight, Lane};
+pub use in_flight::{InFlight, Kind};
+pub use lane::Lane;
 pub use roster::{Members, Roster};
 pub use trial::Trial;
 
@@ -76,6 +79,8 @@ pub struct Instance {
     identity: Identity,
     address: String,
     weight: AtomicU32,
+    /// `max_requests` and `max_tunnels`; 0 for none.
+    limits: [AtomicU32; 2],
     axes: Mutex<Axes>,
     /// The fold of `axes`, see [`pack`].
     eligibility: AtomicU8,
@@ -107,6 +112,7 @@ impl Instance {
             identity,
             address: config.address.clone(),
             weight: AtomicU32::new(config.weight),
+            limits: limits_of(config).map(AtomicU32::new),
             axes: Mutex::new(axes),
             eligibility,
             distress: AtomicU8::new(Distress::Fine as u8),
@@ -147,6 +153,22 @@ impl Instance {
     /// Requests and tunnels in flight, over all workers.
     pub fn load(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.requests() + lane.tunnels()).sum()
+    }
+
+    /// The most that it may have in flight of this kind; 0 for no limit.
+    pub fn limit(&self, kind: Kind) -> u32 {
+        self.limits[kind as usize].load(Ordering::Relaxed)
+    }
+
+    /// What counts against that limit now.
+    fn taken(&self, kind: Kind) -> u64 {
+        self.lanes.iter().map(|lane| lane.taken(kind)).sum()
+    }
+
+    /// Whether it has as much in flight of this kind as it may.
+    pub fn is_full(&self, kind: Kind) -> bool {
+        let limit = self.limit(kind);
+        limit > 0 && self.taken(kind) >= u64::from(limit)
     }
 
     /// What it may receive now.
@@ -216,6 +238,11 @@ impl Instance {
         }
         let axes = self.axes();
         axes.limits.is_none_or(|limits| axes.breaker.admits(&limits))
+    }
+
+    /// Whether a request that is bound to none may come here, if there is a place.
+    pub(crate) fn takes_new_sessions(&self) -> bool {
+        self.weight() > 0 && self.eligibility().new_sessions && self.admits()
     }
 
     /// Whether a request may come here that has nowhere else to go.
@@ -326,6 +353,9 @@ impl Instance {
     /// What a reload may change in place.
     pub(crate) fn reconfigure(&self, config: &types::Instance, limits: Option<types::Breaker>) {
         self.weight.store(config.weight, Ordering::Relaxed);
+        for (known, limit) in self.limits.iter().zip(limits_of(config)) {
+            known.store(limit, Ordering::Relaxed);
+        }
         let mut axes = self.axes();
         axes.limits = limits;
         let change = match limits {
@@ -419,6 +449,11 @@ impl Axes {
     fn fold(&self) -> Eligibility {
         health::eligibility(self.membership, self.admin, self.health, self.breaker.passage())
     }
+}
+
+/// In the order of [`Kind`].
+fn limits_of(config: &types::Instance) -> [u32; 2] {
+    [config.max_requests, config.max_tunnels].map(Option::unwrap_or_default)
 }
 
 fn is_unready(health: Health) -> bool {

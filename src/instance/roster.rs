@@ -18,9 +18,10 @@ use crate::config::types::{self, Balance};
 use crate::health::{Health, Membership, Rehome};
 use crate::instance::budget::Budget;
 use crate::instance::moves::Moves;
+use crate::instance::queue::Queue;
 use crate::instance::rate::Rate;
 use crate::instance::rehomes::Rehomes;
-use crate::instance::{Departure, Identity, Instance, Lane};
+use crate::instance::{Departure, Identity, Instance, Kind, Lane};
 use crate::observe::counters::TunnelEnd;
 use crate::observe::tunnels;
 
@@ -42,6 +43,8 @@ pub struct Roster {
     pub rehomes: Rehomes,
     /// Clients that are to come back to another instance.
     pub moves: Moves,
+    /// Requests that wait for a place.
+    pub queue: Queue,
     /// What became of sessions.
     pub tally: Tally,
 }
@@ -72,6 +75,8 @@ pub struct Tally {
     pub rejected: [AtomicU64; Rejection::ALL.len()],
     /// Requests tried again, by reason.
     pub retried: [AtomicU64; Rehome::ALL.len()],
+    /// Requests that had to wait for a place.
+    pub queued: AtomicU64,
     /// Tunnels opened.
     pub tunnels: AtomicU64,
     /// Tunnels ended, by cause.
@@ -103,6 +108,7 @@ impl Roster {
             upgrades: Rate::new(now),
             rehomes: Rehomes::default(),
             moves: Moves::default(),
+            queue: Queue::default(),
             tally: Tally::default(),
         }
     }
@@ -133,8 +139,13 @@ impl Roster {
         self.members.load()
     }
 
-    /// Chooses for a request that is bound to none; never one of `tried`.
-    pub fn choose(&self, draw: Draw<'_>, tried: &[Arc<Instance>]) -> Option<Arc<Instance>> {
+    /// Chooses for a request that is bound to none; never one of `tried`, nor one without a place.
+    pub fn choose(
+        &self,
+        draw: Draw<'_>,
+        kind: Kind,
+        tried: &[Arc<Instance>],
+    ) -> Option<Arc<Instance>> {
         let members = self.members();
         let load = |index: usize| {
             let instance = &members.all[index];
@@ -142,11 +153,20 @@ impl Roster {
         };
         let refused = |index: usize| {
             let instance = &members.all[index];
-            tried.iter().any(|tried| Arc::ptr_eq(tried, instance)) || !instance.admits()
+            tried.iter().any(|tried| Arc::ptr_eq(tried, instance))
+                || !instance.admits()
+                || instance.is_full(kind)
         };
         balance::choose(&members.balance, &members.field, &self.turn, draw, load, refused)
             .map(|index| Arc::clone(&members.all[index]))
-            .or_else(|| members.last_resort(draw.random, tried))
+            .or_else(|| members.last_resort(draw.random, kind, tried))
+    }
+
+    /// Whether somebody who is bound to none would only have to wait for a place.
+    pub fn is_full(&self, kind: Kind, tried: &[Arc<Instance>]) -> bool {
+        let is_fresh = |it: &Arc<Instance>| !tried.iter().any(|tried| Arc::ptr_eq(tried, it));
+        let members = self.members();
+        members.all.iter().any(|it| it.takes_new_sessions() && it.is_full(kind) && is_fresh(it))
     }
 
     /// Whether an instance other than this one could serve what this one can't.
@@ -241,6 +261,23 @@ impl Roster {
             by_name: Arc::clone(&before.by_name),
             field,
         }));
+        self.call_waiters(&before.all);
+    }
+
+    /// Lets those who wait see what the instances may receive now.
+    fn call_waiters(&self, all: &[Arc<Instance>]) {
+        if self.queue.is_empty() {
+            return;
+        }
+        for instance in all {
+            match instance.eligibility().bound {
+                Ok(()) => {
+                    self.queue.serve(instance, Kind::Request);
+                    self.queue.serve(instance, Kind::Tunnel);
+                }
+                Err(_) => self.queue.evict(instance),
+            }
+        }
     }
 
     /// Publishes these. Of several with one name the first takes over its sessions at once.
@@ -264,8 +301,10 @@ impl Roster {
             Balance::Even | Balance::LeastRequests | Balance::Random => None,
         };
         let field = Field { rotation: rotation(&all), ring: ring.map(Arc::new) };
-        let (all, by_name) = (all.into(), Arc::new(by_name));
-        self.members.store(Arc::new(Members { balance, all, named, by_name, field }));
+        let (all, by_name): (Arc<[_]>, _) = (all.into(), Arc::new(by_name));
+        let members = Members { balance, all: Arc::clone(&all), named, by_name, field };
+        self.members.store(Arc::new(members));
+        self.call_waiters(&all);
     }
 
     fn admit(
@@ -303,6 +342,11 @@ impl Members {
         &self.all[..self.named]
     }
 
+    /// All of them, to be kept for longer than it takes to choose.
+    pub fn shared(&self) -> &Arc<[Arc<Instance>]> {
+        &self.all
+    }
+
     /// [`Self::all`], and the draining ones whose name is another's now.
     pub fn everyone(&self) -> &[Arc<Instance>] {
         &self.all
@@ -313,9 +357,16 @@ impl Members {
     /// keeps from new sessions, be it open or without a permit for a trial. The breaker spares
     /// clients a detour; where there is nowhere else to go, a try is better than an error for
     /// certain.
-    fn last_resort(&self, random: u64, tried: &[Arc<Instance>]) -> Option<Arc<Instance>> {
+    fn last_resort(
+        &self,
+        random: u64,
+        kind: Kind,
+        tried: &[Arc<Instance>],
+    ) -> Option<Arc<Instance>> {
         let is_fresh = |instance: &Arc<Instance>| {
-            instance.weight() > 0 && !tried.iter().any(|tried| Arc::ptr_eq(tried, instance))
+            instance.weight() > 0
+                && !instance.is_full(kind)
+                && !tried.iter().any(|tried| Arc::ptr_eq(tried, instance))
         };
         let is_held_back = |instance: &Arc<Instance>| {
             instance.membership() == Membership::Present
@@ -400,7 +451,7 @@ mod tests {
             half_open(&one);
             let choose = |random: u64| {
                 let key = random.to_be_bytes();
-                roster.choose(Draw { key: Some(&key), random }, &[]).unwrap()
+                roster.choose(Draw { key: Some(&key), random }, Kind::Request, &[]).unwrap()
             };
             let chosen = |instance: &Arc<Instance>| {
                 let mut random = fastrand::Rng::with_seed(7);
@@ -445,7 +496,9 @@ mod tests {
         assert!(roster.members().all().iter().all(|known| !Arc::ptr_eq(known, &a)), "one a only");
         let chosen = |tried: &[Arc<Instance>]| -> Vec<_> {
             let draw = |random| Draw { key: None, random };
-            (0..8).map(|random| roster.choose(draw(random), tried).unwrap()).collect()
+            (0..8)
+                .map(|random| roster.choose(draw(random), Kind::Request, tried).unwrap())
+                .collect()
         };
         let goes_to = |tried: &[Arc<Instance>], instance: &Arc<Instance>| {
             chosen(tried).iter().filter(|chosen| Arc::ptr_eq(chosen, instance)).count()
@@ -498,7 +551,7 @@ mod tests {
         assert!(Arc::ptr_eq(&before, &ring()));
         for key in 0..50u8 {
             let draw = Draw { key: Some(&[key]), random: 0 };
-            let chosen = roster.choose(draw, &[]).unwrap();
+            let chosen = roster.choose(draw, Kind::Request, &[]).unwrap();
             assert!(Arc::ptr_eq(&chosen, &other), "the ring holds it, but nobody finds it there");
         }
     }

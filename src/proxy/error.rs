@@ -25,6 +25,10 @@ pub enum Reason {
     NoInstance,
     /// `websocket.max_new_per_second`.
     UpgradeLimit,
+    /// All instances are full, and as many wait as may.
+    QueueFull,
+    /// All instances were full for as long as a request may wait.
+    QueueTimeout,
     /// The connection to an instance was refused or failed.
     ConnectFailed,
     /// `timeouts.connect`.
@@ -61,7 +65,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the metric's rows.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::BadHost,
@@ -70,6 +74,8 @@ impl Reason {
         Self::NoService,
         Self::NoInstance,
         Self::UpgradeLimit,
+        Self::QueueFull,
+        Self::QueueTimeout,
         Self::ConnectFailed,
         Self::ConnectTimeout,
         Self::NoSocket,
@@ -101,6 +107,8 @@ impl Reason {
             Self::NoService => ("no_service", Some(StatusCode::NOT_FOUND)),
             Self::NoInstance => ("no_instance", Some(StatusCode::SERVICE_UNAVAILABLE)),
             Self::UpgradeLimit => ("upgrade_limit", Some(StatusCode::SERVICE_UNAVAILABLE)),
+            Self::QueueFull => ("queue_full", Some(StatusCode::SERVICE_UNAVAILABLE)),
+            Self::QueueTimeout => ("queue_timeout", Some(StatusCode::SERVICE_UNAVAILABLE)),
             Self::ConnectFailed => ("connect_failed", Some(StatusCode::BAD_GATEWAY)),
             Self::ConnectTimeout => ("connect_timeout", Some(StatusCode::GATEWAY_TIMEOUT)),
             Self::NoSocket => ("no_socket", Some(StatusCode::SERVICE_UNAVAILABLE)),

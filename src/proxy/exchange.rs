@@ -153,6 +153,8 @@ impl Exchange {
                 instance.tick(Instant::now());
             });
         }
+        // Whether or not another attempt follows, nothing is under way here any more.
+        self.in_flight.as_mut().map(InFlight::vacate);
         Ok(())
     }
 
@@ -220,8 +222,7 @@ impl Exchange {
     /// Hands over what a tunnel needs to know of the request that opened it. Text is copied: what
     /// came from the client's head would keep all of its read buffer.
     pub fn into_tunnel(mut self: Box<Self>) -> Option<tunnel::Account> {
-        let request = self.in_flight.as_ref()?;
-        let in_flight = InFlight::tunnel(Arc::clone(request.instance()), request.worker());
+        let in_flight = self.in_flight.as_mut()?.become_tunnel();
         let line = self.line(self.started);
         let account = tunnel::Account {
             roster: self.roster.clone()?,

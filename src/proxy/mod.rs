@@ -4,6 +4,7 @@
 //! pieces are next door: [`headers`] and [`retry`] decide, [`forward`] and [`upgrade`] talk to an
 //! instance, [`session`] knows the token, [`exchange`] keeps the account, [`answer`] is the body.
 
+pub mod admission;
 pub mod answer;
 pub mod client;
 pub mod error;
@@ -25,7 +26,8 @@ use hyper::body::{Body, Incoming};
 use crate::balance::Draw;
 use crate::config::types::{Balance, HashKey};
 use crate::instance::body::Upload;
-use crate::instance::{InFlight, Instance, roster};
+use crate::instance::{Instance, Kind, roster};
+use crate::proxy::admission::{Found, Search};
 use crate::proxy::answer::AnswerBody;
 use crate::proxy::client::Client;
 use crate::proxy::error::Reason;
@@ -67,7 +69,8 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
     if upgrade.is_some() {
         roster.admit_tunnel(exchange.started).ok_or(Reason::UpgradeLimit)?;
     }
-    let kind = (exchange.https, upgrade.is_some());
+    let kind = if upgrade.is_some() { Kind::Tunnel } else { Kind::Request };
+    let kind = (exchange.https, kind);
     let mut session = Session::read(&snapshot, service, &mut head.headers, fields, kind);
     let key = hash_key(&version.balance, exchange, &head);
     let origin = exchange.client.origin(&snapshot);
@@ -89,23 +92,30 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
     let mut tried: Vec<Arc<Instance>> = Vec::new();
     let mut counted = 1;
     let draw = Draw { key: key.as_deref(), random: fastrand::u64(..) };
-    let chosen = session.choose(roster, draw, &tried, exchange.started);
-    let mut instance = chosen.ok_or(Reason::NoInstance)?;
+    let (worker, came) = (exchange.client.worker, exchange.started);
+    let search = Search { roster, queue: &version.queue, draw, worker, came };
+    let mut found = admission::look(&session, search, &tried);
     loop {
+        let place = match found {
+            Found::Place(place) => place,
+            Found::Full => Box::pin(admission::wait(&mut session, search, &tried)).await?,
+            Found::Nobody => return Err(Reason::NoInstance),
+        };
+        let instance = Arc::clone(place.instance());
         let began = exchange.began();
-        exchange.attempt(InFlight::request(Arc::clone(&instance), exchange.client.worker));
+        exchange.attempt(place);
         let upload = upload.as_ref();
         let attempt = Attempt { instance: &instance, roster, version, has_host, upload };
         let result = match &upgrade {
             // Boxed, as is all that is rare and large: the future of every request carries the rest.
-            Some(to) => Box::pin(attempt.upgrade(exchange.client.worker, &head, to)).await,
-            None => attempt.send(exchange.client.worker, &head, began).await,
+            Some(to) => Box::pin(attempt.upgrade(worker, &head, to)).await,
+            None => attempt.send(worker, &head, began).await,
         };
         let failure = match result {
             Ok(answer) => {
                 exchange.succeeded();
                 exchange.affinity = session.outcome();
-                let (set_cookie, mark) = session.settle(&instance, exchange.client.worker);
+                let (set_cookie, mark) = session.settle(&instance, worker);
                 exchange.session = mark;
                 return Ok((answer, set_cookie));
             }
@@ -118,15 +128,14 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
             return Err(failure.into());
         }
         let reason = session.leave(failure);
-        tried.push(Arc::clone(&instance));
-        let next = session.choose(roster, draw, &tried, exchange.started).ok_or(failure)?;
-        if retry::counts(failure, next.admits()) {
+        tried.push(instance);
+        found = admission::look(&session, search, &tried);
+        if retry::counts(failure, found.admits().ok_or(failure)?) {
             counted += 1;
             if counted > limits.attempts || !roster.budget.pay(limits, Instant::now()) {
                 return Err(failure.into());
             }
         }
-        instance = next;
         roster::count(&roster.tally.retried[reason as usize]);
     }
 }

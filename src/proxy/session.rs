@@ -13,7 +13,7 @@ use crate::balance::Draw;
 use crate::config::types::Affinity;
 use crate::health::Rehome;
 use crate::instance::roster::count;
-use crate::instance::{Instance, Roster};
+use crate::instance::{Instance, Kind, Roster};
 use crate::proxy::headers::Fields;
 use crate::proxy::retry::Failure;
 use crate::snapshot::{Service, Snapshot};
@@ -69,7 +69,7 @@ pub struct Session<'a> {
     snapshot: &'a Snapshot,
     service: &'a Service,
     https: bool,
-    tunnel: bool,
+    kind: Kind,
     state: State,
 }
 
@@ -90,7 +90,7 @@ impl<'a> Session<'a> {
         service: &'a Service,
         headers: &mut HeaderMap,
         fields: Fields,
-        (https, tunnel): (bool, bool),
+        (https, kind): (bool, Kind),
     ) -> Self {
         let state = match &service.version().affinity {
             None => State::Off,
@@ -99,7 +99,7 @@ impl<'a> Session<'a> {
                 Self::open(snapshot, service, affinity, headers).unwrap_or_else(State::Rejected)
             }
         };
-        Self { snapshot, service, https, tunnel, state }
+        Self { snapshot, service, https, kind, state }
     }
 
     fn open(
@@ -156,24 +156,49 @@ impl<'a> Session<'a> {
         match &self.state {
             State::Bound(_, instance) => Some(Arc::clone(instance)),
             State::Off | State::Absent | State::Rejected(_) => {
-                let welcomed = self.tunnel.then(|| roster.moves.welcome(now)).flatten();
-                let untried =
-                    |to: &Arc<Instance>| !tried.iter().any(|tried| Arc::ptr_eq(tried, to));
-                welcomed.filter(untried).or_else(|| roster.choose(draw, tried))
+                let tunnel = self.kind == Kind::Tunnel;
+                let welcomed = tunnel.then(|| roster.moves.welcome(now)).flatten();
+                let untried = |to: &Arc<Instance>| {
+                    !to.is_full(self.kind) && !tried.iter().any(|tried| Arc::ptr_eq(tried, to))
+                };
+                welcomed.filter(untried).or_else(|| roster.choose(draw, self.kind, tried))
             }
             State::Moving(token, _) => {
                 let followed = roster.rehomes.find(token.mark, now).filter(|instance| {
                     instance.eligibility().bound.is_ok()
                         && instance.admits()
+                        && !instance.is_full(self.kind)
                         && !tried.iter().any(|tried| Arc::ptr_eq(tried, instance))
                 });
                 followed.or_else(|| {
-                    let chosen = roster.choose(draw, tried)?;
+                    let chosen = roster.choose(draw, self.kind, tried)?;
                     roster.rehomes.note(token.mark, Arc::clone(&chosen), now);
                     Some(chosen)
                 })
             }
         }
+    }
+
+    /// The instance that it is bound to.
+    pub fn bound(&self) -> Option<&Arc<Instance>> {
+        match &self.state {
+            State::Bound(_, instance) => Some(instance),
+            State::Off | State::Absent | State::Rejected(_) | State::Moving(..) => None,
+        }
+    }
+
+    /// A session that is bound to an instance which can't serve it any more is so no longer.
+    pub fn look_again(&mut self) {
+        if let State::Bound(token, instance) = &self.state
+            && let Err(reason) = instance.eligibility().bound
+        {
+            self.state = State::Moving(*token, reason);
+        }
+    }
+
+    /// Whether it asks for a place as a request or as a tunnel.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// An attempt failed and another follows: a bound session leaves its instance.

@@ -25,13 +25,14 @@ fn instances_come_go_move_gain_weight_and_drain() {
     let old = "services: {chat: {versions: {v1: {instances: [
         a:1, b:1, {name: c, address: c:1}, {name: d, address: d:1, weight: 1}]}}}}";
     let new = "services: {chat: {versions: {v1: {instances: [
-        {address: a:1, state: draining}, e:1, {name: c, address: c:2}, {name: d, address: d:1, weight: 3}]}}}}";
+        {address: a:1, state: draining}, e:1, {name: c, address: c:2}, {name: d, address: d:1, weight: 3, max_requests: 9}]}}}}";
     assert_eq!(
         changes(old, new),
         [
             "chat/v1: instance a:1 state active -> draining",
             "chat/v1: instance e:1 added",
             "chat/v1: instance c address c:1 -> c:2",
+            "chat/v1: instance d limits changed",
             "chat/v1: instance d weight 1 -> 3",
             "chat/v1: instance b:1 removed",
         ]
@@ -48,6 +49,7 @@ fn each_setting_of_a_version_is_named() {
         ("liveness_check: {}", "liveness_check"),
         ("breaker: off", "breaker"),
         ("retry: off", "retry"),
+        ("queue: {max: 1}", "queue"),
         ("upgrades: [websocket, foo]", "upgrades"),
         ("websocket: {max_lifetime: none}", "websocket"),
         ("websocket: {closes: {idle: {code: 4000}}}", "websocket"),

@@ -168,6 +168,7 @@ const INSTANCES: &[Row] = &[
             "{ address: a:1 }",
             "{ name: big, address: a:1, weight: 1000 }",
             "a:1, { address: b:1, weight: 0 }",
+            "{ address: a:1, max_requests: 1, max_tunnels: none }",
             "{ address: a:1, state: draining }, { address: b:1, state: disabled }",
         ],
         &[
@@ -183,6 +184,8 @@ const INSTANCES: &[Row] = &[
             "{ address: a:1, name: \"a b\" }",
             "{ address: a:1, weight: 1001 }",
             "{ address: a:1, state: down }",
+            "{ address: a:1, max_requests: 0 }",
+            "{ address: a:1, max_tunnels: 1000001 }",
             "{ address: a:1, weight: -1 }",
             "{ address: a:1, weight: 0 }",
             "a:1, a:1",

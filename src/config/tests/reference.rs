@@ -53,7 +53,7 @@ const OTHER_FORMS: [&str; 2] = [
 ];
 
 /// Every kind of map that the code reads; a kind that is missing here is found by its parent's row.
-const KINDS: [&str; 24] = [
+const KINDS: [&str; 25] = [
     "configuration",
     "listener",
     "forwarding",
@@ -71,6 +71,7 @@ const KINDS: [&str; 24] = [
     "liveness_check",
     "breaker",
     "retry",
+    "queue",
     "websocket",
     "closes",
     "close",

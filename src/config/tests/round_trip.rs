@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::{Folder, config, parsed};
 use crate::config::types::{
     Action, Admin, Affinity, AffinityCookie, Balance, Breaker, Check, Close, Closes, Config, Drain,
-    Exit, HashKey, InitialState, Instance, Listener, Rebalance, RebalanceMode, Retry, SameSite,
-    Secure, Service, State, Timeouts, Version, Websocket, Workers,
+    Exit, HashKey, InitialState, Instance, Listener, Queue, Rebalance, RebalanceMode, Retry,
+    SameSite, Secure, Service, State, Timeouts, Version, Websocket, Workers,
 };
 use crate::config::{effective, load, parse};
 
@@ -89,11 +89,12 @@ fn name() -> impl Strategy<Value = String> {
 
 fn instances() -> impl Strategy<Value = Vec<Instance>> {
     let state = proptest::sample::select(State::WORDS.map(|(_, state)| state).to_vec());
-    let one = (1_u32..=1000, state);
+    let limit = || proptest::option::of(1_u32..=1_000_000);
+    let one = (1_u32..=1000, state, limit(), limit());
     proptest::collection::hash_map(name(), one, 1..5).prop_map(|named| {
-        let instance = |(index, (name, (weight, state)))| {
+        let instance = |(index, (name, (weight, state, max_requests, max_tunnels)))| {
             let address = format!("10.0.0.{index}:80");
-            Instance { name, address, weight, state }
+            Instance { name, address, weight, state, max_requests, max_tunnels }
         };
         named.into_iter().enumerate().map(instance).collect()
     })
@@ -220,6 +221,7 @@ prop_compose! {
         ),
         drain in drain(),
         timeouts in (limit(), limit(), limit()),
+        queue in (0_usize..=100_000, limit()).prop_map(|(max, timeout)| Queue { max, timeout }),
     ) -> Version {
         Version {
             name,
@@ -241,6 +243,7 @@ prop_compose! {
                 budget: retry.2,
                 budget_floor: retry.3,
             },
+            queue,
             upgrades,
             websocket: Websocket {
                 max_lifetime: websocket.0,

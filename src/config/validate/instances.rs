@@ -1,4 +1,4 @@
-//! `instances`: addresses, names, weights, states.
+//! `instances`: addresses, names, weights, states, limits.
 //!
 //! Knows nothing of what else a version says.
 
@@ -33,16 +33,11 @@ pub(super) fn instances(fields: &mut Fields<'_>) -> Vec<Instance> {
 
 fn instance(item: &Node<'_>) -> Option<Instance> {
     if item.as_text().is_some() {
-        let address = address(item)?;
-        return Some(Instance {
-            name: address.clone(),
-            address,
-            weight: DEFAULT_WEIGHT,
-            state: State::Active,
-        });
+        return address(item).map(Instance::at);
     }
     if !matches!(item.tree.data, Data::Map(_)) {
-        return item.wrong(format_args!("{ADDRESS}, or {{ name, address, weight, state }}"));
+        let keys = "name, address, weight, state, max_requests, max_tunnels";
+        return item.wrong(format_args!("{ADDRESS}, or {{ {keys} }}"));
     }
     let mut fields = item.fields("instance")?;
     let address_node = fields.take("address");
@@ -54,10 +49,19 @@ fn instance(item: &Node<'_>) -> Option<Instance> {
     });
     let weight = fields.integer("weight", 0..=1000, DEFAULT_WEIGHT);
     let state = fields.take("state").and_then(|node| node.word(&State::WORDS));
+    let limit = |node: &Node<'_>| node.integer(1..=1_000_000);
+    let max_requests = fields.optional("max_requests", None, limit);
+    let max_tunnels = fields.optional("max_tunnels", None, limit);
     fields.finish();
-    let address = address(&address_node?)?;
-    let name = name.unwrap_or_else(|| address.clone());
-    Some(Instance { name, address, weight, state: state.unwrap_or_default() })
+    let default = Instance::at(address(&address_node?)?);
+    Some(Instance {
+        name: name.unwrap_or(default.name),
+        address: default.address,
+        weight,
+        state: state.unwrap_or_default(),
+        max_requests,
+        max_tunnels,
+    })
 }
 
 fn address(node: &Node<'_>) -> Option<String> {

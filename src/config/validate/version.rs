@@ -7,10 +7,10 @@ use super::names::is_token;
 use super::{LIMIT, affinity, checks, drain, instances, tunnels};
 use crate::config::app_yaml::{self, AppYaml};
 use crate::config::node::{Fields, Node};
-use crate::config::types::{Balance, Breaker, Check, HashKey, Retry, Timeouts, Version};
+use crate::config::types::{Balance, Breaker, Check, HashKey, Queue, Retry, Timeouts, Version};
 
 /// The keys of a version but `timeouts`, which the whole file has too.
-pub(in crate::config) const VERSION_KEYS: [&str; 15] = [
+pub(in crate::config) const VERSION_KEYS: [&str; 16] = [
     "instances",
     "session_affinity",
     "network",
@@ -21,6 +21,7 @@ pub(in crate::config) const VERSION_KEYS: [&str; 15] = [
     "liveness_check",
     "breaker",
     "retry",
+    "queue",
     "upgrades",
     "websocket",
     "rebalance",
@@ -56,6 +57,7 @@ pub(super) fn version(fields: &mut Fields<'_>, name: &str, timeouts: Timeouts) -
         liveness_check: check(fields, "liveness_check", &checks::LIVENESS, liveness_check),
         breaker: breaker(fields),
         retry: retry(fields),
+        queue: queue(fields),
         upgrades: tunnels::upgrades(fields),
         websocket: tunnels::websocket(fields),
         rebalance: tunnels::rebalance(fields),
@@ -153,6 +155,19 @@ fn breaker(fields: &mut Fields<'_>) -> Option<Breaker> {
     };
     fields.finish();
     Some(breaker)
+}
+
+fn queue(fields: &mut Fields<'_>) -> Queue {
+    let default = Queue::default();
+    let node = fields.take("queue");
+    let Some(mut fields) = node.and_then(|node| node.fields("queue")) else { return default };
+    let max = fields.take("max").and_then(|node| node.integer(0..=100_000));
+    let queue = Queue {
+        max: max.map_or(default.max, |max: u32| max as usize),
+        timeout: fields.duration("timeout", LIMIT, default.timeout),
+    };
+    fields.finish();
+    queue
 }
 
 fn retry(fields: &mut Fields<'_>) -> Retry {

@@ -1,0 +1,96 @@
+//! A request's place at an instance: taken at once where there is one, else waited for.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::balance::Draw;
+use crate::config::types;
+use crate::instance::queue::{Full, Want};
+use crate::instance::roster::count;
+use crate::instance::{InFlight, Instance, Roster};
+use crate::proxy::error::Reason;
+use crate::proxy::session::Session;
+
+/// What a place is looked for with.
+#[derive(Debug, Clone, Copy)]
+pub struct Search<'a> {
+    /// Where.
+    pub roster: &'a Roster,
+    /// How long, and behind how many others.
+    pub queue: &'a types::Queue,
+    /// What is known of the request.
+    pub draw: Draw<'a>,
+    /// The worker that will count it.
+    pub worker: usize,
+    /// When the request came.
+    pub came: Instant,
+}
+
+/// What was found at once.
+#[derive(Debug)]
+pub enum Found {
+    /// A place.
+    Place(InFlight),
+    /// All that may serve the request are full.
+    Full,
+    /// None may serve it.
+    Nobody,
+}
+
+impl Found {
+    /// Whether the breaker of the instance that was found lets the request through; `None` if none
+    /// was found. One that is only full is waited for.
+    pub fn admits(&self) -> Option<bool> {
+        match self {
+            Self::Place(place) => Some(place.instance().admits()),
+            Self::Full => Some(true),
+            Self::Nobody => None,
+        }
+    }
+}
+
+/// Looks for a place at an instance that is none of `tried`.
+pub fn look(session: &Session<'_>, search: Search<'_>, tried: &[Arc<Instance>]) -> Found {
+    let Search { roster, draw, worker, came, .. } = search;
+    let kind = session.kind();
+    match session.choose(roster, draw, tried, came) {
+        Some(instance) => match InFlight::begin(&instance, worker, kind) {
+            Some(place) => Found::Place(place),
+            None => Found::Full,
+        },
+        None if roster.is_full(kind, tried) => Found::Full,
+        None => Found::Nobody,
+    }
+}
+
+/// Waits until there is a place.
+pub async fn wait(
+    session: &mut Session<'_>,
+    search: Search<'_>,
+    tried: &[Arc<Instance>],
+) -> Result<InFlight, Reason> {
+    let Search { roster, queue, worker, .. } = search;
+    count(&roster.tally.queued);
+    let deadline = tokio::time::Instant::now() + queue.timeout;
+    loop {
+        let want = Want {
+            kind: session.kind(),
+            bound: session.bound().cloned(),
+            tried: tried.to_vec(),
+            worker,
+        };
+        let instances = Arc::clone(roster.members().shared());
+        let joined = roster.queue.join(want, queue.max, &instances);
+        let mut ticket = joined.map_err(|Full| Reason::QueueFull)?;
+        match tokio::time::timeout_at(deadline, ticket.called()).await {
+            Ok(Some(place)) => return Ok(place),
+            Ok(None) => session.look_again(),
+            Err(_late) => return Err(Reason::QueueTimeout),
+        }
+        match look(session, search, tried) {
+            Found::Place(place) => return Ok(place),
+            Found::Full => {}
+            Found::Nobody => return Err(Reason::NoInstance),
+        }
+    }
+}

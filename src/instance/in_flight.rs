@@ -87,7 +87,7 @@ impl InFlight {
         if self.wanted
             && let Some(roster) = self.instance.roster()
         {
-            roster.queue.serve(&self.instance, self.stage.kind());
+            roster.serve(&self.instance, self.stage.kind());
         }
     }
 

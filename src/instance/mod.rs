@@ -250,6 +250,12 @@ impl Instance {
         self.weight() > 0 && self.eligibility().bound.is_ok() && self.admits()
     }
 
+    /// Whether only its breaker keeps requests from it that have nowhere else to go.
+    fn is_held_back(&self) -> bool {
+        self.membership() == Membership::Present
+            && matches!(self.eligibility().bound, Ok(()) | Err(Rehome::BreakerOpen))
+    }
+
     fn permit(&self) -> Option<Permit> {
         if self.calm.load(Ordering::Relaxed) {
             return None;

@@ -31,13 +31,12 @@ pub struct Want {
 }
 
 impl Want {
-    fn would_take(&self, instance: &Arc<Instance>, kind: Kind) -> bool {
+    /// `welcome` says whether requests that are bound to none may go there.
+    fn would_take(&self, instance: &Arc<Instance>, kind: Kind, welcome: bool) -> bool {
+        let is_it = |other: &Arc<Instance>| Arc::ptr_eq(other, instance);
         let suits = match &self.bound {
-            Some(bound) => Arc::ptr_eq(bound, instance),
-            None => {
-                let is_known = |tried: &Arc<Instance>| Arc::ptr_eq(tried, instance);
-                instance.takes_new_sessions() && !self.tried.iter().any(is_known)
-            }
+            Some(bound) => is_it(bound),
+            None => welcome && !self.tried.iter().any(is_it),
         };
         self.kind == kind && suits
     }
@@ -80,40 +79,28 @@ impl Queue {
         self.len() == 0
     }
 
-    /// Waits for a place at one of `instances`, or at the one that `want` is bound to, behind at
-    /// most `max` others.
-    pub fn join(
-        &self,
-        want: Want,
-        max: usize,
-        instances: &[Arc<Instance>],
-    ) -> Result<Ticket<'_>, Full> {
+    /// Joins, behind at most `max` others. A place may have been vacated since it was looked for, by
+    /// somebody who saw nobody wait: so every instance is to be served after that.
+    pub(super) fn join(&self, want: Want, max: usize) -> Result<Ticket<'_>, Full> {
         let (sender, receiver) = oneshot::channel();
-        let kind = want.kind;
-        let number = {
-            let mut line = self.line();
-            if line.1.len() >= max {
-                return Err(Full);
-            }
-            line.0 += 1;
-            let number = (want.bound.is_none(), line.0);
-            line.1.insert(number, Waiter { want, sender });
-            self.waiting.store(line.1.len(), Ordering::SeqCst);
-            number
-        };
-        // A place may have been vacated since it was looked for, by somebody who saw nobody wait.
-        instances.iter().for_each(|instance| self.serve(instance, kind));
+        let mut line = self.line();
+        if line.1.len() >= max {
+            return Err(Full);
+        }
+        line.0 += 1;
+        let number = (want.bound.is_none(), line.0);
+        line.1.insert(number, Waiter { want, sender });
+        self.waiting.store(line.1.len(), Ordering::SeqCst);
         Ok(Ticket { queue: self, number, receiver })
     }
 
-    /// Lets those in that `instance` has a place for now.
-    pub fn serve(&self, instance: &Arc<Instance>, kind: Kind) {
-        if self.is_empty() {
-            return;
-        }
+    /// Lets those in that `instance` has a place for now, of those that are bound to none only if
+    /// they are `welcome`.
+    pub(super) fn serve(&self, instance: &Arc<Instance>, kind: Kind, welcome: bool) {
         let mut line = self.line();
         loop {
-            let next = line.1.iter().find(|(_, waiter)| waiter.want.would_take(instance, kind));
+            let next =
+                line.1.iter().find(|(_, waiter)| waiter.want.would_take(instance, kind, welcome));
             let Some((number, waiter)) = next else { break };
             let (number, worker) = (*number, waiter.want.worker);
             let Some(place) = InFlight::begin(instance, worker, kind) else { break };
@@ -127,10 +114,7 @@ impl Queue {
     }
 
     /// Lets those choose anew that are bound to an instance which can't serve them any more.
-    pub fn evict(&self, instance: &Arc<Instance>) {
-        if self.is_empty() {
-            return;
-        }
+    pub(super) fn evict(&self, instance: &Arc<Instance>) {
         let mut line = self.line();
         let leaves = |waiter: &Waiter| {
             waiter.want.bound.as_ref().is_some_and(|bound| Arc::ptr_eq(bound, instance))

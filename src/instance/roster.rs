@@ -18,7 +18,7 @@ use crate::config::types::{self, Balance};
 use crate::health::{Health, Membership, Rehome};
 use crate::instance::budget::Budget;
 use crate::instance::moves::Moves;
-use crate::instance::queue::Queue;
+use crate::instance::queue::{Full, Queue, Ticket, Want};
 use crate::instance::rate::Rate;
 use crate::instance::rehomes::Rehomes;
 use crate::instance::{Departure, Identity, Instance, Kind, Lane};
@@ -166,7 +166,24 @@ impl Roster {
     pub fn is_full(&self, kind: Kind, tried: &[Arc<Instance>]) -> bool {
         let is_fresh = |it: &Arc<Instance>| !tried.iter().any(|tried| Arc::ptr_eq(tried, it));
         let members = self.members();
-        members.all.iter().any(|it| it.takes_new_sessions() && it.is_full(kind) && is_fresh(it))
+        let welcomes = |it: &Arc<Instance>| members.welcomes(it);
+        members.all.iter().any(|it| it.is_full(kind) && is_fresh(it) && welcomes(it))
+    }
+
+    /// Waits for a place at the instance that `want` is bound to, or at any.
+    pub fn wait(&self, want: Want, max: usize) -> Result<Ticket<'_>, Full> {
+        let kind = want.kind;
+        let ticket = self.queue.join(want, max)?;
+        let members = self.members();
+        members.all.iter().for_each(|instance| self.serve(instance, kind));
+        Ok(ticket)
+    }
+
+    /// Lets those in that `instance` has a place for now.
+    pub(super) fn serve(&self, instance: &Arc<Instance>, kind: Kind) {
+        if !self.queue.is_empty() {
+            self.queue.serve(instance, kind, self.members().welcomes(instance));
+        }
     }
 
     /// Whether an instance other than this one could serve what this one can't.
@@ -270,12 +287,13 @@ impl Roster {
             return;
         }
         for instance in all {
-            match instance.eligibility().bound {
-                Ok(()) => {
-                    self.queue.serve(instance, Kind::Request);
-                    self.queue.serve(instance, Kind::Tunnel);
-                }
-                Err(_) => self.queue.evict(instance),
+            let bound = instance.eligibility().bound;
+            let stays = bound == Err(Rehome::BreakerOpen) && !self.has_others(instance);
+            if bound.is_ok() || stays {
+                self.serve(instance, Kind::Request);
+                self.serve(instance, Kind::Tunnel);
+            } else {
+                self.queue.evict(instance);
             }
         }
     }
@@ -342,14 +360,21 @@ impl Members {
         &self.all[..self.named]
     }
 
-    /// All of them, to be kept for longer than it takes to choose.
-    pub fn shared(&self) -> &Arc<[Arc<Instance>]> {
-        &self.all
-    }
-
     /// [`Self::all`], and the draining ones whose name is another's now.
     pub fn everyone(&self) -> &[Arc<Instance>] {
         &self.all
+    }
+
+    /// Whether a request that is bound to none may go to this instance, if there is a place: it
+    /// takes new sessions, or nobody does and it would be a last resort.
+    fn welcomes(&self, instance: &Instance) -> bool {
+        let is_last = || {
+            let takes = |it: &Arc<Instance>| it.takes_new_sessions();
+            instance.weight() > 0
+                && (instance.could_help() || instance.is_held_back())
+                && !self.all.iter().any(takes)
+        };
+        instance.takes_new_sessions() || is_last()
     }
 
     /// Where a request goes that no present instance takes: after a reload that replaced them all,
@@ -368,14 +393,10 @@ impl Members {
                 && !instance.is_full(kind)
                 && !tried.iter().any(|tried| Arc::ptr_eq(tried, instance))
         };
-        let is_held_back = |instance: &Arc<Instance>| {
-            instance.membership() == Membership::Present
-                && matches!(instance.eligibility().bound, Ok(()) | Err(Rehome::BreakerOpen))
-        };
         let fresh = || self.all.iter().filter(|instance| is_fresh(instance));
         let mut left: Vec<_> = fresh().filter(|instance| instance.could_help()).collect();
         if left.is_empty() {
-            left = fresh().filter(|instance| is_held_back(instance)).collect();
+            left = fresh().filter(|instance| instance.is_held_back()).collect();
         }
         let place = random.checked_rem(left.len() as u64)? as usize;
         Some(Arc::clone(left[place]))

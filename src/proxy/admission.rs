@@ -79,9 +79,7 @@ pub async fn wait(
             tried: tried.to_vec(),
             worker,
         };
-        let instances = Arc::clone(roster.members().shared());
-        let joined = roster.queue.join(want, queue.max, &instances);
-        let mut ticket = joined.map_err(|Full| Reason::QueueFull)?;
+        let mut ticket = roster.wait(want, queue.max).map_err(|Full| Reason::QueueFull)?;
         match tokio::time::timeout_at(deadline, ticket.called()).await {
             Ok(Some(place)) => return Ok(place),
             Ok(None) => session.look_again(),

@@ -31,9 +31,9 @@ use crate::proxy::error::Reason;
 /// (RFC 9113 section 5.1.2).
 const MAX_STREAMS: u32 = 250;
 /// Bytes of one upload that are read ahead of an instance, at most.
-const STREAM_WINDOW: u32 = 256 * 1024;
-/// Bytes of all uploads of a connection.
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// Bytes of all uploads of a connection: many of them have to stand still before others must too.
+const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
 /// Bytes of one answer that are read ahead of the client.
 const MAX_SEND_BUFFER: usize = 64 * 1024;
 

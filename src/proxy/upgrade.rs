@@ -2,6 +2,8 @@
 //!
 //! hyper speaks the handshake; then both raw sockets are taken back (see [`crate::tunnel`]).
 
+use std::time::Instant;
+
 use http::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, StatusCode, Version, request};
 
@@ -92,7 +94,7 @@ impl Attempt<'_> {
         upgrade: &Upgrade,
     ) -> Result<Answer, Failure> {
         let mut link = self.connect(worker).await?;
-        let response = self.ask(worker, head, &mut link).await?;
+        let response = self.ask(head, &mut link, Instant::now()).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Answer { response, origin: Origin::Spent(link) });
         }

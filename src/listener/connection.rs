@@ -196,15 +196,20 @@ fn poll(
 /// looks at the pace, and sleeps on; a request costs it nothing.
 struct Watchdog {
     sleep: Pin<Box<tokio::time::Sleep>>,
+    /// Whether it will wake the task, which stays the same.
+    set: bool,
 }
 
 impl Watchdog {
     fn new(client: &Client) -> Self {
         let first = Instant::now() + shortest(client, &client.live.snapshot());
-        Self { sleep: Box::pin(tokio::time::sleep_until(first.into())) }
+        Self { sleep: Box::pin(tokio::time::sleep_until(first.into())), set: false }
     }
 
     fn poll(&mut self, client: &Client, cx: &mut Context<'_>) -> Poll<Reason> {
+        if self.set && !self.sleep.is_elapsed() {
+            return Poll::Pending;
+        }
         while self.sleep.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             let snapshot = client.live.snapshot();
@@ -222,6 +227,7 @@ impl Watchdog {
             let next = (limit - waited).min(shortest(client, &snapshot));
             self.sleep.as_mut().reset((now + next).into());
         }
+        self.set = true;
         Poll::Pending
     }
 }

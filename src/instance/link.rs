@@ -6,7 +6,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -89,14 +89,14 @@ impl Link {
     ///
     /// `patience` gives the instant until which to wait, or why not to wait any longer. It is asked
     /// again whenever something came that was no answer, and told whether that instant has passed.
-    pub async fn answer<E>(
+    pub fn answer<E>(
         &mut self,
         request: Request<RequestBody>,
         mut patience: impl FnMut(bool) -> Result<Instant, E>,
-    ) -> Result<Answered, E> {
-        let answer = self.bell.muted(|| self.sender.try_send_request(request));
-        let mut answer = pin!(answer);
-        poll_fn(|cx| {
+    ) -> impl Future<Output = Result<Answered, E>> {
+        // Boxed: it has room for the request, should it come back.
+        let mut answer = self.bell.muted(|| Box::pin(self.sender.try_send_request(request)));
+        poll_fn(move |cx| {
             self.drive(cx);
             // It can only come out of `drive`, so nobody has to be woken for it.
             let mut nobody = Context::from_waker(Waker::noop());
@@ -118,7 +118,6 @@ impl Link {
                 }
             }
         })
-        .await
     }
 
     /// The next part of an answer's body.

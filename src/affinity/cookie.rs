@@ -29,10 +29,13 @@ impl Value {
 /// A client with two cookies of that name (set for two paths or domains) says nothing clear, and
 /// the order in which they come is not to be relied upon (RFC 6265bis section 5.8.3).
 pub fn find(headers: &mut HeaderMap, name: &str, strip: bool) -> Result<Option<Value>, Rejection> {
-    let mut found = Ok(None);
+    let (mut found, mut alone) = (Ok(None), true);
     for line in headers.get_all(COOKIE) {
         for pair in pairs(line.as_bytes()) {
-            let Some(place) = value_of(line.as_bytes(), pair, name) else { continue };
+            let Some(place) = value_of(line.as_bytes(), pair, name) else {
+                alone = false;
+                continue;
+            };
             found = match found {
                 Ok(None) => Ok(Some(Value { line: line.clone(), place })),
                 Ok(Some(_)) | Err(_) => Err(Rejection::Duplicated),
@@ -40,7 +43,10 @@ pub fn find(headers: &mut HeaderMap, name: &str, strip: bool) -> Result<Option<V
         }
     }
     if strip && !matches!(found, Ok(None)) {
-        remove(headers, name);
+        match alone {
+            true => drop(headers.remove(COOKIE)),
+            false => remove(headers, name),
+        }
     }
     found
 }

@@ -4,7 +4,7 @@
 //! its routing. What was authentic under a keyring stays so; lifetimes are checked anew each time.
 
 use crate::affinity::Rejection;
-use crate::affinity::token::{Claim, Keyring, Opened, decode};
+use crate::affinity::token::{Claim, Keyring, Opened};
 
 /// Tokens remembered at once; a newer one takes the place of an older.
 const SLOTS: usize = 1024;
@@ -12,8 +12,41 @@ const SLOTS: usize = 1024;
 struct Slot {
     keyring: u64,
     text: Box<[u8]>,
-    payload: Box<[u8]>,
+    claim: Known,
+}
+
+/// A [`Claim`] that borrows nothing.
+struct Known {
+    service: Box<str>,
+    version: Box<str>,
+    instance: Box<str>,
+    issued: u64,
+    renewed: u64,
     mark: u64,
+}
+
+impl Known {
+    fn new(claim: &Claim<'_>) -> Self {
+        Self {
+            service: claim.service.into(),
+            version: claim.version.into(),
+            instance: claim.instance.into(),
+            issued: claim.issued,
+            renewed: claim.renewed,
+            mark: claim.mark,
+        }
+    }
+
+    fn claim(&self) -> Claim<'_> {
+        Claim {
+            service: &self.service,
+            version: &self.version,
+            instance: &self.instance,
+            issued: self.issued,
+            renewed: self.renewed,
+            mark: self.mark,
+        }
+    }
 }
 
 /// The memory of one worker.
@@ -41,12 +74,11 @@ impl Memory {
             Some(known) => known,
             None => {
                 let mut buffer = Opened::default();
-                let (payload, mark) = keyring.unseal(text, &mut buffer)?;
-                Slot { keyring: serial, text: text.into(), payload: payload.into(), mark }
+                let claim = Known::new(&keyring.open(text, &mut buffer)?);
+                Slot { keyring: serial, text: text.into(), claim }
             }
         };
-        let known = slot.insert(known);
-        decode(&known.payload, known.mark).ok_or(Rejection::Malformed)
+        Ok(slot.insert(known).claim.claim())
     }
 }
 

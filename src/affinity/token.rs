@@ -168,7 +168,7 @@ impl Keyring {
     }
 
     /// The payload of a token, and its mark.
-    pub(super) fn unseal<'a>(
+    fn unseal<'a>(
         &self,
         text: &[u8],
         buffer: &'a mut Opened,
@@ -208,7 +208,7 @@ fn key_id(secret: &[u8; 32]) -> [u8; KEY_ID] {
 }
 
 /// What a payload says.
-pub(super) fn decode(payload: &[u8], mark: u64) -> Option<Claim<'_>> {
+fn decode(payload: &[u8], mark: u64) -> Option<Claim<'_>> {
     let (issued, rest) = payload.split_first_chunk::<4>()?;
     let (renewed, rest) = rest.split_first_chunk::<4>()?;
     let (service, rest) = text(rest)?;

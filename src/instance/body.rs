@@ -175,7 +175,7 @@ impl Upload {
             source.sent = 0;
             source.attempts
         };
-        RequestBody::Upload(Attempt { upload: self.clone(), number, gate, sleep: None })
+        RequestBody::Upload(Box::new(Attempt { upload: self.clone(), number, gate, sleep: None }))
     }
 }
 
@@ -188,8 +188,8 @@ fn lock(source: &Mutex<Source>) -> MutexGuard<'_, Source> {
 pub enum RequestBody {
     /// Nothing.
     Empty,
-    /// What the client sends.
-    Upload(Attempt),
+    /// What the client sends. Boxed: hyper moves a request about, and most have none.
+    Upload(Box<Attempt>),
 }
 
 /// One attempt's view of an [`Upload`].

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use crate::instance::bell::Bells;
 use crate::instance::in_flight::{Kind, Stage};
 use crate::instance::pool::Pool;
 use crate::observe::counters::TunnelEnd;
@@ -37,6 +38,8 @@ pub struct Lane {
     /// What clients and what instances sent in tunnels.
     traffic: [Traffic; 2],
     alarm: Notify,
+    /// Of the connections to the instance.
+    pub(super) bells: Bells,
     /// Idle connections to the instance.
     pub pool: Pool,
 }
@@ -148,5 +151,6 @@ impl Lane {
 
     pub(super) fn alarm(&self) {
         self.alarm.notify_waiters();
+        self.bells.ring();
     }
 }

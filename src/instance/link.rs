@@ -4,15 +4,14 @@
 //! polled. A task for the latter would cost each request three more turns of the scheduler and the
 //! wake-ups between them. So the task of the request polls both; idle in the pool, nobody does.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
@@ -20,8 +19,11 @@ use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 
+use crate::instance::bell::Bell;
 use crate::instance::body::RequestBody;
+use crate::instance::lane::Lane;
 use crate::instance::stream::Outbound;
 
 /// The most that is read ahead of the client, and so the longest head of an answer.
@@ -29,33 +31,6 @@ const MAX_BUFFER: usize = 64 * 1024;
 
 /// What hyper gives for a request: an answer, or the request itself if it was not sent.
 pub type Answered = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
-
-/// Wakes the task that drives a link.
-#[derive(Debug, Default)]
-struct Bell {
-    task: AtomicWaker,
-    /// While that task itself moves things along, it need not be told.
-    muted: AtomicBool,
-    /// What rang meanwhile: a timer may, from a thread of its own.
-    missed: AtomicBool,
-    /// Whether something came since this was last looked at.
-    rung: AtomicBool,
-}
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if self.muted.load(Ordering::Acquire) {
-            self.missed.store(true, Ordering::Release);
-        } else {
-            self.rung.store(true, Ordering::Release);
-            self.task.wake();
-        }
-    }
-}
 
 /// A connection that takes one request at a time.
 pub struct Link {
@@ -65,6 +40,27 @@ pub struct Link {
     over: bool,
     bell: Arc<Bell>,
     waker: Waker,
+    timer: Timer,
+}
+
+/// Rings a link's bell when its request may have been waited for too long.
+///
+/// It is set when it isn't already, runs on from request to request, and is looked at only when it
+/// has gone off: most requests find it running, and it costs them nothing.
+#[derive(Default)]
+struct Timer(Option<Pin<Box<Sleep>>>);
+
+impl Timer {
+    /// Whether `until` has passed; if not, the bell behind `waker` rings by then.
+    fn is_due(&mut self, until: Instant, waker: &Waker) -> bool {
+        let until = until.into();
+        if self.0.as_ref().is_some_and(|sleep| !sleep.is_elapsed() && sleep.deadline() <= until) {
+            return false;
+        }
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        sleep.as_mut().reset(until);
+        sleep.as_mut().poll(&mut Context::from_waker(waker)).is_ready()
+    }
 }
 
 impl std::fmt::Debug for Link {
@@ -74,33 +70,54 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    /// Opens a connection. A name is looked up each time, so that a moved instance is found.
-    pub async fn open(address: &str) -> io::Result<Box<Self>> {
+    /// Opens a connection to the instance of `lane`, whose alarms it hears from then on. A name is
+    /// looked up each time, so that a moved instance is found.
+    pub async fn open(address: &str, lane: &Lane) -> io::Result<Box<Self>> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let io = TokioIo::new(Outbound::new(stream));
         let handshake = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(io);
         let (sender, connection) = handshake.await.map_err(io::Error::other)?;
         let bell = Arc::new(Bell::default());
+        lane.bells.hang(&bell);
         let waker = Waker::from(Arc::clone(&bell));
-        Ok(Box::new(Self { sender, connection: Some(connection), over: false, bell, waker }))
+        let (connection, timer) = (Some(connection), Timer::default());
+        Ok(Box::new(Self { sender, connection, over: false, bell, waker, timer }))
     }
 
     /// Sends a request and waits for the head of its answer, or of an upgrade.
-    pub async fn answer(&mut self, request: Request<RequestBody>) -> Answered {
-        self.bell.muted.store(true, Ordering::Release);
-        let mut answer = pin!(self.sender.try_send_request(request));
-        self.bell.muted.store(false, Ordering::Release);
-        poll_fn(|cx| {
+    ///
+    /// `patience` gives the instant until which to wait, or why not to wait any longer. It is asked
+    /// again whenever something came that was no answer, and told whether that instant has passed.
+    pub fn answer<E>(
+        &mut self,
+        request: Request<RequestBody>,
+        mut patience: impl FnMut(bool) -> Result<Instant, E>,
+    ) -> impl Future<Output = Result<Answered, E>> {
+        // Boxed: it has room for the request, should it come back.
+        let mut answer = self.bell.muted(|| Box::pin(self.sender.try_send_request(request)));
+        poll_fn(move |cx| {
             self.drive(cx);
             // It can only come out of `drive`, so nobody has to be woken for it.
             let mut nobody = Context::from_waker(Waker::noop());
-            match answer.as_mut().poll(&mut nobody) {
+            let polled = match answer.as_mut().poll(&mut nobody) {
                 Poll::Pending if self.ends() => answer.as_mut().poll(&mut nobody),
                 polled => polled,
+            };
+            if let Poll::Ready(answered) = polled {
+                return Poll::Ready(Ok(answered));
+            }
+            let mut is_due = false;
+            loop {
+                is_due = match patience(is_due) {
+                    Ok(until) => self.timer.is_due(until, &self.waker),
+                    Err(out_of_it) => return Poll::Ready(Err(out_of_it)),
+                };
+                if !is_due {
+                    return Poll::Pending;
+                }
             }
         })
-        .await
     }
 
     /// The next part of an answer's body.
@@ -113,13 +130,13 @@ impl Link {
         if read_already.is_ready() {
             return read_already;
         }
-        self.bell.missed.store(false, Ordering::Release);
+        self.bell.heed();
         self.drive(cx);
         let taken = match self.take_frame(incoming) {
             Poll::Pending if self.ends() => self.take_frame(incoming),
             taken => taken,
         };
-        if taken.is_pending() && self.bell.missed.load(Ordering::Acquire) {
+        if taken.is_pending() && self.bell.missed() {
             cx.waker().wake_by_ref();
         }
         taken
@@ -129,16 +146,14 @@ impl Link {
         &self,
         incoming: &mut Incoming,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.bell.muted.store(true, Ordering::Release);
-        let frame = Pin::new(incoming).poll_frame(&mut Context::from_waker(Waker::noop()));
-        self.bell.muted.store(false, Ordering::Release);
-        frame
+        let mut nobody = Context::from_waker(Waker::noop());
+        self.bell.muted(|| Pin::new(incoming).poll_frame(&mut nobody))
     }
 
     /// Moves everything as far as it goes; the task is woken when it goes further.
     fn drive(&mut self, cx: &Context<'_>) {
         let Some(connection) = self.connection.as_mut().filter(|_| !self.over) else { return };
-        self.bell.task.register(cx.waker());
+        self.bell.call(cx.waker());
         // An error reaches whoever waits for an answer or for its body.
         let driven = connection.poll_without_shutdown(&mut Context::from_waker(&self.waker));
         self.over = driven.is_ready();
@@ -154,14 +169,13 @@ impl Link {
         if !self.sender.is_ready() {
             self.drive(&Context::from_waker(Waker::noop()));
         }
-        drop(self.bell.task.take());
-        self.bell.rung.store(false, Ordering::Release);
+        self.bell.rest();
         self.is_open()
     }
 
     /// Whether it still stands after a rest.
     pub fn stands(&mut self) -> bool {
-        if self.bell.rung.swap(false, Ordering::Acquire) {
+        if self.bell.rang() {
             self.drive(&Context::from_waker(Waker::noop()));
         }
         self.is_open()

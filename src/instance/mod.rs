@@ -5,6 +5,7 @@
 //! one [`Lane`] per worker, so that workers share no cache line. A change of any axis folds
 //! eligibility once and lets the [`Roster`] publish anew. Read [`Instance`] first.
 
+mod bell;
 pub mod body;
 pub mod budget;
 pub mod departure;

@@ -55,16 +55,21 @@ pub(super) async fn attend<Connection>(
 /// Ends what takes too long.
 pub(super) struct Watchdog {
     sleep: Pin<Box<tokio::time::Sleep>>,
+    /// Whether it will wake the task, which stays the same.
+    set: bool,
 }
 
 impl Watchdog {
     pub(super) fn new(client: &Client) -> Self {
         let first = Instant::now() + shortest(client, &client.live.snapshot());
-        Self { sleep: Box::pin(tokio::time::sleep_until(first.into())) }
+        Self { sleep: Box::pin(tokio::time::sleep_until(first.into())), set: false }
     }
 
     /// Ready with what has taken too long.
     pub(super) fn poll(&mut self, client: &Client, cx: &mut Context<'_>) -> Poll<Reason> {
+        if self.set && !self.sleep.is_elapsed() {
+            return Poll::Pending;
+        }
         while self.sleep.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             let snapshot = client.live.snapshot();
@@ -82,6 +87,7 @@ impl Watchdog {
             let next = (limit - waited).min(shortest(client, &snapshot));
             self.sleep.as_mut().reset((now + next).into());
         }
+        self.set = true;
         Poll::Pending
     }
 }

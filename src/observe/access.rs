@@ -88,12 +88,18 @@ fn json(out: &mut Vec<u8>, line: &Line<'_>) {
     out.extend_from_slice(b"{\"timestamp\":\"");
     timestamp(out);
     out.extend_from_slice(b"\",\"level\":\"INFO\",\"target\":\"access\"");
-    // Labels of ours need no escaping.
+    // Labels of ours need no escaping, nor do names, addresses and methods: what they are made of is
+    // checked where they come in.
     for (key, label) in [
         (",\"message\":\"", Some(line.message)),
         (",\"affinity\":\"", Some(line.affinity)),
         (",\"affinity_reason\":\"", line.affinity_reason),
         (",\"error\":\"", line.error),
+        (",\"client\":\"", Some(line.client)),
+        (",\"method\":\"", Some(line.method)),
+        (",\"service\":\"", Some(line.service)),
+        (",\"version\":\"", Some(line.version)),
+        (",\"instance\":\"", Some(line.instance)),
     ] {
         if let Some(label) = label {
             out.extend_from_slice(key.as_bytes());
@@ -102,13 +108,8 @@ fn json(out: &mut Vec<u8>, line: &Line<'_>) {
         }
     }
     for (key, text) in [
-        (",\"client\":", line.client),
-        (",\"method\":", line.method),
         (",\"path\":", line.path),
         (",\"host\":", line.host),
-        (",\"service\":", line.service),
-        (",\"version\":", line.version),
-        (",\"instance\":", line.instance),
         (",\"request_id\":", line.request_id),
     ] {
         out.extend_from_slice(key.as_bytes());

@@ -3,9 +3,11 @@
 //! Dropping it closes the account: the log line is written, counters are moved. That is the only
 //! place where a request is counted, however it ends.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use http::header::HeaderValue;
 use http::{Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
@@ -267,10 +269,19 @@ pub fn unread(client: &Client, reason: Reason) {
 
 /// 128 random bits in hexadecimal.
 pub fn new_request_id() -> HeaderValue {
+    thread_local! {
+        /// Many ids share an allocation: one of its own, and a count of its holders, would cost
+        /// each more than all the rest.
+        static SHARED: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(2048));
+    }
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let random = fastrand::u128(..);
     let text: [u8; 32] = std::array::from_fn(|at| DIGITS[(random >> (at * 4)) as usize & 15]);
-    HeaderValue::from_bytes(&text).expect("hexadecimal digits are header-safe")
+    let id = SHARED.with_borrow_mut(|shared| {
+        shared.extend_from_slice(&text);
+        shared.split().freeze()
+    });
+    HeaderValue::from_maybe_shared(id).expect("hexadecimal digits are header-safe")
 }
 
 impl Drop for Exchange {

@@ -68,26 +68,20 @@ impl Attempt<'_> {
         let replayable = head.method.is_idempotent() && self.replayable();
         let pool = &self.instance.lane(worker).pool;
         if let Some(link) = pool.take(now, replayable) {
-            match self.exchange(worker, head, link).await {
+            match self.exchange(head, link, now).await {
                 Err(failure @ Failure::Reset(_))
                     if retry::allowed(&head.method, failure, self.replayable()) => {}
                 result => return result,
             }
         }
         let link = Box::pin(self.connect(worker)).await?;
-        self.exchange(worker, head, link).await
+        self.exchange(head, link, Instant::now()).await
     }
 
     /// Opens a new connection.
     pub(super) async fn connect(&self, worker: usize) -> Result<Box<Link>, Failure> {
-        let opening = pin!(Link::open(self.instance.address()));
-        let patience = Patience {
-            sent: Sent::Nothing,
-            idempotent: false,
-            limit: self.version.timeouts.connect,
-            late: Failure::ConnectTimeout,
-        };
-        self.wait(worker, patience, opening).await?.map_err(|error| {
+        let opening = Link::open(self.instance.address(), self.instance.lane(worker));
+        self.wait(worker, pin!(opening)).await?.map_err(|error| {
             tracing::debug!(instance = self.instance.address(), %error, "connecting failed");
             if pool::is_own_fault(&error) { Failure::NoSocket } else { Failure::Connect }
         })
@@ -95,11 +89,11 @@ impl Attempt<'_> {
 
     async fn exchange(
         &self,
-        worker: usize,
         head: &request::Parts,
         mut link: Box<Link>,
+        now: Instant,
     ) -> Result<Answer, Failure> {
-        let response = self.ask(worker, head, &mut link).await?;
+        let response = self.ask(head, &mut link, now).await?;
         // RFC 9110 section 15.2.2: nobody asked to switch protocols.
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Failure::InvalidResponse);
@@ -110,18 +104,29 @@ impl Attempt<'_> {
     /// Sends the request on `link` and waits for the head of its answer, but not for ever.
     pub(super) async fn ask(
         &self,
-        worker: usize,
         head: &request::Parts,
         link: &mut Link,
+        now: Instant,
     ) -> Result<Response<Incoming>, Failure> {
-        let patience = Patience {
-            sent: Sent::Something,
-            idempotent: head.method.is_idempotent(),
-            limit: self.version.timeouts.first_byte,
-            late: Failure::FirstByteTimeout,
+        let idempotent = head.method.is_idempotent();
+        if let Some(failure) = self.distress(Sent::Nothing, idempotent) {
+            return Err(failure);
+        }
+        let mut until = now + self.version.timeouts.first_byte;
+        let patience = |is_due: bool| {
+            if let Some(failure) = self.distress(Sent::Something, idempotent) {
+                return Err(failure);
+            }
+            if is_due {
+                let left = self.version.timeouts.first_byte.saturating_sub(self.waited());
+                if left.is_zero() {
+                    return Err(Failure::FirstByteTimeout);
+                }
+                until = Instant::now() + left;
+            }
+            Ok(until)
         };
-        let answer = pin!(link.answer(self.request(head)));
-        let answered = self.wait(worker, patience, answer).await?;
+        let answered = link.answer(self.request(head), patience).await?;
         let mut response = answered.map_err(|error| match error.message() {
             Some(_) => Failure::Reset(Sent::Nothing),
             None if error.error().is_parse() => Failure::InvalidResponse,
@@ -165,33 +170,25 @@ impl Attempt<'_> {
         self.upload.is_none_or(|upload| upload.progress().replayable)
     }
 
-    /// Waits for the instance, but not for ever, and no longer when it is found to be out of reach.
+    /// Waits for a connection, but not for ever, and no longer when the instance is found to be out
+    /// of reach.
     async fn wait<T>(
         &self,
         worker: usize,
-        patience: Patience,
-        mut answer: Pin<&mut impl Future<Output = T>>,
+        mut opening: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, Failure> {
-        let mut seen = Sent::Nothing;
-        let mut timer = pin!(pingora_timeout::sleep(patience.limit));
+        let mut timer = pin!(pingora_timeout::sleep(self.version.timeouts.connect));
         loop {
             // Listening begins before looking, so that nothing is missed in between.
             let alarmed = self.instance.lane(worker).alarmed();
-            if let Some(failure) = self.distress(seen, patience.idempotent) {
+            if let Some(failure) = self.distress(Sent::Nothing, false) {
                 return Err(failure);
             }
-            seen = patience.sent;
             tokio::select! {
                 biased;
-                answer = answer.as_mut() => return Ok(answer),
+                opened = opening.as_mut() => return Ok(opened),
                 () = alarmed => {}
-                () = timer.as_mut() => {
-                    let left = patience.limit.saturating_sub(self.waited(patience));
-                    if left.is_zero() {
-                        return Err(patience.late);
-                    }
-                    timer.set(pingora_timeout::sleep(left));
-                }
+                () = timer.as_mut() => return Err(Failure::ConnectTimeout),
             }
         }
     }
@@ -215,22 +212,11 @@ impl Attempt<'_> {
     /// How long the instance has had, when the limit has passed once. Its time runs from when it last
     /// took something of the body, and not while the client is waited for: neither a long upload nor
     /// a slow client is a slow answer.
-    fn waited(&self, patience: Patience) -> Duration {
-        match (patience.sent, self.upload.map(Upload::progress)) {
-            (Sent::Something, Some(progress)) if progress.waiting => Duration::ZERO,
-            (Sent::Something, Some(progress)) => progress.asked.elapsed(),
-            (Sent::Nothing, _) | (_, None) => patience.limit,
+    fn waited(&self) -> Duration {
+        match self.upload.map(Upload::progress) {
+            Some(progress) if progress.waiting => Duration::ZERO,
+            Some(progress) => progress.asked.elapsed(),
+            None => Duration::MAX,
         }
     }
-}
-
-/// How long an instance is waited for, and what it is taken for then.
-#[derive(Debug, Clone, Copy)]
-struct Patience {
-    /// What it may have seen of the request.
-    sent: Sent,
-    /// Whether the request may go elsewhere after that.
-    idempotent: bool,
-    limit: Duration,
-    late: Failure,
 }

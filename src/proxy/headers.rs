@@ -185,13 +185,8 @@ impl Fields {
 /// A field that frames or routes the message can't be nominated away.
 fn remove_hop_by_hop(headers: &mut HeaderMap, fields: Fields) {
     if fields.has(Fields::CONNECTION) {
-        let nominated: Vec<HeaderName> = tokens(headers, &CONNECTION)
-            .filter(|token| !names_no_field(token))
-            .filter_map(|token| HeaderName::from_bytes(token).ok())
-            .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
-            .collect();
-        for name in nominated {
-            headers.remove(name);
+        if !headers.get_all(CONNECTION).iter().all(|line| names_no_field(line.as_bytes())) {
+            remove_nominated(headers);
         }
         headers.remove(CONNECTION);
     }
@@ -208,6 +203,17 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, fields: Fields) {
         if fields.has(field) {
             headers.remove(name);
         }
+    }
+}
+
+fn remove_nominated(headers: &mut HeaderMap) {
+    let nominated: Vec<HeaderName> = tokens(headers, &CONNECTION)
+        .filter(|token| !names_no_field(token))
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
+        .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
+        .collect();
+    for name in nominated {
+        headers.remove(name);
     }
 }
 
@@ -290,7 +296,7 @@ pub fn to_instance(
     // RFC 9110 section 7.6.3: a gateway must name itself to the next server.
     let via = if origin.http2 { "2.0 burdock" } else { "1.1 burdock" };
     headers.append(VIA, HeaderValue::from_static(via));
-    tell_client(headers, forwarding, origin);
+    tell_client(headers, fields, forwarding, origin);
     let known = match fields.has(Fields::X_REQUEST_ID) {
         true => headers.get(X_REQUEST_ID).filter(|id| is_sane_id(id)).cloned(),
         false => None,
@@ -317,7 +323,12 @@ fn forget_told(headers: &mut HeaderMap) {
     }
 }
 
-fn tell_client(headers: &mut HeaderMap, forwarding: Forwarding, origin: Origin<'_>) {
+fn tell_client(
+    headers: &mut HeaderMap,
+    fields: Fields,
+    forwarding: Forwarding,
+    origin: Origin<'_>,
+) {
     if forwarding.forwarded {
         headers.append(FORWARDED, forwarded(headers, origin));
     }
@@ -325,7 +336,10 @@ fn tell_client(headers: &mut HeaderMap, forwarding: Forwarding, origin: Origin<'
         return;
     }
     let host = headers.get(HOST).cloned();
-    let chain = appended(headers, &X_FORWARDED_FOR, origin.peer_text);
+    let chain = match fields.has(Fields::TOLD) {
+        true => appended(headers, &X_FORWARDED_FOR, origin.peer_text),
+        false => origin.peer_text.clone(),
+    };
     headers.insert(X_FORWARDED_FOR, chain);
     headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
     if let Some(host) = host {

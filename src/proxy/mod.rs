@@ -16,6 +16,7 @@ pub mod retry;
 pub mod session;
 pub mod upgrade;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -39,31 +40,41 @@ use crate::proxy::upgrade::Upgrade;
 use crate::snapshot::{Service, Snapshot};
 
 /// Answers one request. Whatever happens, the client gets an answer and the log a line.
-pub async fn handle(client: Arc<Client>, request: Request<Incoming>) -> Response<AnswerBody> {
+pub fn handle(
+    client: Arc<Client>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Response<AnswerBody>> + Send {
     let mut exchange = Exchange::begin(client, &request);
-    match pass(&mut exchange, request).await {
-        Ok((answer, session)) => answer::respond(exchange, answer, session),
-        Err(reason) => answer::refuse(exchange, reason),
+    let (mut head, incoming) = request.into_parts();
+    // Lent, since a future keeps what it is given twice: as it came, and as it is used.
+    async move {
+        match pass(&mut exchange, &mut head, incoming).await {
+            Ok((answer, session)) => answer::respond(exchange, answer, session),
+            Err(reason) => answer::refuse(exchange, reason),
+        }
     }
 }
 
 /// What an answer came from, and what the client must be told of its session.
 type Passed = (Answer, Option<HeaderValue>);
 
-async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Passed, Reason> {
-    let (mut head, incoming) = request.into_parts();
-    exchange.connect = http2::translate(&mut head);
+async fn pass(
+    exchange: &mut Exchange,
+    head: &mut request::Parts,
+    incoming: Incoming,
+) -> Result<Passed, Reason> {
+    exchange.connect = http2::translate(head);
     let fields = Fields::of(&head.headers);
-    headers::check(&head, fields)?;
+    headers::check(head, fields)?;
     let snapshot = exchange.client.live.snapshot();
-    let service = prepare(exchange, &snapshot, &mut head)?;
+    let service = prepare(exchange, &snapshot, head)?;
     let version = service.version();
     let roster = &service.roster;
     roster.budget.earn(&version.retry);
 
     // With a body it is no opening handshake that anybody knows, but a request like any other.
     let upgrade = match incoming.is_end_stream() {
-        true => Upgrade::asked(&head, fields, &version.upgrades, exchange.connect.is_some()),
+        true => Upgrade::asked(head, fields, &version.upgrades, exchange.connect.is_some()),
         false => None,
     };
     if upgrade.is_some() {
@@ -72,7 +83,7 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
     let kind = if upgrade.is_some() { Kind::Tunnel } else { Kind::Request };
     let kind = (exchange.https, kind);
     let mut session = Session::read(&snapshot, service, &mut head.headers, fields, kind);
-    let key = hash_key(&version.balance, exchange, &head);
+    let key = hash_key(&version.balance, exchange, head);
     let origin = exchange.client.origin(&snapshot);
     let forwarding = snapshot.config.forwarding;
     let new_id = exchange::new_request_id;
@@ -80,7 +91,7 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
     exchange.request_id =
         headers::to_instance(&mut head.headers, fields, forwarding, origin, protocol, new_id);
     let upload = (!incoming.is_end_stream()).then(|| {
-        frame(&mut head);
+        frame(head);
         // Once some of its body was sent, only an idempotent request is ever tried again.
         let limit = if head.method.is_idempotent() { version.retry.max_body } else { 0 };
         let hold = Box::new(exchange.client.stay_busy());
@@ -108,8 +119,8 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
         let attempt = Attempt { instance: &instance, roster, version, has_host, upload };
         let result = match &upgrade {
             // Boxed, as is all that is rare and large: the future of every request carries the rest.
-            Some(to) => Box::pin(attempt.upgrade(worker, &head, to)).await,
-            None => attempt.send(worker, &head, began).await,
+            Some(to) => Box::pin(attempt.upgrade(worker, head, to)).await,
+            None => attempt.send(worker, head, began).await,
         };
         let failure = match result {
             Ok(answer) => {

@@ -3,6 +3,7 @@
 //! hyper speaks the handshake; then both raw sockets are taken back (see [`crate::tunnel`]).
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
@@ -138,7 +139,7 @@ impl Attempt<'_> {
         upgrade: &Upgrade,
     ) -> Result<Answer, Failure> {
         let mut link = self.connect(worker).await?;
-        let response = self.ask(worker, head, &mut link).await?;
+        let response = self.ask(head, &mut link, Instant::now()).await?;
         if upgrade.is_misread(response.status()) {
             return Err(Failure::InvalidResponse);
         }

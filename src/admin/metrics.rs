@@ -177,7 +177,7 @@ fn version_rows(rows: &mut Rows<'_>, roster: &Roster) {
             row(&[("outcome", "new")], load(&tally.new));
             row(&[("outcome", "kept")], roster.kept());
             row(&[("outcome", "rehomed")], sum(&tally.rehomed));
-            row(&[("outcome", "rejected")], sum(&tally.rejected));
+            row(&[("outcome", "rejected")], load(&tally.unhonoured));
         }
         "burdock_tunnels_opened_total" => row(&[], load(&tally.tunnels)),
         "burdock_tunnels_ended_total" => {

@@ -190,6 +190,10 @@ fn affinity(out: &mut Text, affinity: &Affinity) {
         out.key("partitioned", cookie.partitioned);
         out.optional("max_age", cookie.max_age.map(format_duration));
     });
+    out.key("cross_site_cookie", affinity.cross_site_cookie);
+    out.switched("header", affinity.header.as_deref().map(scalar));
+    out.switched("query", affinity.query.as_deref().map(scalar));
+    out.key("engine_io", affinity.engine_io);
     out.optional("ttl", affinity.ttl.map(format_duration));
     out.optional("idle_ttl", affinity.idle_ttl.map(format_duration));
     out.key("pass_cookie", affinity.pass_cookie);
@@ -298,6 +302,13 @@ impl Text {
         match value {
             Some(value) => self.key(key, value),
             None => self.key(key, "none"),
+        }
+    }
+
+    fn switched(&mut self, key: &str, value: Option<impl Display>) {
+        match value {
+            Some(value) => self.key(key, value),
+            None => self.key(key, "off"),
         }
     }
 

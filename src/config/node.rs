@@ -352,6 +352,15 @@ impl<'a> Fields<'a> {
         self.take(key).and_then(|node| node.duration(range)).unwrap_or(default)
     }
 
+    /// What `read` makes of the value of something that is off by default.
+    pub(super) fn switched<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&Node<'a>) -> Option<T>,
+    ) -> Option<T> {
+        self.take(key).filter(|node| !node.is_off()).and_then(|node| read(&node))
+    }
+
     /// What `read` makes of the value; `none` clears a default.
     pub(super) fn optional<T>(
         &mut self,

@@ -205,8 +205,16 @@ pub enum HashKey {
 /// Session affinity by a sealed token.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Affinity {
-    /// The carrier.
+    /// The carrier that browsers know how to use.
     pub cookie: AffinityCookie,
+    /// Whether a second cookie goes with it, for pages of other sites.
+    pub cross_site_cookie: bool,
+    /// A field that carries the token both ways, by its lower-case name.
+    pub header: Option<String>,
+    /// A query parameter that carries the token of a request.
+    pub query: Option<String>,
+    /// Whether a request without a token is kept on the instance that issued its engine.io `sid`.
+    pub engine_io: bool,
     /// Absolute lifetime of a token; `None` means as long as the client keeps it.
     pub ttl: Option<Duration>,
     /// Lifetime since the last renewal; renewed when a quarter of it has passed.

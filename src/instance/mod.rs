@@ -15,6 +15,7 @@ pub mod moves;
 pub mod pool;
 mod presence;
 pub mod rate;
+pub mod recent;
 pub mod rehomes;
 pub mod roster;
 pub mod stream;

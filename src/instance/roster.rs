@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 
@@ -19,10 +19,15 @@ use crate::health::{Health, Membership, Rehome};
 use crate::instance::budget::Budget;
 use crate::instance::moves::Moves;
 use crate::instance::rate::Rate;
+use crate::instance::recent::Recent;
 use crate::instance::rehomes::Rehomes;
 use crate::instance::{Identity, Instance, Lane};
 use crate::observe::counters::TunnelEnd;
 use crate::observe::tunnels;
+
+/// An engine.io session that made no request for this long is forgotten. A client makes one each
+/// `pingInterval`, 25 s by default, for as long as it polls.
+const SID_LIFETIME: Duration = Duration::from_secs(300);
 
 /// The live side of a version.
 #[derive(Debug)]
@@ -42,6 +47,8 @@ pub struct Roster {
     pub rehomes: Rehomes,
     /// Clients that are to come back to another instance.
     pub moves: Moves,
+    /// Which instance issued an engine.io session id.
+    pub sids: Recent<Arc<Instance>>,
     /// What became of sessions.
     pub tally: Tally,
 }
@@ -70,6 +77,8 @@ pub struct Tally {
     pub rehomed: [AtomicU64; Rehome::ALL.len()],
     /// Tokens rejected, by reason.
     pub rejected: [AtomicU64; Rejection::ALL.len()],
+    /// Requests that brought rejected tokens only.
+    pub unhonoured: AtomicU64,
     /// Requests tried again, by reason.
     pub retried: [AtomicU64; Rehome::ALL.len()],
     /// Tunnels opened.
@@ -103,6 +112,7 @@ impl Roster {
             upgrades: Rate::new(now),
             rehomes: Rehomes::default(),
             moves: Moves::default(),
+            sids: Recent::new(SID_LIFETIME),
             tally: Tally::default(),
         }
     }
@@ -159,16 +169,21 @@ impl Roster {
     pub fn bound(&self, name: &str) -> Result<Arc<Instance>, Rehome> {
         let members = self.members();
         let instance = members.by_name.get(name).ok_or(Rehome::Removed)?;
+        self.serves(instance)?;
+        Ok(Arc::clone(instance))
+    }
+
+    /// Whether this instance may serve the sessions bound to it.
+    pub fn serves(&self, instance: &Arc<Instance>) -> Result<(), Rehome> {
         let verdict = match instance.eligibility().bound {
             Ok(()) if !instance.admits() => Err(Rehome::BreakerOpen),
             verdict => verdict,
         };
         match verdict {
             // Nobody else could do better: see `Members::last_resort`.
-            Err(Rehome::BreakerOpen) if !self.has_others(instance) => {}
-            verdict => verdict?,
+            Err(Rehome::BreakerOpen) if !self.has_others(instance) => Ok(()),
+            verdict => verdict,
         }
-        Ok(Arc::clone(instance))
     }
 
     /// Takes over what the configuration says. Gives the instances that are new and those that it

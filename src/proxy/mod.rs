@@ -2,7 +2,8 @@
 //!
 //! Checked, routed, bound or spread, sent, tried again elsewhere where that is safe, answered. The
 //! pieces are next door: [`headers`] and [`retry`] decide, [`forward`] and [`upgrade`] talk to an
-//! instance, [`session`] knows the token, [`exchange`] keeps the account, [`answer`] is the body.
+//! instance, [`session`] knows the token, [`notice`] tells the client of it, [`exchange`] keeps the
+//! account, [`answer`] is the body.
 
 pub mod answer;
 pub mod client;
@@ -10,6 +11,8 @@ pub mod error;
 pub mod exchange;
 pub mod forward;
 pub mod headers;
+pub mod key;
+pub mod notice;
 pub mod retry;
 pub mod session;
 pub mod upgrade;
@@ -22,7 +25,6 @@ use http::{Request, Response, Uri, Version, request};
 use hyper::body::{Body, Incoming};
 
 use crate::balance::Draw;
-use crate::config::types::{Balance, HashKey};
 use crate::instance::body::Upload;
 use crate::instance::{InFlight, Instance, roster};
 use crate::proxy::answer::AnswerBody;
@@ -31,6 +33,7 @@ use crate::proxy::error::Reason;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::{Answer, Attempt};
 use crate::proxy::headers::Fields;
+use crate::proxy::notice::Notice;
 use crate::proxy::session::Session;
 use crate::proxy::upgrade::Upgrade;
 use crate::snapshot::{Service, Snapshot};
@@ -39,19 +42,20 @@ use crate::snapshot::{Service, Snapshot};
 pub async fn handle(client: Arc<Client>, request: Request<Incoming>) -> Response<AnswerBody> {
     let mut exchange = Exchange::begin(client, &request);
     match pass(&mut exchange, request).await {
-        Ok((answer, session)) => answer::respond(exchange, answer, session),
+        Ok((answer, notice)) => answer::respond(exchange, answer, notice),
         Err(reason) => answer::refuse(exchange, reason),
     }
 }
 
 /// What an answer came from, and what the client must be told of its session.
-type Passed = (Answer, Option<HeaderValue>);
+type Passed = (Answer, Option<Box<Notice>>);
 
 async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Passed, Reason> {
     let (mut head, incoming) = request.into_parts();
     let fields = Fields::of(&head.headers);
-    headers::check(&head, fields)?;
     let snapshot = exchange.client.live.snapshot();
+    exchange.conceal(&snapshot.token_queries);
+    headers::check(&head, fields)?;
     let service = prepare(exchange, &snapshot, &mut head)?;
     let version = service.version();
     let roster = &service.roster;
@@ -66,8 +70,8 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
         roster.admit_tunnel(exchange.started).ok_or(Reason::UpgradeLimit)?;
     }
     let kind = (exchange.https, upgrade.is_some());
-    let mut session = Session::read(&snapshot, service, &mut head.headers, fields, kind);
-    let key = hash_key(&version.balance, exchange, &head);
+    let mut session = Session::read(&snapshot, service, &mut head, fields, kind);
+    let key = key::of(&version.balance, exchange.address(), &head);
     let origin = exchange.client.origin(&snapshot);
     let forwarding = snapshot.config.forwarding;
     let new_id = exchange::new_request_id;
@@ -100,12 +104,13 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
             None => attempt.send(exchange.client.worker, &head, began).await,
         };
         let failure = match result {
-            Ok(answer) => {
+            Ok(mut answer) => {
                 exchange.succeeded();
                 exchange.affinity = session.outcome();
-                let (set_cookie, mark) = session.settle(&instance, exchange.client.worker);
+                let headers = answer.response.headers_mut();
+                let (notice, mark) = session.settle(&instance, exchange.client.worker, headers);
                 exchange.session = mark;
-                return Ok((answer, set_cookie));
+                return Ok((answer, notice));
             }
             Err(failure) => failure,
         };
@@ -165,19 +170,5 @@ fn frame(head: &mut request::Parts) {
     }
     if !headers::expects_continue(&head.headers) {
         head.headers.remove(EXPECT);
-    }
-}
-
-/// The part of the request that `balance: hash` looks at; `None` where it is absent.
-fn hash_key(balance: &Balance, exchange: &Exchange, head: &request::Parts) -> Option<Vec<u8>> {
-    let Balance::Hash(key) = balance else { return None };
-    match key {
-        HashKey::ClientIp => Some(exchange.address().as_bytes().to_vec()),
-        HashKey::Uri => head.uri.path_and_query().map(|uri| uri.as_str().as_bytes().to_vec()),
-        HashKey::Header(name) => head.headers.get(name).map(|value| value.as_bytes().to_vec()),
-        HashKey::Cookie(name) => session::cookie(&head.headers, name),
-        HashKey::Query(name) => {
-            session::query(head.uri.query()?, name).map(str::as_bytes).map(<[u8]>::to_vec)
-        }
     }
 }

@@ -4,17 +4,20 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use http::header::{COOKIE, HeaderMap, HeaderValue};
+use http::header::HeaderMap;
+use http::request;
 
+use crate::affinity::Rejection;
+use crate::affinity::carriers::{self, Found};
+use crate::affinity::engine_io::{self, Ask};
 use crate::affinity::memory::Memory;
 use crate::affinity::token::{self, Claim};
-use crate::affinity::{Rejection, cookie as carrier};
 use crate::balance::Draw;
-use crate::config::types::Affinity;
 use crate::health::Rehome;
 use crate::instance::roster::count;
 use crate::instance::{Instance, Roster};
 use crate::proxy::headers::Fields;
+use crate::proxy::notice::{Listener, Notice};
 use crate::proxy::retry::Failure;
 use crate::snapshot::{Service, Snapshot};
 
@@ -46,12 +49,14 @@ impl Outcome {
     }
 }
 
-/// A token that was honoured.
+/// What a request is bound by.
 #[derive(Debug, Clone, Copy)]
-struct Token {
-    issued: u64,
+struct Bond {
+    /// When the session began; unknown where only the instance's own id for it is known.
+    issued: Option<u64>,
     mark: u64,
-    wants_renewal: bool,
+    /// Whether the client needs a fresh token even if it stays.
+    wants_token: bool,
 }
 
 #[derive(Debug)]
@@ -59,8 +64,8 @@ enum State {
     Off,
     Absent,
     Rejected(Rejection),
-    Bound(Token, Arc<Instance>),
-    Moving(Token, Rehome),
+    Bound(Bond, Arc<Instance>),
+    Moving(Bond, Rehome),
 }
 
 /// A request's session on its way through.
@@ -71,6 +76,10 @@ pub struct Session<'a> {
     https: bool,
     tunnel: bool,
     state: State,
+    /// Why the first token that wasn't honoured wasn't, whatever came after it.
+    rejected: Option<Rejection>,
+    /// Whether it asks for a new engine.io session.
+    opens: bool,
 }
 
 thread_local! {
@@ -83,39 +92,58 @@ fn wall_clock() -> u64 {
 }
 
 impl<'a> Session<'a> {
-    /// Reads the token, and takes its carrier out of what the instance will see. The request came by
-    /// https or not, and asks for a tunnel or doesn't.
+    /// Reads the token, and takes its carriers out of what the instance will see. The request came
+    /// by https or not, and asks for a tunnel or doesn't.
     pub fn read(
         snapshot: &'a Snapshot,
         service: &'a Service,
-        headers: &mut HeaderMap,
+        head: &mut request::Parts,
         fields: Fields,
         (https, tunnel): (bool, bool),
     ) -> Self {
-        let state = match &service.version().affinity {
-            None => State::Off,
-            Some(_) if !fields.has(Fields::COOKIE) => State::Absent,
-            Some(affinity) => {
-                Self::open(snapshot, service, affinity, headers).unwrap_or_else(State::Rejected)
+        let state = State::Off;
+        let mut session =
+            Self { snapshot, service, https, tunnel, state, rejected: None, opens: false };
+        if let Some(affinity) = &service.version().affinity {
+            let has_cookies = fields.has(Fields::COOKIE);
+            session.state = State::Absent;
+            if has_cookies || affinity.header.is_some() || affinity.query.is_some() {
+                session.open(carriers::take(
+                    affinity,
+                    &mut head.headers,
+                    &mut head.uri,
+                    has_cookies,
+                ));
             }
-        };
-        Self { snapshot, service, https, tunnel, state }
+            if affinity.engine_io {
+                session.heed_engine_io(head.uri.query());
+            }
+        }
+        session
     }
 
-    fn open(
-        snapshot: &Snapshot,
-        service: &Service,
-        affinity: &Affinity,
-        headers: &mut HeaderMap,
-    ) -> Result<State, Rejection> {
-        let Some(value) = carrier::find(headers, &affinity.cookie.name, !affinity.pass_cookie)?
-        else {
-            return Ok(State::Absent);
-        };
-        MEMORY.with_borrow_mut(|memory| {
-            let claim = memory.open(&snapshot.keyring, value.as_bytes())?;
-            Self::bind(service, &claim, wall_clock())
-        })
+    /// The first token that is honoured decides.
+    fn open(&mut self, found: Found) {
+        for value in found.into_iter().flatten() {
+            let opened = value.and_then(|value| {
+                MEMORY.with_borrow_mut(|memory| {
+                    let claim = memory.open(&self.snapshot.keyring, value.as_bytes())?;
+                    Self::bind(self.service, &claim, wall_clock())
+                })
+            });
+            match opened {
+                Ok(state) => {
+                    self.state = state;
+                    return;
+                }
+                Err(reason) => {
+                    self.rejected.get_or_insert(reason);
+                }
+            }
+        }
+        if let Some(reason) = self.rejected {
+            self.state = State::Rejected(reason);
+        }
     }
 
     fn bind(service: &Service, claim: &Claim<'_>, now: u64) -> Result<State, Rejection> {
@@ -123,26 +151,49 @@ impl<'a> Session<'a> {
             return Err(Rejection::Foreign);
         }
         claim.check(service.lifetimes, now)?;
-        let token = Token {
-            issued: claim.issued,
+        let bond = Bond {
+            issued: Some(claim.issued),
             mark: claim.mark,
-            wants_renewal: claim.wants_renewal(service.lifetimes, now),
+            wants_token: claim.wants_renewal(service.lifetimes, now),
         };
         let roster = &service.roster;
         let bound = match claim.version == roster.version() {
-            true => match roster.moves.follow(token.mark) {
+            true => match roster.moves.follow(bond.mark) {
                 None => roster.bound(claim.instance),
                 Some(to) => {
-                    roster.rehomes.note(token.mark, to, Instant::now());
+                    roster.rehomes.note(bond.mark, to, Instant::now());
                     Err(Rehome::Rebalanced)
                 }
             },
             false => Err(Rehome::Removed),
         };
         Ok(match bound {
-            Ok(instance) => State::Bound(token, instance),
-            Err(reason) => State::Moving(token, reason),
+            Ok(instance) => State::Bound(bond, instance),
+            Err(reason) => State::Moving(bond, reason),
         })
+    }
+
+    /// A request that brings no token is bound by its engine.io session, where that is known.
+    fn heed_engine_io(&mut self, query: Option<&str>) {
+        let sid = match query.and_then(engine_io::ask) {
+            None => return,
+            Some(Ask::Opens) => {
+                self.opens = true;
+                return;
+            }
+            Some(Ask::Continues(sid)) => sid,
+        };
+        if !matches!(self.state, State::Absent | State::Rejected(_)) {
+            return;
+        }
+        let roster = &self.service.roster;
+        let mark = roster.sids.key(sid);
+        let Some(instance) = roster.sids.find(mark, Instant::now()) else { return };
+        let bond = Bond { issued: None, mark, wants_token: false };
+        self.state = match roster.serves(&instance) {
+            Ok(()) => State::Bound(bond, instance),
+            Err(reason) => State::Moving(bond, reason),
+        };
     }
 
     /// Where to try next.
@@ -161,15 +212,15 @@ impl<'a> Session<'a> {
                     |to: &Arc<Instance>| !tried.iter().any(|tried| Arc::ptr_eq(tried, to));
                 welcomed.filter(untried).or_else(|| roster.choose(draw, tried))
             }
-            State::Moving(token, _) => {
-                let followed = roster.rehomes.find(token.mark, now).filter(|instance| {
+            State::Moving(bond, _) => {
+                let followed = roster.rehomes.find(bond.mark, now).filter(|instance| {
                     instance.eligibility().bound.is_ok()
                         && instance.admits()
                         && !tried.iter().any(|tried| Arc::ptr_eq(tried, instance))
                 });
                 followed.or_else(|| {
                     let chosen = roster.choose(draw, tried)?;
-                    roster.rehomes.note(token.mark, Arc::clone(&chosen), now);
+                    roster.rehomes.note(bond.mark, Arc::clone(&chosen), now);
                     Some(chosen)
                 })
             }
@@ -184,8 +235,8 @@ impl<'a> Session<'a> {
             Failure::FirstByteTimeout | Failure::Unanswered(_) => Rehome::NoAnswer,
             Failure::Dead(_) => Rehome::Dead,
         };
-        if let State::Bound(token, _) = self.state {
-            self.state = State::Moving(token, reason);
+        if let State::Bound(bond, _) = self.state {
+            self.state = State::Moving(bond, reason);
         }
         reason
     }
@@ -201,32 +252,60 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// `instance` answered: counts the outcome, and gives the `Set-Cookie` if one is due, and what
-    /// the token is remembered by that the client holds then.
-    pub fn settle(self, instance: &Instance, worker: usize) -> (Option<HeaderValue>, Option<u64>) {
+    /// `instance` answered: counts the outcome. Gives what the client is to be told, if anything, and
+    /// what the token is remembered by that the client holds then.
+    pub fn settle(
+        self,
+        instance: &Arc<Instance>,
+        worker: usize,
+        answer: &mut HeaderMap,
+    ) -> (Option<Box<Notice>>, Option<u64>) {
         let Some(affinity) = &self.service.version().affinity else { return (None, None) };
+        let is_due = self.count(instance, worker);
+        if let Some(name) = &affinity.header {
+            // What an instance says there is no token.
+            answer.remove(name);
+        }
+        let token = is_due.then(|| self.seal(instance)).flatten();
+        let mark = match (&token, &self.state) {
+            (Some((_, mark)), _) => Some(*mark),
+            (None, State::Bound(bond, _)) => bond.issued.map(|_| bond.mark),
+            (None, _) => None,
+        };
+        let notice = token.map(|(token, _)| Notice::token(affinity, token, self.https));
+        if !self.opens {
+            return (notice.map(Box::new), mark);
+        }
+        let mut notice = notice.unwrap_or_default();
+        notice.listen(Listener::new(Arc::clone(&self.service.roster), Arc::clone(instance)));
+        (Some(Box::new(notice)), mark)
+    }
+
+    /// Counts what became of the session. Gives whether the client needs a fresh token.
+    fn count(&self, instance: &Instance, worker: usize) -> bool {
         let tally = &self.service.roster.tally;
-        let issued = match self.state {
-            State::Off => return (None, None),
-            State::Absent => {
-                count(&tally.new);
-                None
-            }
-            State::Rejected(reason) => {
-                count(&tally.rejected[reason as usize]);
-                None
-            }
-            State::Moving(token, reason) => {
-                count(&tally.rehomed[reason as usize]);
-                Some(token.issued)
-            }
-            State::Bound(token, _) => {
+        if let Some(reason) = self.rejected {
+            count(&tally.rejected[reason as usize]);
+        }
+        match &self.state {
+            State::Off => return false,
+            State::Absent => count(&tally.new),
+            State::Rejected(_) => count(&tally.unhonoured),
+            State::Moving(_, reason) => count(&tally.rehomed[*reason as usize]),
+            State::Bound(bond, _) => {
                 instance.lane(worker).keep();
-                if !token.wants_renewal {
-                    return (None, Some(token.mark));
-                }
-                Some(token.issued)
+                // One carrier's token was honoured and another's wasn't: both get a fresh one.
+                return bond.wants_token || self.rejected.is_some();
             }
+        }
+        true
+    }
+
+    /// A token for `instance`, and its mark.
+    fn seal(&self, instance: &Instance) -> Option<(String, u64)> {
+        let issued = match &self.state {
+            State::Off | State::Absent | State::Rejected(_) => None,
+            State::Bound(bond, _) | State::Moving(bond, _) => bond.issued,
         };
         let now = wall_clock();
         let claim = Claim {
@@ -239,25 +318,7 @@ impl<'a> Session<'a> {
         };
         let mut nonce = [0; 24];
         // Without randomness a token would not be safe; a session without one is merely not sticky.
-        if getrandom::fill(&mut nonce).is_err() {
-            return (None, None);
-        }
-        let sealed = self.snapshot.keyring.seal(&claim, nonce);
-        (Some(carrier::set(&affinity.cookie, sealed, self.https)), Some(token::mark(&nonce)))
+        getrandom::fill(&mut nonce).ok()?;
+        Some((self.snapshot.keyring.seal(&claim, nonce), token::mark(&nonce)))
     }
-}
-
-/// The value of a cookie, for `hash_by`.
-pub fn cookie(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
-    let pairs =
-        headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    let value = |pair: &[u8]| {
-        pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=").map(<[u8]>::to_vec)
-    };
-    pairs.filter_map(value).next()
-}
-
-/// The value of a query parameter, as it stands in the URL.
-pub fn query<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }

@@ -156,6 +156,15 @@ const AFFINITY: &[Row] = &[
     ("{ idle_ttl: @ }", &["none", "1s", "365d"], &["999ms", "366d"]),
     ("{ ttl: 1h, idle_ttl: @ }", &["1h", "1m"], &["61m"]),
     ("{ pass_cookie: @ }", &["true", "false"], &["yes"]),
+    ("{ cross_site_cookie: @ }", &["true", "false"], &["yes", "null"]),
+    ("{ cookie: { secure: never }, cross_site_cookie: @ }", &["false"], &["true"]),
+    (
+        "{ header: @ }",
+        &["X-Burdock-Session", "s", "off", "none", "false"],
+        &["Cookie", "host", "\"a b\"", "\"\"", "true", "1", "null"],
+    ),
+    ("{ query: @ }", &["burdock", "a.b_c~1-", "off"], &["a=b", "a%62", "\"\"", "true", "1"]),
+    ("{ engine_io: @ }", &["true", "false"], &["on", "null"]),
 ];
 
 const INSTANCES: &[Row] = &[

@@ -1,4 +1,4 @@
-//! `session_affinity` and `affinity`: whether sessions stick, and by which cookie.
+//! `session_affinity` and `affinity`: whether sessions stick, and what carries their token.
 //!
 //! Knows the rules that browsers hold cookies to; seals and reads none.
 
@@ -46,7 +46,11 @@ fn switch(fields: &mut Fields<'_>) -> Option<bool> {
 fn details(node: &Node<'_>) -> Option<Affinity> {
     let mut fields = node.fields("affinity")?;
     let default = Affinity::default();
-    let cookie = fields.take("cookie").and_then(|node| cookie(&node));
+    let cookie = fields.take("cookie").and_then(|node| cookie(&node)).unwrap_or_default();
+    let cross_site_cookie = cross_site_cookie(&mut fields, &cookie);
+    let header = fields.switched("header", header);
+    let query = fields.switched("query", query);
+    let engine_io = fields.boolean("engine_io", default.engine_io);
     let ttl = fields.optional("ttl", default.ttl, |node| node.duration(LIFETIME));
     let idle_ttl = fields.take("idle_ttl");
     let idle = idle_ttl.as_ref().filter(|node| node.as_text() != Some("none"));
@@ -59,7 +63,60 @@ fn details(node: &Node<'_>) -> Option<Affinity> {
     let pass_cookie = fields.boolean("pass_cookie", default.pass_cookie);
     let idle_ttl = idle.map(|(_, duration)| duration).or(default.idle_ttl);
     fields.finish();
-    Some(Affinity { cookie: cookie.unwrap_or_default(), ttl, idle_ttl, pass_cookie })
+    Some(Affinity {
+        cookie,
+        cross_site_cookie,
+        header,
+        query,
+        engine_io,
+        ttl,
+        idle_ttl,
+        pass_cookie,
+    })
+}
+
+fn cross_site_cookie(fields: &mut Fields<'_>, cookie: &AffinityCookie) -> bool {
+    let Some(node) = fields.take("cross_site_cookie") else { return false };
+    let is_on = node.boolean().unwrap_or(false);
+    if is_on && cookie.secure == Secure::Never {
+        node.problem("refused by browsers without Secure; needed: cookie.secure auto or always");
+    }
+    is_on
+}
+
+/// Fields that mean something else, here or to HTTP.
+const OTHER_FIELDS: [&str; 14] = [
+    "authorization",
+    "connection",
+    "content-length",
+    "content-type",
+    "cookie",
+    "expect",
+    "host",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "x-request-id",
+];
+
+/// The lower-case name of a field that Burdock may take out of messages.
+fn header(node: &Node<'_>) -> Option<String> {
+    node.parsed("a field of its own such as X-Burdock-Session, or off", |text| {
+        let name = text.to_ascii_lowercase();
+        let is_free = is_token(&name) && !OTHER_FIELDS.contains(&&*name);
+        is_free.then_some(name)
+    })
+}
+
+/// A parameter's name that no client encodes (RFC 3986 section 2.3).
+fn query(node: &Node<'_>) -> Option<String> {
+    node.parsed("letters, digits and . _ ~ -, or off", |text| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte);
+        (!text.is_empty() && text.bytes().all(plain)).then(|| text.to_owned())
+    })
 }
 
 fn cookie(node: &Node<'_>) -> Option<AffinityCookie> {

@@ -178,6 +178,8 @@ fn version_rows(rows: &mut Rows<'_>, roster: &Roster) {
             row(&[("outcome", "kept")], roster.kept());
             row(&[("outcome", "rehomed")], sum(&tally.rehomed));
             row(&[("outcome", "rejected")], load(&tally.unhonoured));
+            row(&[("outcome", "keyed")], load(&tally.keyed));
+            row(&[("outcome", "keyless")], load(&tally.keyless));
         }
         "burdock_tunnels_opened_total" => row(&[], load(&tally.tunnels)),
         "burdock_tunnels_ended_total" => {

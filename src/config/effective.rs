@@ -165,6 +165,12 @@ fn words(out: &mut Text, close: &Close) {
 }
 
 fn affinity(out: &mut Text, affinity: &Affinity) {
+    if let Some(by) = &affinity.by {
+        out.key("by", scalar(&hash_key(by)));
+        out.switched("load_factor", affinity.load_factor.map(format_percent));
+        return;
+    }
+    out.key("by", "token");
     let cookie = &affinity.cookie;
     out.map("cookie", |out| {
         out.key("name", scalar(&cookie.name));
@@ -207,14 +213,18 @@ fn balance(out: &mut Text, balance: &Balance) {
         Balance::Hash(key) => key,
     };
     out.key("balance", "hash");
-    let hash_by = match key {
+    out.key("hash_by", scalar(&hash_key(key)));
+}
+
+fn hash_key(key: &HashKey) -> String {
+    match key {
         HashKey::ClientIp => "client_ip".to_owned(),
+        HashKey::Path => "path".to_owned(),
         HashKey::Uri => "uri".to_owned(),
         HashKey::Header(name) => format!("header {name}"),
         HashKey::Cookie(name) => format!("cookie {name}"),
         HashKey::Query(name) => format!("query {name}"),
-    };
-    out.key("hash_by", scalar(&hash_by));
+    }
 }
 
 fn instances(out: &mut Text, instances: &[Instance]) {

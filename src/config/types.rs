@@ -187,11 +187,13 @@ pub enum Balance {
     Hash(HashKey),
 }
 
-/// The part of a request that `balance: hash` looks at.
+/// The part of a request that decides its place on a ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HashKey {
     /// The client's address, as trusted proxies tell it.
     ClientIp,
+    /// The path without the query.
+    Path,
     /// The path and query.
     Uri,
     /// The value of a request field, by its lower-case name.
@@ -202,9 +204,14 @@ pub enum HashKey {
     Query(String),
 }
 
-/// Session affinity by a sealed token.
+/// Session affinity: by a sealed token, unless the app has session ids of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Affinity {
+    /// The app's own session id, which a ring leads to an instance; with it there is no token, and
+    /// all that is about tokens has its default.
+    pub by: Option<HashKey>,
+    /// With `by`: how much of its fair share of the load an instance may get, in basis points.
+    pub load_factor: Option<u32>,
     /// The carrier that browsers know how to use.
     pub cookie: AffinityCookie,
     /// Whether a second cookie goes with it, for pages of other sites.

@@ -7,6 +7,7 @@
 
 pub mod body;
 pub mod budget;
+mod crowd;
 pub mod departure;
 mod events;
 pub mod lane;

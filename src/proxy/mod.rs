@@ -24,7 +24,6 @@ use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING}
 use http::{Request, Response, Uri, Version, request};
 use hyper::body::{Body, Incoming};
 
-use crate::balance::Draw;
 use crate::instance::body::Upload;
 use crate::instance::{InFlight, Instance, roster};
 use crate::proxy::answer::AnswerBody;
@@ -34,7 +33,7 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::{Answer, Attempt};
 use crate::proxy::headers::Fields;
 use crate::proxy::notice::Notice;
-use crate::proxy::session::Session;
+use crate::proxy::session::{Session, Visit};
 use crate::proxy::upgrade::Upgrade;
 use crate::snapshot::{Service, Snapshot};
 
@@ -69,9 +68,9 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
     if upgrade.is_some() {
         roster.admit_tunnel(exchange.started).ok_or(Reason::UpgradeLimit)?;
     }
-    let kind = (exchange.https, upgrade.is_some());
-    let mut session = Session::read(&snapshot, service, &mut head, fields, kind);
-    let key = key::of(&version.balance, exchange.address(), &head);
+    let (https, tunnel) = (exchange.https, upgrade.is_some());
+    let visit = Visit { https, tunnel, client: exchange.address(), fields };
+    let mut session = Session::read(&snapshot, service, &mut head, visit);
     let origin = exchange.client.origin(&snapshot);
     let forwarding = snapshot.config.forwarding;
     let new_id = exchange::new_request_id;
@@ -90,8 +89,7 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
     let has_host = exchange.host.is_some();
     let mut tried: Vec<Arc<Instance>> = Vec::new();
     let mut counted = 1;
-    let draw = Draw { key: key.as_deref(), random: fastrand::u64(..) };
-    let chosen = session.choose(roster, draw, &tried, exchange.started);
+    let chosen = session.choose(roster, &tried, exchange.started);
     let mut instance = chosen.ok_or(Reason::NoInstance)?;
     loop {
         let began = exchange.began();
@@ -122,7 +120,7 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
         }
         let reason = session.leave(failure);
         tried.push(Arc::clone(&instance));
-        let next = session.choose(roster, draw, &tried, exchange.started).ok_or(failure)?;
+        let next = session.choose(roster, &tried, exchange.started).ok_or(failure)?;
         if retry::counts(failure, next.admits()) {
             counted += 1;
             if counted > limits.attempts || !roster.budget.pay(limits, Instant::now()) {

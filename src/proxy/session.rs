@@ -13,10 +13,12 @@ use crate::affinity::engine_io::{self, Ask};
 use crate::affinity::memory::Memory;
 use crate::affinity::token::{self, Claim};
 use crate::balance::Draw;
+use crate::config::types::{Affinity, HashKey};
 use crate::health::Rehome;
 use crate::instance::roster::count;
 use crate::instance::{Instance, Roster};
 use crate::proxy::headers::Fields;
+use crate::proxy::key;
 use crate::proxy::notice::{Listener, Notice};
 use crate::proxy::retry::Failure;
 use crate::snapshot::{Service, Snapshot};
@@ -26,6 +28,10 @@ use crate::snapshot::{Service, Snapshot};
 pub enum Outcome {
     /// Affinity is off, or the request came to no instance.
     Off,
+    /// It brought the app's own session id, which led to an instance.
+    Keyed,
+    /// It brought no session id of the app.
+    Keyless,
     /// It brought no token.
     New,
     /// It reached its bound instance.
@@ -41,6 +47,8 @@ impl Outcome {
     pub const fn labels(self) -> (&'static str, Option<&'static str>) {
         match self {
             Self::Off => ("off", None),
+            Self::Keyed => ("keyed", None),
+            Self::Keyless => ("keyless", None),
             Self::New => ("new", None),
             Self::Kept => ("kept", None),
             Self::Rehomed(reason) => ("rehomed", Some(reason.label())),
@@ -62,10 +70,26 @@ struct Bond {
 #[derive(Debug)]
 enum State {
     Off,
+    /// By an id of the app's own.
+    Keyed,
+    Keyless,
     Absent,
     Rejected(Rejection),
     Bound(Bond, Arc<Instance>),
     Moving(Bond, Rehome),
+}
+
+/// How a request came.
+#[derive(Debug, Clone, Copy)]
+pub struct Visit<'a> {
+    /// By https.
+    pub https: bool,
+    /// For a tunnel.
+    pub tunnel: bool,
+    /// From this address.
+    pub client: &'a str,
+    /// With these fields.
+    pub fields: Fields,
 }
 
 /// A request's session on its way through.
@@ -75,6 +99,9 @@ pub struct Session<'a> {
     service: &'a Service,
     https: bool,
     tunnel: bool,
+    /// What decides the place on a ring.
+    key: Option<Vec<u8>>,
+    random: u64,
     state: State,
     /// Why the first token that wasn't honoured wasn't, whatever came after it.
     rejected: Option<Rejection>,
@@ -92,38 +119,56 @@ fn wall_clock() -> u64 {
 }
 
 impl<'a> Session<'a> {
-    /// Reads the token, and takes its carriers out of what the instance will see. The request came
-    /// by https or not, and asks for a tunnel or doesn't.
+    /// Reads the token, and takes its carriers out of what the instance will see.
     pub fn read(
         snapshot: &'a Snapshot,
         service: &'a Service,
         head: &mut request::Parts,
-        fields: Fields,
-        (https, tunnel): (bool, bool),
+        visit: Visit<'_>,
     ) -> Self {
-        let state = State::Off;
-        let mut session =
-            Self { snapshot, service, https, tunnel, state, rejected: None, opens: false };
-        if let Some(affinity) = &service.version().affinity {
-            let has_cookies = fields.has(Fields::COOKIE);
-            session.state = State::Absent;
-            if has_cookies || affinity.header.is_some() || affinity.query.is_some() {
-                session.open(carriers::take(
-                    affinity,
-                    &mut head.headers,
-                    &mut head.uri,
-                    has_cookies,
-                ));
+        let Visit { https, tunnel, client, fields } = visit;
+        let mut session = Self {
+            snapshot,
+            service,
+            https,
+            tunnel,
+            key: None,
+            random: fastrand::u64(..),
+            state: State::Off,
+            rejected: None,
+            opens: false,
+        };
+        let version = service.version();
+        if let Some(affinity) = &version.affinity {
+            match &affinity.by {
+                Some(by) => session.recognise(by, client, head),
+                None => session.open(affinity, head, fields),
             }
-            if affinity.engine_io {
-                session.heed_engine_io(head.uri.query());
-            }
+        }
+        if session.key.is_none() {
+            session.key = key::of_balance(&version.balance, client, head);
         }
         session
     }
 
+    fn recognise(&mut self, by: &HashKey, client: &str, head: &request::Parts) {
+        self.key = key::of(by, client, head);
+        self.state = if self.key.is_some() { State::Keyed } else { State::Keyless };
+    }
+
+    fn open(&mut self, affinity: &Affinity, head: &mut request::Parts, fields: Fields) {
+        let has_cookies = fields.has(Fields::COOKIE);
+        self.state = State::Absent;
+        if has_cookies || affinity.header.is_some() || affinity.query.is_some() {
+            self.believe(carriers::take(affinity, &mut head.headers, &mut head.uri, has_cookies));
+        }
+        if affinity.engine_io {
+            self.heed_engine_io(head.uri.query());
+        }
+    }
+
     /// The first token that is honoured decides.
-    fn open(&mut self, found: Found) {
+    fn believe(&mut self, found: Found) {
         for value in found.into_iter().flatten() {
             let opened = value.and_then(|value| {
                 MEMORY.with_borrow_mut(|memory| {
@@ -200,13 +245,14 @@ impl<'a> Session<'a> {
     pub fn choose(
         &self,
         roster: &Roster,
-        draw: Draw<'_>,
         tried: &[Arc<Instance>],
         now: Instant,
     ) -> Option<Arc<Instance>> {
+        let draw = Draw { key: self.key.as_deref(), random: self.random };
         match &self.state {
             State::Bound(_, instance) => Some(Arc::clone(instance)),
-            State::Off | State::Absent | State::Rejected(_) => {
+            State::Keyed => roster.choose(draw, tried),
+            State::Off | State::Keyless | State::Absent | State::Rejected(_) => {
                 let welcomed = self.tunnel.then(|| roster.moves.welcome(now)).flatten();
                 let untried =
                     |to: &Arc<Instance>| !tried.iter().any(|tried| Arc::ptr_eq(tried, to));
@@ -245,6 +291,8 @@ impl<'a> Session<'a> {
     pub fn outcome(&self) -> Outcome {
         match &self.state {
             State::Off => Outcome::Off,
+            State::Keyed => Outcome::Keyed,
+            State::Keyless => Outcome::Keyless,
             State::Absent => Outcome::New,
             State::Rejected(reason) => Outcome::Rejected(*reason),
             State::Bound(..) => Outcome::Kept,
@@ -289,6 +337,14 @@ impl<'a> Session<'a> {
         }
         match &self.state {
             State::Off => return false,
+            State::Keyed => {
+                count(&tally.keyed);
+                return false;
+            }
+            State::Keyless => {
+                count(&tally.keyless);
+                return false;
+            }
             State::Absent => count(&tally.new),
             State::Rejected(_) => count(&tally.unhonoured),
             State::Moving(_, reason) => count(&tally.rehomed[*reason as usize]),
@@ -304,8 +360,8 @@ impl<'a> Session<'a> {
     /// A token for `instance`, and its mark.
     fn seal(&self, instance: &Instance) -> Option<(String, u64)> {
         let issued = match &self.state {
-            State::Off | State::Absent | State::Rejected(_) => None,
             State::Bound(bond, _) | State::Moving(bond, _) => bond.issued,
+            State::Off | State::Keyed | State::Keyless | State::Absent | State::Rejected(_) => None,
         };
         let now = wall_clock();
         let claim = Claim {

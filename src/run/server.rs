@@ -273,8 +273,10 @@ impl Server {
     }
 }
 
+/// Whether tokens are issued.
 fn has_affinity(config: &Config) -> bool {
-    config.services.iter().any(|service| service.version.affinity.is_some())
+    let mut affinities = config.services.iter().filter_map(|it| it.version.affinity.as_ref());
+    affinities.any(|affinity| affinity.by.is_none())
 }
 
 fn retire(live: &Arc<Live>, instance: Arc<Instance>, drain: Drain) {

@@ -56,7 +56,7 @@ const VERSION: &[Row] = &[
     ("balance: @", &["even", "least_requests", "random", "hash"], &["Even", "round_robin", "null"]),
     (
         "balance: hash\nhash_by: @",
-        &["client_ip", "uri", "header X-User", "cookie id", "query id"],
+        &["client_ip", "path", "uri", "header X-User", "cookie id", "query id"],
         &["header", "header a b", "header a:b", "ip", "query a=b", "null", "client_ip x"],
     ),
     ("breaker: @", &["off", "none", "false", "{}"], &["on", "true", "5", "null"]),
@@ -164,6 +164,18 @@ const AFFINITY: &[Row] = &[
         &["Cookie", "host", "\"a b\"", "\"\"", "true", "1", "null"],
     ),
     ("{ query: @ }", &["burdock", "a.b_c~1-", "off"], &["a=b", "a%62", "\"\"", "true", "1"]),
+    (
+        "{ by: @ }",
+        &["token", "cookie JSESSIONID", "header X-User", "query s", "client_ip", "path", "uri"],
+        &["cookie", "cookie a b", "session", "off", "null", "1"],
+    ),
+    ("{ by: path, @ }", &["load_factor: off"], &["cookie: S", "ttl: 1s", "engine_io: false"]),
+    (
+        "{ by: path, load_factor: @ }",
+        &["off", "101%", "125%", "1000%"],
+        &["100%", "1001%", "1.25", "125", "null"],
+    ),
+    ("{ load_factor: @ }", &["off", "none"], &["125%"]),
     ("{ engine_io: @ }", &["true", "false"], &["on", "null"]),
 ];
 

@@ -118,6 +118,16 @@ fn check() -> impl Strategy<Value = Check> {
 }
 
 fn affinity() -> impl Strategy<Value = Affinity> {
+    let factor = proptest::option::of(10_100_u32..=100_000);
+    let keyed = (hash_key(), factor).prop_map(|(by, load_factor)| Affinity {
+        by: Some(by),
+        load_factor,
+        ..Affinity::default()
+    });
+    prop_oneof![token_affinity(), keyed]
+}
+
+fn token_affinity() -> impl Strategy<Value = Affinity> {
     let secure = prop_oneof![Just(Secure::Auto), Just(Secure::Always)];
     let same_site = prop_oneof![Just(SameSite::Strict), Just(SameSite::Lax), Just(SameSite::None)];
     let cookie = ("[!#$%&'*+.^`|~a-z-]{1,20}", "/[!-:<-~]{0,9}", secure, same_site, any::<bool>());
@@ -125,6 +135,8 @@ fn affinity() -> impl Strategy<Value = Affinity> {
     (cookie, max_age, any::<bool>(), any::<bool>()).prop_map(
         |((name, path, secure, same_site, partitioned), max_age, http_only, pass_cookie)| {
             Affinity {
+                by: None,
+                load_factor: None,
                 cookie: AffinityCookie {
                     name,
                     domain: Some("example.com".to_owned()).filter(|_| http_only),
@@ -152,11 +164,18 @@ fn balance() -> impl Strategy<Value = Balance> {
         Just(Balance::Even),
         Just(Balance::LeastRequests),
         Just(Balance::Random),
-        Just(Balance::Hash(HashKey::ClientIp)),
-        Just(Balance::Hash(HashKey::Uri)),
-        "[a-z0-9!#$%'*+.^_`|~-]{1,9}".prop_map(|name| Balance::Hash(HashKey::Header(name))),
-        "[A-Za-z0-9!#$%'*+.^_`|~-]{1,9}".prop_map(|name| Balance::Hash(HashKey::Cookie(name))),
-        "[A-Za-z0-9!%'()*+,./:;@\\[\\]{}\"|~-]{1,9}".prop_map(|n| Balance::Hash(HashKey::Query(n))),
+        hash_key().prop_map(Balance::Hash),
+    ]
+}
+
+fn hash_key() -> impl Strategy<Value = HashKey> {
+    prop_oneof![
+        Just(HashKey::ClientIp),
+        Just(HashKey::Path),
+        Just(HashKey::Uri),
+        "[a-z0-9!#$%'*+.^_`|~-]{1,9}".prop_map(HashKey::Header),
+        "[A-Za-z0-9!#$%'*+.^_`|~-]{1,9}".prop_map(HashKey::Cookie),
+        "[A-Za-z0-9!%'()*+,./:;@\\[\\]{}\"|~-]{1,9}".prop_map(HashKey::Query),
     ]
 }
 

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::names::{is_host, is_token};
-use super::{LIMIT, LONGEST};
+use super::{LIMIT, LONGEST, version};
 use crate::config::node::{Fields, Node};
 use crate::config::tree::Data;
 use crate::config::types::{Affinity, AffinityCookie, SameSite, Secure};
@@ -43,8 +43,39 @@ fn switch(fields: &mut Fields<'_>) -> Option<bool> {
     direct.or(nested).map(|node| node.boolean().unwrap_or(true))
 }
 
+/// Keys that are about tokens.
+const TOKEN_KEYS: [&str; 8] = [
+    "cookie",
+    "cross_site_cookie",
+    "header",
+    "query",
+    "engine_io",
+    "ttl",
+    "idle_ttl",
+    "pass_cookie",
+];
+
 fn details(node: &Node<'_>) -> Option<Affinity> {
     let mut fields = node.fields("affinity")?;
+    let by = fields.take("by").and_then(|node| version::affinity_key(&node));
+    let factor = fields.take("load_factor").filter(|node| !node.is_off());
+    if by.is_none() {
+        if let Some(node) = factor {
+            node.problem("no effect on tokens; allowed: off, or beside a `by` other than token");
+        }
+        return Some(token(fields));
+    }
+    for key in TOKEN_KEYS {
+        if let Some(node) = fields.take(key) {
+            node.problem("no effect beside `by`, which needs no token; allowed: without `by`");
+        }
+    }
+    fields.finish();
+    let load_factor = factor.and_then(|node| node.excess(101, 1000));
+    Some(Affinity { by, load_factor, ..Affinity::default() })
+}
+
+fn token(mut fields: Fields<'_>) -> Affinity {
     let default = Affinity::default();
     let cookie = fields.take("cookie").and_then(|node| cookie(&node)).unwrap_or_default();
     let cross_site_cookie = cross_site_cookie(&mut fields, &cookie);
@@ -63,7 +94,9 @@ fn details(node: &Node<'_>) -> Option<Affinity> {
     let pass_cookie = fields.boolean("pass_cookie", default.pass_cookie);
     let idle_ttl = idle.map(|(_, duration)| duration).or(default.idle_ttl);
     fields.finish();
-    Some(Affinity {
+    Affinity {
+        by: None,
+        load_factor: None,
         cookie,
         cross_site_cookie,
         header,
@@ -72,7 +105,7 @@ fn details(node: &Node<'_>) -> Option<Affinity> {
         ttl,
         idle_ttl,
         pass_cookie,
-    })
+    }
 }
 
 fn cross_site_cookie(fields: &mut Fields<'_>, cookie: &AffinityCookie) -> bool {

@@ -119,20 +119,32 @@ fn balance(fields: &mut Fields<'_>) -> Balance {
     }
 }
 
+/// What [`hash_key`] takes.
+const HASH_KEYS: &str = "client_ip, path, uri, header NAME, cookie NAME, query NAME";
+
 fn hash_key(node: &Node<'_>) -> Option<HashKey> {
-    let allowed = "client_ip, uri, header NAME, cookie NAME, query NAME";
-    node.parsed(allowed, |text| {
-        let mut words = text.split_ascii_whitespace();
-        let key = match (words.next()?, words.next()) {
-            ("client_ip", None) => HashKey::ClientIp,
-            ("uri", None) => HashKey::Uri,
-            ("header", Some(name)) if is_token(name) => HashKey::Header(name.to_ascii_lowercase()),
-            ("cookie", Some(name)) if is_token(name) => HashKey::Cookie(name.to_owned()),
-            ("query", Some(name)) if is_query_name(name) => HashKey::Query(name.to_owned()),
-            _ => return None,
-        };
-        words.next().is_none().then_some(key)
-    })
+    node.parsed(HASH_KEYS, parse_hash_key)
+}
+
+/// What sessions are recognised by; `token` is Burdock's own way.
+pub(super) fn affinity_key(node: &Node<'_>) -> Option<HashKey> {
+    let is_token = node.as_text() == Some("token");
+    let allowed = format_args!("token, {HASH_KEYS}");
+    (!is_token).then(|| node.parsed(allowed, parse_hash_key)).flatten()
+}
+
+fn parse_hash_key(text: &str) -> Option<HashKey> {
+    let mut words = text.split_ascii_whitespace();
+    let key = match (words.next()?, words.next()) {
+        ("client_ip", None) => HashKey::ClientIp,
+        ("path", None) => HashKey::Path,
+        ("uri", None) => HashKey::Uri,
+        ("header", Some(name)) if is_token(name) => HashKey::Header(name.to_ascii_lowercase()),
+        ("cookie", Some(name)) if is_token(name) => HashKey::Cookie(name.to_owned()),
+        ("query", Some(name)) if is_query_name(name) => HashKey::Query(name.to_owned()),
+        _ => return None,
+    };
+    words.next().is_none().then_some(key)
 }
 
 fn is_query_name(name: &str) -> bool {

@@ -7,9 +7,9 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::types::{
-    Action, Affinity, AffinityKeys, Balance, Check, Close, Config, Drain, Exit, HashKey,
-    InitialState, Instance, RebalanceMode, SameSite, Secure, Service, Timeouts, Version, Websocket,
-    Workers,
+    Action, Affinity, AffinityKeys, Balance, CacheControl, Check, Close, Config, Drain, Exit,
+    HashKey, InitialState, Instance, RebalanceMode, SameSite, Secure, Service, Timeouts, Version,
+    Websocket, Workers,
 };
 use super::units::{format_duration, format_percent, format_size};
 
@@ -203,6 +203,12 @@ fn affinity(out: &mut Text, affinity: &Affinity) {
     out.optional("ttl", affinity.ttl.map(format_duration));
     out.optional("idle_ttl", affinity.idle_ttl.map(format_duration));
     out.key("pass_cookie", affinity.pass_cookie);
+    out.key("strict", affinity.strict);
+    let cache_control = match affinity.cache_control {
+        CacheControl::Private => "private",
+        CacheControl::Off => "off",
+    };
+    out.key("cache_control", cache_control);
 }
 
 fn balance(out: &mut Text, balance: &Balance) {

@@ -228,6 +228,20 @@ pub struct Affinity {
     pub idle_ttl: Option<Duration>,
     /// Whether the instance sees the cookie.
     pub pass_cookie: bool,
+    /// Whether a session is refused rather than moved.
+    pub strict: bool,
+    /// What keeps shared caches away from an answer with a token.
+    pub cache_control: CacheControl,
+}
+
+/// What keeps shared caches away from an answer with a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheControl {
+    /// `Cache-Control: private`.
+    #[default]
+    Private,
+    /// Nothing.
+    Off,
 }
 
 /// The attributes of the affinity cookie (RFC 6265bis section 4.1).

@@ -23,6 +23,8 @@ pub enum Reason {
     NoService,
     /// No instance may receive traffic.
     NoInstance,
+    /// The session's instance can't serve it, and `affinity.strict` keeps it from moving.
+    SessionUnavailable,
     /// `websocket.max_new_per_second`.
     UpgradeLimit,
     /// The connection to an instance was refused or failed.
@@ -61,7 +63,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the metric's rows.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::BadHost,
@@ -69,6 +71,7 @@ impl Reason {
         Self::ConnectUnsupported,
         Self::NoService,
         Self::NoInstance,
+        Self::SessionUnavailable,
         Self::UpgradeLimit,
         Self::ConnectFailed,
         Self::ConnectTimeout,
@@ -100,6 +103,9 @@ impl Reason {
             Self::ConnectUnsupported => ("connect_unsupported", Some(StatusCode::NOT_IMPLEMENTED)),
             Self::NoService => ("no_service", Some(StatusCode::NOT_FOUND)),
             Self::NoInstance => ("no_instance", Some(StatusCode::SERVICE_UNAVAILABLE)),
+            Self::SessionUnavailable => {
+                ("session_unavailable", Some(StatusCode::SERVICE_UNAVAILABLE))
+            }
             Self::UpgradeLimit => ("upgrade_limit", Some(StatusCode::SERVICE_UNAVAILABLE)),
             Self::ConnectFailed => ("connect_failed", Some(StatusCode::BAD_GATEWAY)),
             Self::ConnectTimeout => ("connect_timeout", Some(StatusCode::GATEWAY_TIMEOUT)),

@@ -89,8 +89,8 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
     let has_host = exchange.host.is_some();
     let mut tried: Vec<Arc<Instance>> = Vec::new();
     let mut counted = 1;
-    let chosen = session.choose(roster, &tried, exchange.started);
-    let mut instance = chosen.ok_or(Reason::NoInstance)?;
+    let chosen = session.choose(&tried, exchange.started, Reason::NoInstance);
+    let mut instance = chosen.inspect_err(|_| exchange.affinity = session.unserved())?;
     loop {
         let began = exchange.began();
         exchange.attempt(InFlight::request(Arc::clone(&instance), exchange.client.worker));
@@ -120,7 +120,8 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
         }
         let reason = session.leave(failure);
         tried.push(Arc::clone(&instance));
-        let next = session.choose(roster, &tried, exchange.started).ok_or(failure)?;
+        let chosen = session.choose(&tried, exchange.started, failure.into());
+        let next = chosen.inspect_err(|_| exchange.affinity = session.unserved())?;
         if retry::counts(failure, next.admits()) {
             counted += 1;
             if counted > limits.attempts || !roster.budget.pay(limits, Instant::now()) {

@@ -8,7 +8,7 @@ use http::header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, SET_COO
 
 use crate::affinity::engine_io::{Heard, Opening};
 use crate::affinity::{cache, cookie};
-use crate::config::types::Affinity;
+use crate::config::types::{Affinity, CacheControl};
 use crate::instance::{Instance, Roster};
 
 /// Fields for the answer, and what its body may tell.
@@ -16,6 +16,7 @@ use crate::instance::{Instance, Roster};
 pub struct Notice {
     cookies: [Option<HeaderValue>; 2],
     header: Option<(HeaderName, HeaderValue)>,
+    guards: bool,
     listener: Option<Listener>,
 }
 
@@ -29,19 +30,19 @@ impl Notice {
         let paired =
             paired.then(|| cookie::set(&cookie::paired(&affinity.cookie), token.clone(), https));
         let cookie = cookie::set(&affinity.cookie, token, https);
-        Self { cookies: [Some(cookie), paired], header, listener: None }
+        let guards = affinity.cache_control == CacheControl::Private;
+        Self { cookies: [Some(cookie), paired], header, guards, listener: None }
     }
 
     /// Puts the fields on an answer. What is left is to be told of the answer's body.
     pub fn put(self, headers: &mut HeaderMap, status: StatusCode) -> Option<Box<Listener>> {
-        let is_told = self.header.is_some() || self.cookies.iter().any(Option::is_some);
         for cookie in self.cookies.into_iter().flatten() {
             headers.append(SET_COOKIE, cookie);
         }
         if let Some((name, value)) = self.header {
             headers.insert(name, value);
         }
-        if is_told {
+        if self.guards {
             cache::guard(headers);
         }
         // A packet that is compressed can't be read as it passes.

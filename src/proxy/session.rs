@@ -15,8 +15,9 @@ use crate::affinity::token::{self, Claim};
 use crate::balance::Draw;
 use crate::config::types::{Affinity, HashKey};
 use crate::health::Rehome;
+use crate::instance::Instance;
 use crate::instance::roster::count;
-use crate::instance::{Instance, Roster};
+use crate::proxy::error::Reason;
 use crate::proxy::headers::Fields;
 use crate::proxy::key;
 use crate::proxy::notice::{Listener, Notice};
@@ -40,6 +41,8 @@ pub enum Outcome {
     Rehomed(Rehome),
     /// Its token wasn't honoured.
     Rejected(Rejection),
+    /// Its instance can't serve it, and it must not move.
+    Refused(Rehome),
 }
 
 impl Outcome {
@@ -53,6 +56,7 @@ impl Outcome {
             Self::Kept => ("kept", None),
             Self::Rehomed(reason) => ("rehomed", Some(reason.label())),
             Self::Rejected(reason) => ("rejected", Some(reason.label())),
+            Self::Refused(reason) => ("refused", Some(reason.label())),
         }
     }
 }
@@ -77,6 +81,7 @@ enum State {
     Rejected(Rejection),
     Bound(Bond, Arc<Instance>),
     Moving(Bond, Rehome),
+    Refused(Rehome),
 }
 
 /// How a request came.
@@ -165,6 +170,19 @@ impl<'a> Session<'a> {
         if affinity.engine_io {
             self.heed_engine_io(head.uri.query());
         }
+        if let State::Moving(_, reason) = self.state {
+            self.refuse_move(reason);
+        }
+    }
+
+    /// A strict session does not move, unless its instance is gone for good and the session with it,
+    /// or it was already told to go elsewhere.
+    fn refuse_move(&mut self, reason: Rehome) {
+        let affinity = self.service.version().affinity.as_ref();
+        let may_move = matches!(reason, Rehome::Removed | Rehome::Rebalanced);
+        if affinity.is_some_and(|affinity| affinity.strict) && !may_move {
+            self.state = State::Refused(reason);
+        }
     }
 
     /// The first token that is honoured decides.
@@ -241,28 +259,27 @@ impl<'a> Session<'a> {
         };
     }
 
-    /// Where to try next.
+    /// Where to try next, or why there is nowhere: `otherwise`, unless it is the session's fault.
     pub fn choose(
         &self,
-        roster: &Roster,
         tried: &[Arc<Instance>],
         now: Instant,
-    ) -> Option<Arc<Instance>> {
+        otherwise: Reason,
+    ) -> Result<Arc<Instance>, Reason> {
+        let roster = &self.service.roster;
         let draw = Draw { key: self.key.as_deref(), random: self.random };
-        match &self.state {
-            State::Bound(_, instance) => Some(Arc::clone(instance)),
+        let untried = |to: &Arc<Instance>| !tried.iter().any(|tried| Arc::ptr_eq(tried, to));
+        let chosen = match &self.state {
+            State::Refused(_) => return Err(Reason::SessionUnavailable),
+            State::Bound(_, instance) => return Ok(Arc::clone(instance)),
             State::Keyed => roster.choose(draw, tried),
             State::Off | State::Keyless | State::Absent | State::Rejected(_) => {
                 let welcomed = self.tunnel.then(|| roster.moves.welcome(now)).flatten();
-                let untried =
-                    |to: &Arc<Instance>| !tried.iter().any(|tried| Arc::ptr_eq(tried, to));
                 welcomed.filter(untried).or_else(|| roster.choose(draw, tried))
             }
             State::Moving(bond, _) => {
                 let followed = roster.rehomes.find(bond.mark, now).filter(|instance| {
-                    instance.eligibility().bound.is_ok()
-                        && instance.admits()
-                        && !tried.iter().any(|tried| Arc::ptr_eq(tried, instance))
+                    instance.eligibility().bound.is_ok() && instance.admits() && untried(instance)
                 });
                 followed.or_else(|| {
                     let chosen = roster.choose(draw, tried)?;
@@ -270,7 +287,8 @@ impl<'a> Session<'a> {
                     Some(chosen)
                 })
             }
-        }
+        };
+        chosen.ok_or(otherwise)
     }
 
     /// An attempt failed and another follows: a bound session leaves its instance.
@@ -283,8 +301,20 @@ impl<'a> Session<'a> {
         };
         if let State::Bound(bond, _) = self.state {
             self.state = State::Moving(bond, reason);
+            self.refuse_move(reason);
         }
         reason
+    }
+
+    /// What became of it where no instance answered.
+    pub fn unserved(&self) -> Outcome {
+        match self.state {
+            State::Refused(reason) => Outcome::Refused(reason),
+            State::Off | State::Keyed | State::Keyless | State::Absent | State::Rejected(_) => {
+                Outcome::Off
+            }
+            State::Bound(..) | State::Moving(..) => Outcome::Off,
+        }
     }
 
     /// What became of it.
@@ -297,6 +327,7 @@ impl<'a> Session<'a> {
             State::Rejected(reason) => Outcome::Rejected(*reason),
             State::Bound(..) => Outcome::Kept,
             State::Moving(_, reason) => Outcome::Rehomed(*reason),
+            State::Refused(reason) => Outcome::Refused(*reason),
         }
     }
 
@@ -336,7 +367,7 @@ impl<'a> Session<'a> {
             count(&tally.rejected[reason as usize]);
         }
         match &self.state {
-            State::Off => return false,
+            State::Off | State::Refused(_) => return false,
             State::Keyed => {
                 count(&tally.keyed);
                 return false;
@@ -361,7 +392,8 @@ impl<'a> Session<'a> {
     fn seal(&self, instance: &Instance) -> Option<(String, u64)> {
         let issued = match &self.state {
             State::Bound(bond, _) | State::Moving(bond, _) => bond.issued,
-            State::Off | State::Keyed | State::Keyless | State::Absent | State::Rejected(_) => None,
+            State::Off | State::Keyed | State::Keyless | State::Absent => None,
+            State::Rejected(_) | State::Refused(_) => None,
         };
         let now = wall_clock();
         let claim = Claim {

@@ -94,6 +94,16 @@ const VERSION: &[Row] = &[
         &["websocket", "[h2c]", "[a, A]", "['a b']"],
     ),
     ("rebalance: { mode: @ }", &["never", "bounded"], &["always", "true"]),
+    (
+        "session_affinity: true\naffinity: { strict: true }\nrebalance: { mode: @ }",
+        &["never"],
+        &["bounded"],
+    ),
+    (
+        "session_affinity: true\naffinity: { by: path }\nrebalance: { mode: @ }",
+        &["never"],
+        &["bounded"],
+    ),
     ("rebalance: { max_per_minute: @ }", &["1", "1000000"], &["0", "1000001"]),
     ("rebalance: { tolerance: @ }", &["0%", "100%"], &["101%", "5"]),
     ("drain: { timeout: @ }", WAIT_GOOD, WAIT_BAD),
@@ -176,6 +186,8 @@ const AFFINITY: &[Row] = &[
         &["100%", "1001%", "1.25", "125", "null"],
     ),
     ("{ load_factor: @ }", &["off", "none"], &["125%"]),
+    ("{ strict: @ }", &["true", "false"], &["yes", "null"]),
+    ("{ cache_control: @ }", &["private", "off", "none"], &["true", "no-store", "null"]),
     ("{ engine_io: @ }", &["true", "false"], &["on", "null"]),
 ];
 

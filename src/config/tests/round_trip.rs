@@ -7,9 +7,9 @@ use proptest::prelude::*;
 
 use super::{Folder, config, parsed};
 use crate::config::types::{
-    Action, Admin, Affinity, AffinityCookie, Balance, Breaker, Check, Close, Closes, Config, Drain,
-    Exit, HashKey, InitialState, Instance, Listener, Rebalance, RebalanceMode, Retry, SameSite,
-    Secure, Service, Timeouts, Version, Websocket, Workers,
+    Action, Admin, Affinity, AffinityCookie, Balance, Breaker, CacheControl, Check, Close, Closes,
+    Config, Drain, Exit, HashKey, InitialState, Instance, Listener, Rebalance, RebalanceMode,
+    Retry, SameSite, Secure, Service, Timeouts, Version, Websocket, Workers,
 };
 use crate::config::{effective, load, parse};
 
@@ -154,6 +154,8 @@ fn token_affinity() -> impl Strategy<Value = Affinity> {
                 ttl: max_age,
                 idle_ttl: max_age,
                 pass_cookie,
+                strict: pass_cookie,
+                cache_control: if http_only { CacheControl::Off } else { CacheControl::Private },
             }
         },
     )
@@ -239,6 +241,8 @@ prop_compose! {
         drain in drain(),
         timeouts in (limit(), limit(), limit()),
     ) -> Version {
+        let pinned = affinity.as_ref().is_some_and(|it| it.strict || it.by.is_some());
+        let mode = if pinned { RebalanceMode::Never } else { rebalance.mode };
         Version {
             name,
             affinity,
@@ -269,7 +273,7 @@ prop_compose! {
                 max_new_per_second: Some(websocket.1).filter(|limit| *limit > 0),
                 closes,
             },
-            rebalance,
+            rebalance: Rebalance { mode, ..rebalance },
             drain,
             timeouts: Timeouts { connect: timeouts.0, first_byte: timeouts.1, idle: timeouts.2 },
         }

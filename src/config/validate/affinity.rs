@@ -9,7 +9,7 @@ use super::names::{is_host, is_token};
 use super::{LIMIT, LONGEST, version};
 use crate::config::node::{Fields, Node};
 use crate::config::tree::Data;
-use crate::config::types::{Affinity, AffinityCookie, SameSite, Secure};
+use crate::config::types::{Affinity, AffinityCookie, CacheControl, SameSite, Secure};
 
 /// Tokens count their age in seconds.
 const LIFETIME: RangeInclusive<Duration> = Duration::from_secs(1)..=LONGEST;
@@ -44,7 +44,7 @@ fn switch(fields: &mut Fields<'_>) -> Option<bool> {
 }
 
 /// Keys that are about tokens.
-const TOKEN_KEYS: [&str; 8] = [
+const TOKEN_KEYS: [&str; 10] = [
     "cookie",
     "cross_site_cookie",
     "header",
@@ -53,6 +53,8 @@ const TOKEN_KEYS: [&str; 8] = [
     "ttl",
     "idle_ttl",
     "pass_cookie",
+    "strict",
+    "cache_control",
 ];
 
 fn details(node: &Node<'_>) -> Option<Affinity> {
@@ -92,6 +94,8 @@ fn token(mut fields: Fields<'_>) -> Affinity {
         node.problem("longer than `ttl`; allowed: up to the value of `ttl`");
     }
     let pass_cookie = fields.boolean("pass_cookie", default.pass_cookie);
+    let strict = fields.boolean("strict", default.strict);
+    let cache_control = fields.take("cache_control").and_then(|node| cache_control(&node));
     let idle_ttl = idle.map(|(_, duration)| duration).or(default.idle_ttl);
     fields.finish();
     Affinity {
@@ -105,7 +109,16 @@ fn token(mut fields: Fields<'_>) -> Affinity {
         ttl,
         idle_ttl,
         pass_cookie,
+        strict,
+        cache_control: cache_control.unwrap_or_default(),
     }
+}
+
+fn cache_control(node: &Node<'_>) -> Option<CacheControl> {
+    if node.is_off() {
+        return Some(CacheControl::Off);
+    }
+    node.word(&[("private", CacheControl::Private), ("off", CacheControl::Off)])
 }
 
 fn cross_site_cookie(fields: &mut Fields<'_>, cookie: &AffinityCookie) -> bool {

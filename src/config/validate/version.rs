@@ -47,9 +47,9 @@ pub(super) fn version_with_timeouts(
 pub(super) fn version(fields: &mut Fields<'_>, name: &str, timeouts: Timeouts) -> Version {
     let app = fields.take("app_yaml").and_then(|node| app_yaml::beside(&node)).unwrap_or_default();
     let AppYaml { session_affinity, readiness_check, liveness_check } = app;
+    let affinity = affinity::affinity(fields, session_affinity);
     Version {
         name: name.to_owned(),
-        affinity: affinity::affinity(fields, session_affinity),
         balance: balance(fields),
         instances: instances::instances(fields),
         readiness_check: check(fields, "readiness_check", &checks::READINESS, readiness_check),
@@ -58,9 +58,10 @@ pub(super) fn version(fields: &mut Fields<'_>, name: &str, timeouts: Timeouts) -
         retry: retry(fields),
         upgrades: tunnels::upgrades(fields),
         websocket: tunnels::websocket(fields),
-        rebalance: tunnels::rebalance(fields),
+        rebalance: tunnels::rebalance(fields, affinity.as_ref()),
         drain: drain(fields, "drain"),
         timeouts,
+        affinity,
     }
 }
 

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
 use crate::affinity::Rejection;
+use crate::affinity::order::Fate;
 use crate::health::breaker::Passage;
 use crate::health::{Health, Rehome};
 use crate::instance::lane::CLASSES;
@@ -36,6 +37,11 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ("burdock_retries_total", "counter", "Requests tried again on another instance, by reason."),
     ("burdock_affinity_total", "counter", "Requests by what became of their session."),
     ("burdock_affinity_rejected_total", "counter", "Affinity tokens rejected, by reason."),
+    (
+        "burdock_affinity_orders_total",
+        "counter",
+        "What instances ordered about sessions, by what became of it.",
+    ),
     ("burdock_rehomes_total", "counter", "Requests whose session moved, by reason."),
     ("burdock_tunnels_opened_total", "counter", "Tunnels opened."),
     ("burdock_tunnels_ended_total", "counter", "Tunnels ended, by cause."),
@@ -171,6 +177,11 @@ fn version_rows(rows: &mut Rows<'_>, roster: &Roster) {
         "burdock_affinity_rejected_total" => {
             for (reason, counter) in Rejection::ALL.iter().zip(&tally.rejected) {
                 row(&[("reason", reason.label())], load(counter));
+            }
+        }
+        "burdock_affinity_orders_total" => {
+            for (fate, counter) in Fate::ALL.iter().zip(&tally.orders) {
+                row(&[("fate", fate.label())], load(counter));
             }
         }
         "burdock_affinity_total" => {

@@ -3,6 +3,7 @@
 //! Knows nothing of what the value means. Other cookies pass byte for byte.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use ::cookie::{Cookie, SameSite as CookieSameSite};
 use http::header::{COOKIE, HeaderMap, HeaderValue};
@@ -110,6 +111,13 @@ pub fn set(cookie: &AffinityCookie, value: String, https: bool) -> HeaderValue {
         .expect("config allows only header-safe attributes, and a token is base64url")
 }
 
+/// The `Set-Cookie` value that makes a browser forget the cookie: it has all its attributes, else it
+/// would be another cookie (RFC 6265bis section 5.7).
+pub fn expire(cookie: &AffinityCookie, https: bool) -> HeaderValue {
+    let expired = AffinityCookie { max_age: Some(Duration::ZERO), ..cookie.clone() };
+    set(&expired, String::new(), https)
+}
+
 /// What the cookie is called that is paired with `name` for use by pages of other sites.
 pub fn paired_name(name: &str) -> String {
     format!("{name}_XS")
@@ -135,7 +143,6 @@ pub fn may_pair(cookie: &AffinityCookie, https: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn headers(lines: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -208,6 +215,20 @@ mod tests {
         assert_eq!(
             set(&full, "v".into(), false),
             "S=v; SameSite=None; Partitioned; Secure; Path=/app; Domain=example.com; Max-Age=60"
+        );
+    }
+
+    #[test]
+    fn a_cookie_expires_with_the_attributes_that_it_has() {
+        let cookie = AffinityCookie {
+            domain: Some("example.com".into()),
+            path: "/app".into(),
+            max_age: Some(Duration::from_secs(60)),
+            ..AffinityCookie::default()
+        };
+        assert_eq!(
+            expire(&cookie, true),
+            "BURDOCK=; HttpOnly; SameSite=Lax; Secure; Path=/app; Domain=example.com; Max-Age=0"
         );
     }
 

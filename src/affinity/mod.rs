@@ -9,6 +9,7 @@ pub mod carriers;
 pub mod cookie;
 pub mod engine_io;
 pub mod memory;
+pub mod order;
 pub mod query;
 pub mod token;
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::types::{
     Action, Affinity, AffinityKeys, Balance, CacheControl, Check, Close, Config, Drain, Exit,
-    HashKey, InitialState, Instance, RebalanceMode, SameSite, Secure, Service, Timeouts, Version,
-    Websocket, Workers,
+    FirstBurst, HashKey, InitialState, Instance, RebalanceMode, SameSite, Secure, Service,
+    Timeouts, Version, Websocket, Workers,
 };
 use super::units::{format_duration, format_percent, format_size};
 
@@ -209,6 +209,12 @@ fn affinity(out: &mut Text, affinity: &Affinity) {
         CacheControl::Off => "off",
     };
     out.key("cache_control", cache_control);
+    out.switched("instance_header", affinity.instance_header.as_deref().map(scalar));
+    let first_burst = match affinity.first_burst {
+        FirstBurst::Off => "off",
+        FirstBurst::Client => "client",
+    };
+    out.key("first_burst", first_burst);
 }
 
 fn balance(out: &mut Text, balance: &Balance) {

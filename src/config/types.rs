@@ -232,6 +232,20 @@ pub struct Affinity {
     pub strict: bool,
     /// What keeps shared caches away from an answer with a token.
     pub cache_control: CacheControl,
+    /// A field of answers by which an instance orders about the session, by its lower-case name.
+    pub instance_header: Option<String>,
+    /// Which requests without a token count as one client's.
+    pub first_burst: FirstBurst,
+}
+
+/// Which requests without a token, within a second, count as one client's and land together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FirstBurst {
+    /// None.
+    #[default]
+    Off,
+    /// Those from one address with one `User-Agent`.
+    Client,
 }
 
 /// What keeps shared caches away from an answer with a token.

@@ -1,4 +1,5 @@
-//! A bounded memory of where clients went that bring no token: by their engine.io session.
+//! A bounded memory of where clients went that bring no token: by their engine.io session, or by
+//! what is alike in the first requests of one client.
 //!
 //! Of two generations the older is forgotten when the younger is full, so that memory is bounded
 //! and each step takes constant time; what is looked up moves to the younger one. All workers share
@@ -54,6 +55,27 @@ impl<V: Clone> Recent<V> {
         let mut shard = self.shard(key);
         let known = shard.young.remove(&key).or_else(|| shard.old.remove(&key));
         let (value, _) = known.filter(|(_, at)| self.is_fresh(*at, now))?;
+        shard.note(key, value.clone(), now);
+        Some(value)
+    }
+
+    /// What was noted for `key` and `fits`, else what `make` gives, which is noted. Of several who ask
+    /// at the same time only one makes it. To be found does not make it last longer.
+    pub fn share(
+        &self,
+        key: u64,
+        now: Instant,
+        fits: impl FnOnce(&V) -> bool,
+        make: impl FnOnce() -> Option<V>,
+    ) -> Option<V> {
+        let mut shard = self.shard(key);
+        if let Some((value, at)) = shard.young.get(&key).or_else(|| shard.old.get(&key))
+            && self.is_fresh(*at, now)
+            && fits(value)
+        {
+            return Some(value.clone());
+        }
+        let value = make()?;
         shard.note(key, value.clone(), now);
         Some(value)
     }
@@ -135,6 +157,21 @@ mod tests {
         assert!((MOST / 2..=MOST).contains(&held), "{held}");
         assert_eq!(recent.find(100, now), None);
         assert!(recent.find(3 * MOST as u64 - 1, now).is_some());
+    }
+
+    #[test]
+    fn what_is_shared_lasts_for_its_lifetime_and_while_it_fits() {
+        let recent = Recent::new(SECOND);
+        let begin = Instant::now();
+        let share = |value, after: u32, fits: bool| {
+            recent.share(1, begin + after * SECOND / 10, |_| fits, || Some(value))
+        };
+        assert_eq!(share('a', 0, true), Some('a'));
+        assert_eq!(share('b', 9, true), Some('a'));
+        assert_eq!(share('c', 10, true), Some('c'), "counted from the first");
+        assert_eq!(share('d', 11, false), Some('d'));
+        assert_eq!(share('e', 12, true), Some('d'));
+        assert_eq!(recent.share(2, begin, |_| true, || None), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Guard};
 
 use crate::affinity::Rejection;
+use crate::affinity::order::Fate;
 use crate::balance::{self, Bound, Draw, Field, Ring, Rotation};
 use crate::config::types::{self, Balance};
 use crate::health::{Health, Membership, Rehome};
@@ -29,6 +30,9 @@ use crate::observe::tunnels;
 /// An engine.io session that made no request for this long is forgotten. A client makes one each
 /// `pingInterval`, 25 s by default, for as long as it polls.
 const SID_LIFETIME: Duration = Duration::from_secs(300);
+
+/// How far apart the requests are that count as one client's first ones.
+const BURST: Duration = Duration::from_secs(1);
 
 /// The live side of a version.
 #[derive(Debug)]
@@ -51,6 +55,8 @@ pub struct Roster {
     pub moves: Moves,
     /// Which instance issued an engine.io session id.
     pub sids: Recent<Arc<Instance>>,
+    /// Where clients without a token went a moment ago.
+    pub bursts: Recent<Arc<Instance>>,
     /// What became of sessions.
     pub tally: Tally,
 }
@@ -115,6 +121,8 @@ pub struct Tally {
     pub rejected: [AtomicU64; Rejection::ALL.len()],
     /// Requests that brought rejected tokens only.
     pub unhonoured: AtomicU64,
+    /// What became of instances' orders.
+    pub orders: [AtomicU64; Fate::ALL.len()],
     /// Requests tried again, by reason.
     pub retried: [AtomicU64; Rehome::ALL.len()],
     /// Tunnels opened.
@@ -151,6 +159,7 @@ impl Roster {
             rehomes: Rehomes::default(),
             moves: Moves::default(),
             sids: Recent::new(SID_LIFETIME),
+            bursts: Recent::new(BURST),
             tally: Tally::default(),
         }
     }

@@ -8,7 +8,7 @@ use http::header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, SET_COO
 
 use crate::affinity::engine_io::{Heard, Opening};
 use crate::affinity::{cache, cookie};
-use crate::config::types::{Affinity, CacheControl};
+use crate::config::types::{Affinity, AffinityCookie, CacheControl};
 use crate::instance::{Instance, Roster};
 
 /// Fields for the answer, and what its body may tell.
@@ -22,16 +22,29 @@ pub struct Notice {
 
 impl Notice {
     /// The client is to bring `token` from now on; it came by https or not.
-    pub fn token(affinity: &Affinity, token: String, https: bool) -> Self {
-        let header = affinity.header.as_deref().and_then(|name| {
-            Some((HeaderName::from_bytes(name.as_bytes()).ok()?, token.parse().ok()?))
-        });
+    pub fn token(affinity: &Affinity, token: &str, https: bool) -> Self {
+        let set = |cookie: &AffinityCookie| cookie::set(cookie, token.to_owned(), https);
+        Self::new(affinity, https, set, token)
+    }
+
+    /// The client is to forget its token. In a field, nothing stands for none.
+    pub fn release(affinity: &Affinity, https: bool) -> Self {
+        Self::new(affinity, https, |cookie| cookie::expire(cookie, https), "")
+    }
+
+    fn new(
+        affinity: &Affinity,
+        https: bool,
+        set: impl Fn(&AffinityCookie) -> HeaderValue,
+        field: &str,
+    ) -> Self {
         let paired = affinity.cross_site_cookie && cookie::may_pair(&affinity.cookie, https);
-        let paired =
-            paired.then(|| cookie::set(&cookie::paired(&affinity.cookie), token.clone(), https));
-        let cookie = cookie::set(&affinity.cookie, token, https);
+        let paired = paired.then(|| set(&cookie::paired(&affinity.cookie)));
+        let header = affinity.header.as_deref().and_then(|name| {
+            Some((HeaderName::from_bytes(name.as_bytes()).ok()?, field.parse().ok()?))
+        });
         let guards = affinity.cache_control == CacheControl::Private;
-        Self { cookies: [Some(cookie), paired], header, guards, listener: None }
+        Self { cookies: [Some(set(&affinity.cookie)), paired], header, guards, listener: None }
     }
 
     /// Puts the fields on an answer. What is left is to be told of the answer's body.

@@ -4,16 +4,17 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use http::header::HeaderMap;
+use http::header::{HeaderMap, HeaderValue, USER_AGENT};
 use http::request;
 
 use crate::affinity::Rejection;
 use crate::affinity::carriers::{self, Found};
 use crate::affinity::engine_io::{self, Ask};
 use crate::affinity::memory::Memory;
+use crate::affinity::order::{self, Fate, Order};
 use crate::affinity::token::{self, Claim};
 use crate::balance::Draw;
-use crate::config::types::{Affinity, HashKey};
+use crate::config::types::{Affinity, FirstBurst, HashKey};
 use crate::health::Rehome;
 use crate::instance::Instance;
 use crate::instance::roster::count;
@@ -84,6 +85,13 @@ enum State {
     Refused(Rehome),
 }
 
+/// What to do for an instance's order.
+#[derive(Debug)]
+enum Obeyed {
+    Release,
+    Rebind(Arc<Instance>),
+}
+
 /// How a request came.
 #[derive(Debug, Clone, Copy)]
 pub struct Visit<'a> {
@@ -112,6 +120,8 @@ pub struct Session<'a> {
     rejected: Option<Rejection>,
     /// Whether it asks for a new engine.io session.
     opens: bool,
+    /// What is alike in the first requests of its client, where that is looked at.
+    burst: Option<u64>,
 }
 
 thread_local! {
@@ -131,7 +141,7 @@ impl<'a> Session<'a> {
         head: &mut request::Parts,
         visit: Visit<'_>,
     ) -> Self {
-        let Visit { https, tunnel, client, fields } = visit;
+        let Visit { https, tunnel, client, .. } = visit;
         let mut session = Self {
             snapshot,
             service,
@@ -142,12 +152,13 @@ impl<'a> Session<'a> {
             state: State::Off,
             rejected: None,
             opens: false,
+            burst: None,
         };
         let version = service.version();
         if let Some(affinity) = &version.affinity {
             match &affinity.by {
                 Some(by) => session.recognise(by, client, head),
-                None => session.open(affinity, head, fields),
+                None => session.open(affinity, head, visit),
             }
         }
         if session.key.is_none() {
@@ -161,17 +172,27 @@ impl<'a> Session<'a> {
         self.state = if self.key.is_some() { State::Keyed } else { State::Keyless };
     }
 
-    fn open(&mut self, affinity: &Affinity, head: &mut request::Parts, fields: Fields) {
-        let has_cookies = fields.has(Fields::COOKIE);
+    fn open(&mut self, affinity: &Affinity, head: &mut request::Parts, visit: Visit<'_>) {
+        let has_cookies = visit.fields.has(Fields::COOKIE);
         self.state = State::Absent;
+        if let Some(name) = &affinity.instance_header {
+            // Nobody but an instance has a say there.
+            head.headers.remove(name);
+        }
         if has_cookies || affinity.header.is_some() || affinity.query.is_some() {
             self.believe(carriers::take(affinity, &mut head.headers, &mut head.uri, has_cookies));
         }
         if affinity.engine_io {
             self.heed_engine_io(head.uri.query());
         }
-        if let State::Moving(_, reason) = self.state {
-            self.refuse_move(reason);
+        match self.state {
+            State::Moving(_, reason) => self.refuse_move(reason),
+            State::Absent | State::Rejected(_) if affinity.first_burst == FirstBurst::Client => {
+                let agent = head.headers.get(USER_AGENT).map(HeaderValue::as_bytes);
+                self.burst = Some(self.service.roster.bursts.key((visit.client, agent)));
+            }
+            State::Absent | State::Rejected(_) | State::Bound(..) => {}
+            State::Off | State::Keyed | State::Keyless | State::Refused(_) => {}
         }
     }
 
@@ -275,7 +296,15 @@ impl<'a> Session<'a> {
             State::Keyed => roster.choose(draw, tried),
             State::Off | State::Keyless | State::Absent | State::Rejected(_) => {
                 let welcomed = self.tunnel.then(|| roster.moves.welcome(now)).flatten();
-                welcomed.filter(untried).or_else(|| roster.choose(draw, tried))
+                welcomed.filter(untried).or_else(|| match self.burst {
+                    None => roster.choose(draw, tried),
+                    Some(key) => {
+                        let fits = |to: &Arc<Instance>| {
+                            to.eligibility().new_sessions && to.admits() && untried(to)
+                        };
+                        roster.bursts.share(key, now, fits, || roster.choose(draw, tried))
+                    }
+                })
             }
             State::Moving(bond, _) => {
                 let followed = roster.rehomes.find(bond.mark, now).filter(|instance| {
@@ -345,19 +374,48 @@ impl<'a> Session<'a> {
             // What an instance says there is no token.
             answer.remove(name);
         }
-        let token = is_due.then(|| self.seal(instance)).flatten();
+        let home = match self.obey(affinity, answer) {
+            None => is_due.then(|| Arc::clone(instance)),
+            Some(Obeyed::Release) => {
+                return (Some(Box::new(Notice::release(affinity, self.https))), None);
+            }
+            Some(Obeyed::Rebind(to)) => Some(to),
+        };
+        let token = home.and_then(|home| self.seal(&home));
         let mark = match (&token, &self.state) {
             (Some((_, mark)), _) => Some(*mark),
             (None, State::Bound(bond, _)) => bond.issued.map(|_| bond.mark),
             (None, _) => None,
         };
-        let notice = token.map(|(token, _)| Notice::token(affinity, token, self.https));
+        let notice = token.map(|(token, _)| Notice::token(affinity, &token, self.https));
         if !self.opens {
             return (notice.map(Box::new), mark);
         }
         let mut notice = notice.unwrap_or_default();
         notice.listen(Listener::new(Arc::clone(&self.service.roster), Arc::clone(instance)));
         (Some(Box::new(notice)), mark)
+    }
+
+    /// Takes the instance's order out of its answer. Gives what is to be done, if that can be.
+    fn obey(&self, affinity: &Affinity, answer: &mut HeaderMap) -> Option<Obeyed> {
+        let name = affinity.instance_header.as_deref()?;
+        let mut lines = answer.get_all(name).iter();
+        let first = lines.next()?.clone();
+        let is_alone = lines.next().is_none();
+        answer.remove(name);
+        let roster = &self.service.roster;
+        let obeyed = match order::parse(first.as_bytes()).filter(|_| is_alone) {
+            Some(Order::Release) => Some(Obeyed::Release),
+            Some(Order::Rebind(to)) => roster.bound(to).ok().map(Obeyed::Rebind),
+            None => None,
+        };
+        let fate = match obeyed {
+            Some(Obeyed::Release) => Fate::Released,
+            Some(Obeyed::Rebind(_)) => Fate::Rebound,
+            None => Fate::Ignored,
+        };
+        count(&roster.tally.orders[fate as usize]);
+        obeyed
     }
 
     /// Counts what became of the session. Gives whether the client needs a fresh token.

@@ -311,6 +311,7 @@ async fn sweep(worker: Worker) {
             if worker.index == 0 {
                 service.roster.rehomes.sweep(now);
                 service.roster.sids.sweep(now);
+                service.roster.bursts.sweep(now);
             }
         }
     }

@@ -188,6 +188,9 @@ const AFFINITY: &[Row] = &[
     ("{ load_factor: @ }", &["off", "none"], &["125%"]),
     ("{ strict: @ }", &["true", "false"], &["yes", "null"]),
     ("{ cache_control: @ }", &["private", "off", "none"], &["true", "no-store", "null"]),
+    ("{ instance_header: @ }", &["X-Burdock-Affinity", "off"], &["Cookie", "\"a b\"", "true"]),
+    ("{ header: X-A, instance_header: @ }", &["X-B"], &["x-a"]),
+    ("{ first_burst: @ }", &["client", "off", "none"], &["true", "connection", "null"]),
     ("{ engine_io: @ }", &["true", "false"], &["on", "null"]),
 ];
 

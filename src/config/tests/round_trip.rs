@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::{Folder, config, parsed};
 use crate::config::types::{
     Action, Admin, Affinity, AffinityCookie, Balance, Breaker, CacheControl, Check, Close, Closes,
-    Config, Drain, Exit, HashKey, InitialState, Instance, Listener, Rebalance, RebalanceMode,
-    Retry, SameSite, Secure, Service, Timeouts, Version, Websocket, Workers,
+    Config, Drain, Exit, FirstBurst, HashKey, InitialState, Instance, Listener, Rebalance,
+    RebalanceMode, Retry, SameSite, Secure, Service, Timeouts, Version, Websocket, Workers,
 };
 use crate::config::{effective, load, parse};
 
@@ -155,6 +155,8 @@ fn token_affinity() -> impl Strategy<Value = Affinity> {
                 idle_ttl: max_age,
                 pass_cookie,
                 strict: pass_cookie,
+                instance_header: Some("x-order".to_owned()).filter(|_| partitioned),
+                first_burst: if partitioned { FirstBurst::Client } else { FirstBurst::Off },
                 cache_control: if http_only { CacheControl::Off } else { CacheControl::Private },
             }
         },

@@ -9,7 +9,7 @@ use super::names::{is_host, is_token};
 use super::{LIMIT, LONGEST, version};
 use crate::config::node::{Fields, Node};
 use crate::config::tree::Data;
-use crate::config::types::{Affinity, AffinityCookie, CacheControl, SameSite, Secure};
+use crate::config::types::{Affinity, AffinityCookie, CacheControl, FirstBurst, SameSite, Secure};
 
 /// Tokens count their age in seconds.
 const LIFETIME: RangeInclusive<Duration> = Duration::from_secs(1)..=LONGEST;
@@ -44,7 +44,7 @@ fn switch(fields: &mut Fields<'_>) -> Option<bool> {
 }
 
 /// Keys that are about tokens.
-const TOKEN_KEYS: [&str; 10] = [
+const TOKEN_KEYS: [&str; 12] = [
     "cookie",
     "cross_site_cookie",
     "header",
@@ -55,6 +55,8 @@ const TOKEN_KEYS: [&str; 10] = [
     "pass_cookie",
     "strict",
     "cache_control",
+    "instance_header",
+    "first_burst",
 ];
 
 fn details(node: &Node<'_>) -> Option<Affinity> {
@@ -96,6 +98,9 @@ fn token(mut fields: Fields<'_>) -> Affinity {
     let pass_cookie = fields.boolean("pass_cookie", default.pass_cookie);
     let strict = fields.boolean("strict", default.strict);
     let cache_control = fields.take("cache_control").and_then(|node| cache_control(&node));
+    let instance_header = instance_header(&mut fields, header.as_deref());
+    let burst = |node: &Node<'_>| node.word(&[("client", FirstBurst::Client)]);
+    let first_burst = fields.switched("first_burst", burst);
     let idle_ttl = idle.map(|(_, duration)| duration).or(default.idle_ttl);
     fields.finish();
     Affinity {
@@ -111,7 +116,18 @@ fn token(mut fields: Fields<'_>) -> Affinity {
         pass_cookie,
         strict,
         cache_control: cache_control.unwrap_or_default(),
+        instance_header,
+        first_burst: first_burst.unwrap_or_default(),
     }
+}
+
+fn instance_header(fields: &mut Fields<'_>, carrier: Option<&str>) -> Option<String> {
+    let name = fields.switched("instance_header", |node| Some((node.clone(), header(node)?)));
+    let (node, name) = name?;
+    if carrier == Some(&*name) {
+        node.problem("also the carrier of tokens, `header`; allowed: another name");
+    }
+    Some(name)
 }
 
 fn cache_control(node: &Node<'_>) -> Option<CacheControl> {

@@ -4,6 +4,7 @@
 
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use crate::affinity::Rejection;
 use crate::affinity::order::Fate;
@@ -54,6 +55,11 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ("burdock_instance_health", "gauge", "1 for the state that health checks say."),
     ("burdock_instance_breaker", "gauge", "0 closed, 1 half-open, 2 open."),
     ("burdock_instance_weight", "gauge", "Share of new sessions."),
+    (
+        "burdock_instance_sessions",
+        "gauge",
+        "Sessions by token that had a request in the last 150 to 300 s, or tunnels if more; estimated.",
+    ),
     ("burdock_instance_requests_in_flight", "gauge", "Requests in flight."),
     ("burdock_instance_tunnels", "gauge", "Open tunnels."),
     ("burdock_instance_tunnels_opened_total", "counter", "Tunnels opened."),
@@ -253,6 +259,7 @@ fn rows_of_instance(rows: &mut Rows<'_>, instance: &Instance) {
             },
         ),
         "burdock_instance_weight" => row(&[], u64::from(instance.weight())),
+        "burdock_instance_sessions" => row(&[], instance.session_count(Instant::now())),
         "burdock_instance_requests_in_flight" => row(&[], sum(&Lane::requests)),
         "burdock_instance_tunnels" => row(&[], sum(&Lane::tunnels)),
         "burdock_instance_tunnels_opened_total" => row(&[], sum(&Lane::opened)),

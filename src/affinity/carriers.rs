@@ -11,31 +11,35 @@ use crate::affinity::cookie::{self, Value};
 use crate::affinity::{Rejection, query};
 use crate::config::types::Affinity;
 
-/// Carriers of one request.
-const CARRIERS: usize = 4;
-
-/// What each carrier of a request holds, in the order in which they are believed.
-pub type Found = [Option<Result<Value, Rejection>>; CARRIERS];
-
-/// Finds what the carriers hold, and takes them out of what the instance will see; cookies stay if
-/// `affinity.pass_cookie` says so. Without `has_cookies` there is no cookie to look for.
+/// Takes what the carriers hold out of what the instance will see, and offers it to `believe` until
+/// that honours one. Cookies stay if `affinity.pass_cookie` says so; without `has_cookies` there is
+/// none to look for.
 pub fn take(
     affinity: &Affinity,
     headers: &mut HeaderMap,
     target: &mut Uri,
     has_cookies: bool,
-) -> Found {
-    let header = affinity.header.as_deref().and_then(|name| from_header(headers, name));
-    let query = affinity.query.as_deref().and_then(|name| from_query(target, name));
+    mut believe: impl FnMut(Result<Value, Rejection>) -> bool,
+) {
+    let mut honoured = false;
+    let mut offer = |found: Option<Result<Value, Rejection>>| {
+        honoured = honoured || found.is_some_and(&mut believe);
+    };
+    if let Some(name) = &affinity.header {
+        offer(from_header(headers, name));
+    }
+    if let Some(name) = &affinity.query {
+        offer(from_query(target, name));
+    }
     if !has_cookies {
-        return [header, query, None, None];
+        return;
     }
     let strip = !affinity.pass_cookie;
-    let cookie = cookie::find(headers, &affinity.cookie.name, strip).transpose();
-    let paired = affinity.cross_site_cookie.then(|| {
-        cookie::find(headers, &cookie::paired_name(&affinity.cookie.name), strip).transpose()
-    });
-    [header, query, cookie, paired.flatten()]
+    offer(cookie::find(headers, &affinity.cookie.name, strip).transpose());
+    if affinity.cross_site_cookie {
+        let name = cookie::paired_name(&affinity.cookie.name);
+        offer(cookie::find(headers, &name, strip).transpose());
+    }
 }
 
 fn from_header(headers: &mut HeaderMap, name: &str) -> Option<Result<Value, Rejection>> {
@@ -63,12 +67,21 @@ mod tests {
     use super::*;
     use http::header::COOKIE;
 
-    type Texts = [Option<Result<String, Rejection>>; CARRIERS];
+    type Text = Result<String, Rejection>;
 
-    fn texts(found: Found) -> Texts {
-        found.map(|value| {
-            value.map(|value| value.map(|v| String::from_utf8(v.as_bytes().to_vec()).unwrap()))
-        })
+    /// What is offered until `wanted` is.
+    fn taken(
+        affinity: &Affinity,
+        headers: &mut HeaderMap,
+        target: &mut Uri,
+        wanted: &str,
+    ) -> Vec<Text> {
+        let mut offered = Vec::new();
+        take(affinity, headers, target, true, |value| {
+            offered.push(value.map(|it| String::from_utf8(it.as_bytes().to_vec()).unwrap()));
+            offered.last() == Some(&Ok(wanted.to_owned()))
+        });
+        offered
     }
 
     #[test]
@@ -79,15 +92,16 @@ mod tests {
             cross_site_cookie: true,
             ..Affinity::default()
         };
-        let mut headers = HeaderMap::new();
-        headers.insert("x-s", HeaderValue::from_static("h"));
-        headers.insert(COOKIE, HeaderValue::from_static("BURDOCK_XS=x; a=1; BURDOCK=c"));
-        let mut target: Uri = "/p?a=1&s=q".parse().unwrap();
-        let found = texts(take(&affinity, &mut headers, &mut target, true));
-        assert_eq!(found, ["h", "q", "c", "x"].map(|text| Some(Ok(text.to_owned()))));
-        assert_eq!(target, "/p?a=1");
-        assert_eq!(headers.len(), 1);
-        assert_eq!(headers[COOKIE], "a=1");
+        let all = ["h", "q", "c", "x"].map(|text| Ok(text.to_owned()));
+        for (wanted, offered) in [("", &all[..]), ("h", &all[..1]), ("c", &all[..3])] {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-s", HeaderValue::from_static("h"));
+            headers.insert(COOKIE, HeaderValue::from_static("BURDOCK_XS=x; a=1; BURDOCK=c"));
+            let mut target: Uri = "/p?a=1&s=q".parse().unwrap();
+            assert_eq!(taken(&affinity, &mut headers, &mut target, wanted), offered);
+            assert_eq!((target.to_string().as_str(), headers.len()), ("/p?a=1", 1), "all the same");
+            assert_eq!(headers[COOKIE], "a=1");
+        }
     }
 
     #[test]
@@ -96,8 +110,7 @@ mod tests {
         headers.insert("x-s", HeaderValue::from_static("h"));
         headers.insert(COOKIE, HeaderValue::from_static("BURDOCK_XS=x"));
         let mut target: Uri = "/p?s=q".parse().unwrap();
-        let found = texts(take(&Affinity::default(), &mut headers, &mut target, true));
-        assert_eq!(found, [const { None }; CARRIERS]);
+        assert!(taken(&Affinity::default(), &mut headers, &mut target, "").is_empty());
         assert_eq!((target.to_string().as_str(), headers.len()), ("/p?s=q", 2));
     }
 
@@ -109,9 +122,8 @@ mod tests {
         headers.append("x-s", HeaderValue::from_static("h"));
         headers.append("x-s", HeaderValue::from_static("h"));
         let mut target: Uri = "/p?s=q&s=q".parse().unwrap();
-        let found = texts(take(&affinity, &mut headers, &mut target, false));
-        let twice = Some(Err(Rejection::Duplicated));
-        assert_eq!(found, [twice.clone(), twice, None, None]);
+        let offered = taken(&affinity, &mut headers, &mut target, "");
+        assert_eq!(offered, [const { Err(Rejection::Duplicated) }; 2]);
         assert_eq!((target.to_string().as_str(), headers.len()), ("/p", 0));
     }
 }

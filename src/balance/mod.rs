@@ -55,7 +55,7 @@ pub fn choose(
     match balance {
         Balance::Even => by_turn(rotation, turn, refused),
         Balance::Random => at_random(rotation, draw.random, refused),
-        Balance::LeastRequests => {
+        Balance::LeastRequests | Balance::LeastSessions => {
             let one = at_random(rotation, draw.random, &refused)?;
             let other = at_random(rotation, draw.random.rotate_left(32), |index| {
                 index == one || refused(index)

@@ -221,6 +221,7 @@ fn balance(out: &mut Text, balance: &Balance) {
     let key = match balance {
         Balance::Even => return out.key("balance", "even"),
         Balance::LeastRequests => return out.key("balance", "least_requests"),
+        Balance::LeastSessions => return out.key("balance", "least_sessions"),
         Balance::Random => return out.key("balance", "random"),
         Balance::Hash(key) => key,
     };

@@ -181,6 +181,8 @@ pub enum Balance {
     Even,
     /// The less busy of two drawn at random; tunnels count as requests.
     LeastRequests,
+    /// The one of two drawn at random that has fewer live sessions for its weight.
+    LeastSessions,
     /// A weighted draw.
     Random,
     /// A ketama ring over this part of the request; even where the part is absent.

@@ -19,6 +19,7 @@ pub mod rate;
 pub mod recent;
 pub mod rehomes;
 pub mod roster;
+pub mod sessions;
 pub mod stream;
 mod trial;
 
@@ -39,6 +40,7 @@ pub use trial::Trial;
 
 use departure::Departures;
 use presence::Presence;
+use sessions::Sessions;
 
 /// Who an instance is, on every replica of Burdock and across restarts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -86,6 +88,8 @@ pub struct Instance {
     calm: AtomicBool,
     departures: Departures,
     presence: Presence,
+    /// Those that are bound to it.
+    pub sessions: Sessions,
     gone: Notify,
     lanes: Box<[Lane]>,
     roster: Weak<Roster>,
@@ -114,6 +118,7 @@ impl Instance {
             calm: AtomicBool::new(true),
             departures: Departures::default(),
             presence: Presence::default(),
+            sessions: Sessions::new(Instant::now()),
             gone: Notify::new(),
             lanes: (0..workers).map(|_| Lane::default()).collect(),
             roster,
@@ -148,6 +153,11 @@ impl Instance {
     /// Requests and tunnels in flight, over all workers.
     pub fn load(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.requests() + lane.tunnels()).sum()
+    }
+
+    /// About how many sessions are bound to it and live. One in a tunnel makes no requests.
+    pub fn session_count(&self, now: Instant) -> u64 {
+        self.sessions.estimate(now).max(self.lanes.iter().map(Lane::tunnels).sum())
     }
 
     /// What it may receive now.

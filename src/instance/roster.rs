@@ -99,7 +99,8 @@ impl Manner {
         self.keyed
             || match self.balance {
                 Balance::Hash(_) => true,
-                Balance::Even | Balance::LeastRequests | Balance::Random => false,
+                Balance::Even | Balance::LeastRequests | Balance::LeastSessions => false,
+                Balance::Random => false,
             }
     }
 }
@@ -193,15 +194,21 @@ impl Roster {
     /// Chooses for a request that is bound to none; never one of `tried`.
     pub fn choose(&self, draw: Draw<'_>, tried: &[Arc<Instance>]) -> Option<Arc<Instance>> {
         let members = self.members();
+        let (balance, field) = (&members.manner.balance, &members.field);
         let load = |index: usize| {
             let instance = &members.all[index];
-            instance.load() * 1000 / u64::from(instance.weight().max(1))
+            let carried = match balance {
+                Balance::LeastSessions => instance.session_count(Instant::now()),
+                Balance::Even | Balance::LeastRequests | Balance::Random | Balance::Hash(_) => {
+                    instance.load()
+                }
+            };
+            carried * 1000 / u64::from(instance.weight().max(1))
         };
         let refused = |index: usize| {
             let instance = &members.all[index];
             tried.iter().any(|tried| Arc::ptr_eq(tried, instance)) || !instance.admits()
         };
-        let (balance, field) = (&members.manner.balance, &members.field);
         let choose = |bound: Option<Bound>| {
             let full = |index: usize| {
                 let instance = &members.all[index];

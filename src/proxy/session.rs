@@ -8,7 +8,8 @@ use http::header::{HeaderMap, HeaderValue, USER_AGENT};
 use http::request;
 
 use crate::affinity::Rejection;
-use crate::affinity::carriers::{self, Found};
+use crate::affinity::carriers;
+use crate::affinity::cookie::Value;
 use crate::affinity::engine_io::{self, Ask};
 use crate::affinity::memory::Memory;
 use crate::affinity::order::{self, Fate, Order};
@@ -180,7 +181,8 @@ impl<'a> Session<'a> {
             head.headers.remove(name);
         }
         if has_cookies || affinity.header.is_some() || affinity.query.is_some() {
-            self.believe(carriers::take(affinity, &mut head.headers, &mut head.uri, has_cookies));
+            let (fields, target) = (&mut head.headers, &mut head.uri);
+            carriers::take(affinity, fields, target, has_cookies, |value| self.believe(value));
         }
         if affinity.engine_io {
             self.heed_engine_io(head.uri.query());
@@ -206,27 +208,23 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The first token that is honoured decides.
-    fn believe(&mut self, found: Found) {
-        for value in found.into_iter().flatten() {
-            let opened = value.and_then(|value| {
-                MEMORY.with_borrow_mut(|memory| {
-                    let claim = memory.open(&self.snapshot.keyring, value.as_bytes())?;
-                    Self::bind(self.service, &claim, wall_clock())
-                })
-            });
-            match opened {
-                Ok(state) => {
-                    self.state = state;
-                    return;
-                }
-                Err(reason) => {
-                    self.rejected.get_or_insert(reason);
-                }
+    /// What a carrier holds: gives whether its token is honoured.
+    fn believe(&mut self, value: Result<Value, Rejection>) -> bool {
+        let opened = value.and_then(|value| {
+            MEMORY.with_borrow_mut(|memory| {
+                let claim = memory.open(&self.snapshot.keyring, value.as_bytes())?;
+                Self::bind(self.service, &claim, wall_clock())
+            })
+        });
+        match opened {
+            Ok(state) => {
+                self.state = state;
+                true
             }
-        }
-        if let Some(reason) = self.rejected {
-            self.state = State::Rejected(reason);
+            Err(reason) => {
+                self.state = State::Rejected(*self.rejected.get_or_insert(reason));
+                false
+            }
         }
     }
 
@@ -384,7 +382,10 @@ impl<'a> Session<'a> {
         let token = home.and_then(|home| self.seal(&home));
         let mark = match (&token, &self.state) {
             (Some((_, mark)), _) => Some(*mark),
-            (None, State::Bound(bond, _)) => bond.issued.map(|_| bond.mark),
+            (None, State::Bound(bond, kept)) => {
+                kept.sessions.seen(bond.mark);
+                bond.issued.map(|_| bond.mark)
+            }
             (None, _) => None,
         };
         let notice = token.map(|(token, _)| Notice::token(affinity, &token, self.https));
@@ -446,12 +447,15 @@ impl<'a> Session<'a> {
         true
     }
 
-    /// A token for `instance`, and its mark.
+    /// A token for `instance`, and its mark. The session counts there from now on.
     fn seal(&self, instance: &Instance) -> Option<(String, u64)> {
-        let issued = match &self.state {
-            State::Bound(bond, _) | State::Moving(bond, _) => bond.issued,
-            State::Off | State::Keyed | State::Keyless | State::Absent => None,
-            State::Rejected(_) | State::Refused(_) => None,
+        let (issued, kept) = match &self.state {
+            State::Bound(bond, home) => {
+                (bond.issued, std::ptr::eq(&raw const **home, instance).then_some(bond.mark))
+            }
+            State::Moving(bond, _) => (bond.issued, None),
+            State::Off | State::Keyed | State::Keyless | State::Absent => (None, None),
+            State::Rejected(_) | State::Refused(_) => (None, None),
         };
         let now = wall_clock();
         let claim = Claim {
@@ -465,6 +469,15 @@ impl<'a> Session<'a> {
         let mut nonce = [0; 24];
         // Without randomness a token would not be safe; a session without one is merely not sticky.
         getrandom::fill(&mut nonce).ok()?;
-        Some((self.snapshot.keyring.seal(&claim, nonce), token::mark(&nonce)))
+        match kept.filter(|_| issued.is_some()) {
+            // The same session as before, so that it counts as one.
+            Some(mark) => {
+                token::keep_mark(&mut nonce, mark);
+                instance.sessions.seen(mark);
+            }
+            None => instance.sessions.began(token::mark(&nonce)),
+        }
+        let mark = token::mark(&nonce);
+        Some((self.snapshot.keyring.seal(&claim, nonce), mark))
     }
 }

@@ -307,6 +307,9 @@ async fn sweep(worker: Worker) {
         for service in snapshot.services() {
             for instance in service.roster.members().everyone() {
                 instance.lane(worker.index).pool.sweep(now);
+                if worker.index == 0 {
+                    instance.sessions.turn(now);
+                }
             }
             if worker.index == 0 {
                 service.roster.rehomes.sweep(now);

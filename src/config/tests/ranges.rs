@@ -53,7 +53,17 @@ const TOP: &[Row] = &[
 const VERSION: &[Row] = &[
     ("session_affinity: @", &["true", "false"], &["yes", "1", "null"]),
     ("network: { session_affinity: @ }", &["true", "false"], &["yes", "null"]),
-    ("balance: @", &["even", "least_requests", "random", "hash"], &["Even", "round_robin", "null"]),
+    (
+        "balance: @",
+        &["even", "least_requests", "random", "hash"],
+        &["Even", "round_robin", "null", "least_sessions"],
+    ),
+    ("session_affinity: true\nbalance: @", &["least_sessions"], &["least"]),
+    (
+        "session_affinity: true\naffinity: { by: path }\nbalance: @",
+        &["least_requests"],
+        &["least_sessions"],
+    ),
     (
         "balance: hash\nhash_by: @",
         &["client_ip", "path", "uri", "header X-User", "cookie id", "query id"],

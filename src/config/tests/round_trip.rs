@@ -167,6 +167,7 @@ fn balance() -> impl Strategy<Value = Balance> {
     prop_oneof![
         Just(Balance::Even),
         Just(Balance::LeastRequests),
+        Just(Balance::LeastSessions),
         Just(Balance::Random),
         hash_key().prop_map(Balance::Hash),
     ]
@@ -244,6 +245,9 @@ prop_compose! {
         timeouts in (limit(), limit(), limit()),
     ) -> Version {
         let pinned = affinity.as_ref().is_some_and(|it| it.strict || it.by.is_some());
+        let has_tokens = affinity.as_ref().is_some_and(|it| it.by.is_none());
+        let counts = balance == Balance::LeastSessions;
+        let balance = if counts && !has_tokens { Balance::Even } else { balance };
         let mode = if pinned { RebalanceMode::Never } else { rebalance.mode };
         Version {
             name,

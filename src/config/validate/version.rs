@@ -7,7 +7,7 @@ use super::names::is_token;
 use super::{LIMIT, affinity, checks, drain, instances, tunnels};
 use crate::config::app_yaml::{self, AppYaml};
 use crate::config::node::{Fields, Node};
-use crate::config::types::{Balance, Breaker, Check, HashKey, Retry, Timeouts, Version};
+use crate::config::types::{Affinity, Balance, Breaker, Check, HashKey, Retry, Timeouts, Version};
 
 /// The keys of a version but `timeouts`, which the whole file has too.
 pub(in crate::config) const VERSION_KEYS: [&str; 15] = [
@@ -50,7 +50,7 @@ pub(super) fn version(fields: &mut Fields<'_>, name: &str, timeouts: Timeouts) -
     let affinity = affinity::affinity(fields, session_affinity);
     Version {
         name: name.to_owned(),
-        balance: balance(fields),
+        balance: balance(fields, affinity.as_ref()),
         instances: instances::instances(fields),
         readiness_check: check(fields, "readiness_check", &checks::READINESS, readiness_check),
         liveness_check: check(fields, "liveness_check", &checks::LIVENESS, liveness_check),
@@ -87,23 +87,30 @@ fn check(
     }
 }
 
-fn balance(fields: &mut Fields<'_>) -> Balance {
+fn balance(fields: &mut Fields<'_>, affinity: Option<&Affinity>) -> Balance {
     #[derive(Clone, Copy, PartialEq)]
     enum Word {
         Even,
         LeastRequests,
+        LeastSessions,
         Random,
         Hash,
     }
     let words = [
         ("even", Word::Even),
         ("least_requests", Word::LeastRequests),
+        ("least_sessions", Word::LeastSessions),
         ("random", Word::Random),
         ("hash", Word::Hash),
     ];
     let node = fields.take("balance");
     let is_given = node.is_some();
-    let word = node.and_then(|node| node.word(&words));
+    let word = node.as_ref().and_then(|node| node.word(&words));
+    if let (Some(node), Some(Word::LeastSessions)) = (&node, word)
+        && affinity.is_none_or(|affinity| affinity.by.is_some())
+    {
+        node.problem("sessions are counted by their tokens; needed: session_affinity, by token");
+    }
     let hash_by = fields.take("hash_by");
     if let Some(node) = &hash_by
         && word != Some(Word::Hash)
@@ -115,6 +122,7 @@ fn balance(fields: &mut Fields<'_>) -> Balance {
     match word.unwrap_or(Word::Even) {
         Word::Even => Balance::Even,
         Word::LeastRequests => Balance::LeastRequests,
+        Word::LeastSessions => Balance::LeastSessions,
         Word::Random => Balance::Random,
         Word::Hash => Balance::Hash(hash_by),
     }

@@ -30,6 +30,16 @@ pub enum Command {
         /// The configuration file.
         file: PathBuf,
     },
+    /// Keys of affinity tokens.
+    #[command(subcommand)]
+    Keys(Keys),
+}
+
+/// `burdock keys`.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum Keys {
+    /// Print a new key, as a line for the file that `affinity_keys` names.
+    New,
 }
 
 /// How to log.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use burdock::cli::{Cli, Command, Demo, Run};
+use burdock::cli::{Cli, Command, Demo, Keys, Run};
 use burdock::observe::{log, sink};
 use burdock::run::{Ended, Server, Settings, Source, StartError};
 use burdock::{config, demo, run};
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Demo(demo) => block_on(show(demo)),
         Command::Run(run) => block_on(serve(run)),
         Command::Check { file } => Ok(check(&file)),
+        Command::Keys(Keys::New) => new_key(),
     };
     sink::sink().flush();
     result.unwrap_or_else(|error| {
@@ -68,6 +69,11 @@ fn check(file: &Path) -> ExitCode {
             ExitCode::from(REJECTED)
         }
     }
+}
+
+fn new_key() -> anyhow::Result<ExitCode> {
+    println!("{}", run::new_key()?);
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn show(options: Demo) -> anyhow::Result<ExitCode> {

@@ -416,3 +416,103 @@ async fn a_token_in_a_torn_cookie_line_never_breaks_the_request() {
         assert!(answer.starts_with("HTTP/1.1 200 "), "{line:?}: {answer}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn first_requests_of_one_client_land_together_where_that_is_asked_for() {
+    let backends = five().await;
+    let rest = format!("{ON}affinity: {{ first_burst: client }}\n");
+    let burdock = Burdock::start(&yaml(&backends.iter().collect::<Vec<_>>(), &rest)).await;
+    let mut homes = BTreeMap::new();
+    for browser in 0..40 {
+        let begin = std::time::Instant::now();
+        let mut burst = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let request = Request::get("/").with("User-Agent", &format!("browser {browser}"));
+            let mut client = burdock.client();
+            burst.spawn(async move { client.send(&request).await });
+        }
+        let answers = burst.join_all().await;
+        let together = answers.iter().all(|answer| answer.instance() == answers[0].instance());
+        assert!(together || begin.elapsed().as_millis() > 900, "browser {browser}");
+        assert!(answers.iter().all(|answer| answer.cookie("BURDOCK").is_some()));
+        *homes.entry(answers[0].instance().to_owned()).or_insert(0) += 1;
+    }
+    assert_eq!(homes.values().copied().collect::<Vec<_>>(), [8; 5], "each burst is one turn");
+    // A second later the same client is taken for another, and is spread as such.
+    let mut seen = std::collections::BTreeSet::new();
+    eventually_async("another instance", async || {
+        let request = Request::get("/").with("User-Agent", "browser 0");
+        seen.insert(burdock.client().send(&request).await.instance().to_owned());
+        seen.len() > 1
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_does_not_follow_an_instance_that_cannot_serve() {
+    let backends = Backend::several(&["a", "b"]).await;
+    let rest = format!("{ON}affinity: {{ first_burst: client }}\nbreaker: off\n");
+    let burdock = Burdock::start(&yaml(&backends.iter().collect::<Vec<_>>(), &rest)).await;
+    let first = burdock.client().get("/").await.instance().to_owned();
+    let gone = backends.iter().find(|b| b.name == first).unwrap();
+    gone.dies().await;
+    for _ in 0..4 {
+        let answer = burdock.client().get("/").await;
+        assert_eq!(answer.status, 200);
+        assert_ne!(answer.instance(), first);
+    }
+}
+
+/// Asks until the answer is yes.
+async fn eventually_async(what: &str, mut probe: impl AsyncFnMut() -> bool) {
+    let begin = std::time::Instant::now();
+    while !probe().await {
+        assert!(begin.elapsed() < support::DEADLINE, "{what}");
+        support::pause().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_with_other_keys_takes_a_token_for_absent() {
+    let backends = Backend::several(&["a", "b"]).await;
+    let keyed = |byte| format!("{ON}affinity_keys: [\"{}\"]\n", key(byte));
+    let all: Vec<_> = backends.iter().collect();
+    let (one, other) = (
+        Burdock::start(&yaml(&all, &keyed(1))).await,
+        Burdock::start(&yaml(&all, &keyed(2))).await,
+    );
+    let (value, _) = token(&one).await;
+    let answer = other.client().send(&with_cookie(&value)).await;
+    assert_eq!(answer.status, 200);
+    let fresh = answer.cookie("BURDOCK").expect("a session of its own");
+    assert_eq!(other.client().send(&with_cookie(&fresh)).await.instance(), answer.instance());
+    let labels = [("reason", "unknown_key")];
+    assert_eq!(other.metrics().await.sum("burdock_affinity_rejected_total", &labels), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_file_that_changes_is_taken_over_by_itself_and_a_broken_one_is_not() {
+    let backends = Backend::several(&["a", "b"]).await;
+    let directory = scratch();
+    let file = directory.join("affinity.keys");
+    let new_key = || {
+        let output = support::run_to_end(&directory, &["keys", "new"]);
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stdout).expect("a line of text")
+    };
+    let (first, second) = (new_key(), new_key());
+    assert_ne!(first, second);
+    std::fs::write(&file, &first).unwrap();
+    let rest = format!("{ON}affinity_keys: {{ file: {} }}\n", file.display());
+    let burdock = Burdock::start(&yaml(&backends.iter().collect::<Vec<_>>(), &rest)).await;
+    let (old, instance) = token(&burdock).await;
+    std::fs::write(&file, format!("{second}# of last year\n{first}")).unwrap();
+    assert_eq!(burdock.reload_after(0).await["changes"], "affinity_keys: 1 added, 0 removed");
+    assert_eq!(burdock.client().send(&with_cookie(&old)).await.instance(), instance);
+    std::fs::write(&file, "not a key\n").unwrap();
+    assert_eq!(burdock.reload_after(1).await["message"], "reload rejected");
+    let kept = burdock.client().send(&with_cookie(&old)).await;
+    assert_eq!((kept.instance(), kept.set_cookie("BURDOCK")), (instance.as_str(), None));
+    drop(burdock);
+    std::fs::remove_dir_all(&directory).unwrap();
+}

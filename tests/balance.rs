@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use support::ws::WebSocket;
-use support::{Backend, Burdock, Client, Request, yaml};
+use support::{Backend, Burdock, Client, FAST_READINESS, Request, yaml};
 
 /// A configuration with a weight per instance.
 fn weighted(backends: &[Backend], weights: &[u32]) -> String {
@@ -187,4 +187,40 @@ async fn services_are_chosen_by_host_and_path() {
             assert_eq!(answer.text(), "404 no_service\n");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_sessions_go_where_few_live_and_a_returned_instance_fills_up_gently() {
+    let backends = Backend::several(&["a", "b", "c", "d"]).await;
+    let rest = format!("session_affinity: true\nbalance: least_sessions\n{FAST_READINESS}");
+    let burdock = Burdock::start(&yaml(&backends.iter().collect::<Vec<_>>(), &rest)).await;
+    backends[3].ready(false);
+    burdock.wait_health("d", "unready").await;
+    let mut client = burdock.client();
+    let mut live = BTreeMap::new();
+    for n in 0..300 {
+        let answer = client.get("/").await;
+        *live.entry(answer.instance().to_owned()).or_insert(0_usize) += 1;
+        // Each is one session, however many requests it makes.
+        let cookie = format!("BURDOCK={}", answer.cookie("BURDOCK").expect("a token"));
+        for _ in 0..n % 3 {
+            client.send(&Request::get("/").with("Cookie", &cookie)).await;
+        }
+    }
+    assert!(live.len() == 3 && live.values().all(|n| n.abs_diff(100) <= 16), "{live:?}");
+    let metrics = burdock.metrics().await;
+    for (name, live) in &live {
+        let told = metrics.sum("burdock_instance_sessions", &[("instance", name)]);
+        assert!((told - *live as f64).abs() <= 20.0, "{name}: {told} for {live}");
+    }
+    assert_eq!(metrics.sum("burdock_instance_sessions", &[("instance", "d")]), 0.0);
+
+    backends[3].ready(true);
+    burdock.wait_health("d", "ready").await;
+    let mut returned = 0;
+    for _ in 0..160 {
+        returned += usize::from(client.get("/").await.instance() == "d");
+    }
+    println!("of 160 new sessions {returned} went to the returned one of four");
+    assert!((52..=108).contains(&returned), "{returned} of 160: an even share is 40, all too many");
 }

@@ -27,7 +27,7 @@ fn version_and_help_are_told() {
     assert_eq!((code, out), (Some(0), format!("burdock {}\n", env!("CARGO_PKG_VERSION"))));
     let (code, out, _) = run(&folder, &["--help"]);
     assert_eq!(code, Some(0));
-    for command in ["run", "check", "demo"] {
+    for command in ["run", "check", "demo", "keys"] {
         assert!(out.contains(command), "{command} in {out}");
     }
 }
@@ -268,4 +268,20 @@ async fn the_demo_tells_its_address_and_not_each_request() {
     let status = eventually("the end of the demo", || demo.0.try_wait().unwrap()).await;
     assert_eq!(status.code(), Some(0), "{rest:?}");
     assert!(!rest.iter().any(|line| line.contains("access") || line.contains("cut")), "{rest:?}");
+}
+
+#[test]
+fn keys_new_prints_a_key_that_a_file_can_have() {
+    let folder = scratch();
+    let (code, line, err) = run(&folder, &["keys", "new"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!((line.lines().count(), line.len()), (1, 45), "32 bytes in base64 and a newline");
+    let (_, other, _) = run(&folder, &["keys", "new"]);
+    assert_ne!(line, other);
+    write(&folder, "affinity.keys", &format!("{other}{line}"));
+    write(&folder, "c.yaml", "instances: [a:1]\naffinity_keys: { file: affinity.keys }\n");
+    assert_eq!(run(&folder, &["check", "c.yaml"]).0, Some(0));
+    for arguments in [&["keys"][..], &["keys", "old"]] {
+        assert_eq!(run(&folder, arguments).0, Some(2));
+    }
 }

@@ -55,6 +55,25 @@ fn affinity_keeps_plain_websockets_whole() {
     all_messages_arrive(WEBSOCKET, WEBSOCKET);
 }
 
+/// Neither a cookie nor a header: the id that the server gave out is all that a request brings.
+#[test]
+fn clients_that_keep_no_cookie_are_kept_by_their_session_id() {
+    let _machine = whole_machine();
+    let lines = "session_affinity: true\naffinity: { engine_io: true }\n";
+    let site = Site::configured("server.mjs", lines);
+    for (transports, last_transport) in [(POLLING, POLLING), (UPGRADING, WEBSOCKET)] {
+        let more = ["--messages", "20", "--forgetful"];
+        let summary = summary(&mut node_clients(&site, transports, &more));
+        assert_eq!(summary["acknowledged"], CLIENTS * MESSAGES, "{summary:#}");
+        let used = BTreeMap::from([(last_transport.to_owned(), CLIENTS as u64)]);
+        assert_eq!(counts(&summary["by_transport"]), used, "{summary:#}");
+        let clients = summary["by_client"].as_array().unwrap();
+        assert!(clients.iter().all(|client| client["cookies"] == 0), "{summary:#}");
+        assert_unharmed(&summary);
+        assert_even_spread(&summary, CLIENTS as u64);
+    }
+}
+
 #[test]
 fn killed_server_moves_its_long_polling_clients_only() {
     killed_server_moves_its_clients_only(POLLING);

@@ -4,8 +4,10 @@
 
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use crate::affinity::Rejection;
+use crate::affinity::order::Fate;
 use crate::health::breaker::Passage;
 use crate::health::{Admin, Health, Rehome};
 use crate::instance::lane::CLASSES;
@@ -38,6 +40,11 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ("burdock_queued_total", "counter", "Requests that had to wait for a place."),
     ("burdock_affinity_total", "counter", "Requests by what became of their session."),
     ("burdock_affinity_rejected_total", "counter", "Affinity tokens rejected, by reason."),
+    (
+        "burdock_affinity_orders_total",
+        "counter",
+        "What instances ordered about sessions, by what became of it.",
+    ),
     ("burdock_rehomes_total", "counter", "Requests whose session moved, by reason."),
     ("burdock_tunnels_opened_total", "counter", "Tunnels opened."),
     ("burdock_tunnels_ended_total", "counter", "Tunnels ended, by cause."),
@@ -51,6 +58,11 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ("burdock_instance_health", "gauge", "1 for the state that health checks say."),
     ("burdock_instance_breaker", "gauge", "0 closed, 1 half-open, 2 open."),
     ("burdock_instance_weight", "gauge", "Share of new sessions."),
+    (
+        "burdock_instance_sessions",
+        "gauge",
+        "Sessions by token that had a request in the last 150 to 300 s, or tunnels if more; estimated.",
+    ),
     ("burdock_instance_requests_in_flight", "gauge", "Requests in flight."),
     ("burdock_instance_tunnels", "gauge", "Open tunnels."),
     ("burdock_instance_tunnels_opened_total", "counter", "Tunnels opened."),
@@ -178,11 +190,18 @@ fn version_rows(rows: &mut Rows<'_>, roster: &Roster) {
                 row(&[("reason", reason.label())], load(counter));
             }
         }
+        "burdock_affinity_orders_total" => {
+            for (fate, counter) in Fate::ALL.iter().zip(&tally.orders) {
+                row(&[("fate", fate.label())], load(counter));
+            }
+        }
         "burdock_affinity_total" => {
             row(&[("outcome", "new")], load(&tally.new));
             row(&[("outcome", "kept")], roster.kept());
             row(&[("outcome", "rehomed")], sum(&tally.rehomed));
-            row(&[("outcome", "rejected")], sum(&tally.rejected));
+            row(&[("outcome", "rejected")], load(&tally.unhonoured));
+            row(&[("outcome", "keyed")], load(&tally.keyed));
+            row(&[("outcome", "keyless")], load(&tally.keyless));
         }
         "burdock_tunnels_opened_total" => row(&[], load(&tally.tunnels)),
         "burdock_tunnels_ended_total" => {
@@ -250,6 +269,7 @@ fn rows_of_instance(rows: &mut Rows<'_>, instance: &Instance) {
             },
         ),
         "burdock_instance_weight" => row(&[], u64::from(instance.weight())),
+        "burdock_instance_sessions" => row(&[], instance.session_count(Instant::now())),
         "burdock_instance_requests_in_flight" => row(&[], sum(&Lane::requests)),
         "burdock_instance_tunnels" => row(&[], sum(&Lane::tunnels)),
         "burdock_instance_tunnels_opened_total" => row(&[], sum(&Lane::opened)),

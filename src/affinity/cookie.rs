@@ -3,9 +3,10 @@
 //! Knows nothing of what the value means. Other cookies pass byte for byte.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use ::cookie::{Cookie, SameSite as CookieSameSite};
-use http::header::{CACHE_CONTROL, COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
+use http::header::{COOKIE, HeaderMap, HeaderValue};
 
 use crate::affinity::Rejection;
 use crate::config::types::{AffinityCookie, SameSite, Secure};
@@ -18,6 +19,11 @@ pub struct Value {
 }
 
 impl Value {
+    /// A value that is all of a field.
+    pub fn whole(line: HeaderValue) -> Self {
+        Self { place: 0..line.len(), line }
+    }
+
     /// The bytes as they came.
     pub fn as_bytes(&self) -> &[u8] {
         &self.line.as_bytes()[self.place.clone()]
@@ -111,39 +117,38 @@ pub fn set(cookie: &AffinityCookie, value: String, https: bool) -> HeaderValue {
         .expect("config allows only header-safe attributes, and a token is base64url")
 }
 
-/// Puts `set_cookie` on a response and keeps shared caches from handing it to other clients.
-///
-/// RFC 9111 section 3: a shared cache may store any answer with a heuristically cacheable status;
-/// `private` (5.2.2.7) forbids it. An answer that is already private or not stored is left alone.
-pub fn attach(headers: &mut HeaderMap, set_cookie: HeaderValue) {
-    headers.append(SET_COOKIE, set_cookie);
-    let guarded = directives_of(headers).any(|directive| {
-        directive.eq_ignore_ascii_case(b"private") || directive.eq_ignore_ascii_case(b"no-store")
-    });
-    if guarded {
-        return;
-    }
-    // `public` contradicts it, and a cache may believe whichever it reads first.
-    let kept: Vec<&[u8]> = directives_of(headers)
-        .filter(|directive| !directive.eq_ignore_ascii_case(b"public") && !directive.is_empty())
-        .chain([&b"private"[..]])
-        .collect();
-    let joined = HeaderValue::from_bytes(&kept.join(&b", "[..]));
-    headers.insert(CACHE_CONTROL, joined.unwrap_or(HeaderValue::from_static("private")));
+/// The `Set-Cookie` value that makes a browser forget the cookie: it has all its attributes, else it
+/// would be another cookie (RFC 6265bis section 5.7).
+pub fn expire(cookie: &AffinityCookie, https: bool) -> HeaderValue {
+    let expired = AffinityCookie { max_age: Some(Duration::ZERO), ..cookie.clone() };
+    set(&expired, String::new(), https)
 }
 
-fn directives_of(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    headers
-        .get_all(CACHE_CONTROL)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii)
+/// What the cookie is called that is paired with `name` for use by pages of other sites.
+pub fn paired_name(name: &str) -> String {
+    format!("{name}_XS")
+}
+
+/// The paired cookie. A browser sends it where the page is of another site, in a jar of that site's
+/// own (CHIPS), for which it must be `SameSite=None; Secure; Partitioned`.
+pub fn paired(cookie: &AffinityCookie) -> AffinityCookie {
+    AffinityCookie {
+        name: paired_name(&cookie.name),
+        secure: Secure::Always,
+        same_site: SameSite::None,
+        partitioned: true,
+        ..cookie.clone()
+    }
+}
+
+/// Whether a browser takes the paired cookie from an answer; `https` is how the client came.
+pub fn may_pair(cookie: &AffinityCookie, https: bool) -> bool {
+    https || cookie.secure == Secure::Always
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn headers(lines: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -220,22 +225,32 @@ mod tests {
     }
 
     #[test]
-    fn shared_caches_are_kept_away() {
-        for (before, after) in [
-            (None, Some("private")),
-            (Some("max-age=60"), Some("max-age=60, private")),
-            (Some("Public, max-age=60"), Some("max-age=60, private")),
-            (Some("no-store"), Some("no-store")),
-            (Some("max-age=1, Private"), Some("max-age=1, Private")),
-        ] {
-            let mut headers = HeaderMap::new();
-            if let Some(before) = before {
-                headers.insert(CACHE_CONTROL, HeaderValue::from_static(before));
-            }
-            attach(&mut headers, HeaderValue::from_static("a=b"));
-            let lines: Vec<_> =
-                headers.get_all(CACHE_CONTROL).iter().map(|v| v.to_str().unwrap()).collect();
-            assert_eq!(Some(lines.join("|").as_str()), after);
-        }
+    fn a_cookie_expires_with_the_attributes_that_it_has() {
+        let cookie = AffinityCookie {
+            domain: Some("example.com".into()),
+            path: "/app".into(),
+            max_age: Some(Duration::from_secs(60)),
+            ..AffinityCookie::default()
+        };
+        assert_eq!(
+            expire(&cookie, true),
+            "BURDOCK=; HttpOnly; SameSite=Lax; Secure; Path=/app; Domain=example.com; Max-Age=0"
+        );
+    }
+
+    #[test]
+    fn the_paired_cookie_is_for_other_sites_and_else_the_same() {
+        let cookie = AffinityCookie {
+            name: "__Host-S".into(),
+            max_age: Some(Duration::from_secs(60)),
+            ..AffinityCookie::default()
+        };
+        let told = set(&paired(&cookie), "v".into(), false);
+        assert_eq!(
+            told,
+            "__Host-S_XS=v; HttpOnly; SameSite=None; Partitioned; Secure; Path=/; Max-Age=60"
+        );
+        assert!(may_pair(&cookie, true) && !may_pair(&cookie, false));
+        assert!(may_pair(&AffinityCookie { secure: Secure::Always, ..cookie }, false));
     }
 }

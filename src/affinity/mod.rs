@@ -1,10 +1,16 @@
 //! Which instance a request is bound to, and how a client is told.
 //!
-//! A session is recognised by a sealed [`token`]; its carrier is a [`cookie`]. Everything here is
-//! pure: the time is an argument, nothing is logged or counted. Read [`token::Keyring`] first.
+//! A session is recognised by a sealed [`token`], which comes by one of several [`carriers`].
+//! Everything here is pure: the time is an argument, nothing is logged or counted. Read
+//! [`token::Keyring`] first.
 
+pub mod cache;
+pub mod carriers;
 pub mod cookie;
+pub mod engine_io;
 pub mod memory;
+pub mod order;
+pub mod query;
 pub mod token;
 
 use std::fmt;

@@ -2,7 +2,7 @@
 //!
 //! Text form: base64url without padding of
 //! `format (1) | key id (4) | nonce (24) | sealed payload | tag (16)`, with the first five bytes
-//! authenticated as well. XChaCha20-Poly1305 is used because its nonce is long enough to be drawn
+//! authenticated as well. A renewed token keeps the first 8 bytes of its nonce. XChaCha20-Poly1305 is used because its nonce is long enough to be drawn
 //! at random by any number of replicas that share a key and nothing else; it is put together from
 //! HChaCha20 and ring's ChaCha20-Poly1305, which opens a token in a third of the time.
 //!
@@ -49,7 +49,8 @@ pub struct Claim<'a> {
     pub issued: u64,
     /// When the token was last renewed, in seconds since the Unix epoch.
     pub renewed: u64,
-    /// Random bits that no other token has; ignored when sealing.
+    /// Random bits that stand for the session: a token has them from the one that it renews, and from
+    /// no other. Ignored when sealing.
     pub mark: u64,
 }
 
@@ -195,6 +196,12 @@ impl Keyring {
     }
 }
 
+/// Gives a fresh nonce the mark of the token that it renews. The 128 bits that stay random are
+/// enough for nonces never to meet.
+pub fn keep_mark(nonce: &mut [u8; NONCE], mark: u64) {
+    nonce[..8].copy_from_slice(&mark.to_be_bytes());
+}
+
 /// What a token with this nonce is remembered by.
 pub fn mark(nonce: &[u8; NONCE]) -> u64 {
     u64::from_be_bytes(std::array::from_fn(|index| nonce[index]))
@@ -266,6 +273,19 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_outlives_a_renewal() {
+        let mut nonce = [7; 24];
+        keep_mark(&mut nonce, 0x0102_0304_0506_0708);
+        assert_eq!(
+            (mark(&nonce), nonce[8..].iter().all(|byte| *byte == 7)),
+            (0x0102_0304_0506_0708, true)
+        );
+        let text = keyring(&[1]).seal(&claim(), nonce);
+        let opened = keyring(&[1]).open(text.as_bytes(), &mut Opened::default()).map(|it| it.mark);
+        assert_eq!(opened, Ok(0x0102_0304_0506_0708));
+    }
+
+    #[test]
     fn a_text_longer_than_any_token_is_oversized() {
         let text = [b'A'; MAX_TEXT + 1];
         let opened = keyring(&[1]).open(&text, &mut Opened::default()).map(|_| ());
@@ -282,6 +302,19 @@ mod tests {
         assert_eq!(fresh.check(limits, NOW + 11), Err(Rejection::IdleExpired));
         assert_eq!(claim.check(Lifetimes::default(), NOW + 1_000_000), Ok(()));
         assert_eq!(claim.check(limits, NOW - 200), Err(Rejection::FromFuture));
+    }
+
+    #[test]
+    fn clocks_may_be_apart_by_the_stated_bound_and_no_further() {
+        let limits = Lifetimes { ttl: Some(100), idle_ttl: Some(20) };
+        for (ahead, verdict) in
+            [(CLOCK_SKEW_SECONDS, Ok(())), (CLOCK_SKEW_SECONDS + 1, Err(Rejection::FromFuture))]
+        {
+            assert_eq!(claim().check(limits, NOW - ahead), verdict, "issued by a clock ahead");
+            let renewed = Claim { issued: NOW - 50, renewed: NOW, ..claim() };
+            assert_eq!(renewed.check(limits, NOW - ahead), verdict, "renewed by a clock ahead");
+        }
+        assert!(!claim().wants_renewal(limits, NOW - CLOCK_SKEW_SECONDS));
     }
 
     #[test]
@@ -331,6 +364,33 @@ mod tests {
             raw[bit / 8] ^= 1 << (bit % 8);
             let altered = URL_SAFE_NO_PAD.encode(&raw);
             prop_assert!(keyring(&[1]).open(altered.as_bytes(), &mut Opened::default()).is_err());
+        }
+
+        #[test]
+        fn any_altered_text_is_rejected(
+            nonce in any::<[u8; 24]>(), at in 0usize..1000, byte in any::<u8>(), how in 0..3,
+        ) {
+            let text = keyring(&[1]).seal(&claim(), nonce).into_bytes();
+            let mut altered = text.clone();
+            let at = at % text.len();
+            match how {
+                0 => altered[at] = byte,
+                1 => altered.insert(at, byte),
+                _ => altered.truncate(at),
+            }
+            let opened = keyring(&[1]).open(&altered, &mut Opened::default()).is_ok();
+            prop_assert_eq!(opened, altered == text);
+        }
+
+        #[test]
+        fn a_token_names_the_service_it_was_issued_for_and_no_other(
+            one in "[a-z0-9._-]{1,63}", other in "[a-z0-9._-]{1,63}",
+        ) {
+            let text = keyring(&[1]).seal(&Claim { service: &one, ..claim() }, [3; 24]);
+            let mut buffer = Opened::default();
+            let opened = keyring(&[1]).open(text.as_bytes(), &mut buffer).unwrap();
+            prop_assert_eq!(opened.service, &one);
+            prop_assert_eq!(opened.service == other, one == other);
         }
 
         #[test]

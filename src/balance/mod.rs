@@ -4,12 +4,14 @@
 //! indexes that may take new sessions are in the [`Rotation`] it is given, and it chooses no other.
 //! Pure: the turn counter and the random source are arguments.
 
+pub mod bound;
 pub mod ring;
 pub mod rotation;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use bound::Bound;
 pub use ring::Ring;
 pub use rotation::Rotation;
 
@@ -20,14 +22,14 @@ use crate::config::types::Balance;
 pub struct Field {
     /// Indexes in the order of their turns.
     pub rotation: Rotation,
-    /// Only for [`Balance::Hash`]; may hold indexes that are not in the rotation.
+    /// Only where requests have keys; may hold indexes that are not in the rotation.
     pub ring: Option<Arc<Ring>>,
 }
 
 /// What is known of the request.
 #[derive(Debug, Clone, Copy)]
 pub struct Draw<'a> {
-    /// The hash key's value, where the request has one.
+    /// What decides the place on the ring, where the request has it.
     pub key: Option<&'a [u8]>,
     /// Sixty-four random bits.
     pub random: u64,
@@ -45,25 +47,23 @@ pub fn choose(
     refused: impl Fn(usize) -> bool,
 ) -> Option<usize> {
     let rotation = &field.rotation;
+    if let (Some(key), Some(ring)) = (draw.key, &field.ring) {
+        // The ring alone could be searched in vain from end to end.
+        let not_empty = (!rotation.is_empty()).then_some(ring)?;
+        return not_empty.find(key, |index| !rotation.has(index) || refused(index));
+    }
     match balance {
         Balance::Even => by_turn(rotation, turn, refused),
         Balance::Random => at_random(rotation, draw.random, refused),
-        Balance::LeastRequests => {
+        Balance::LeastRequests | Balance::LeastSessions => {
             let one = at_random(rotation, draw.random, &refused)?;
             let other = at_random(rotation, draw.random.rotate_left(32), |index| {
                 index == one || refused(index)
             });
             Some(other.filter(|other| load(*other) < load(one)).unwrap_or(one))
         }
-        Balance::Hash(_) => match (draw.key, &field.ring) {
-            // The ring alone could be searched in vain from end to end.
-            (Some(_), Some(_)) if rotation.is_empty() => None,
-            (Some(key), Some(ring)) => {
-                ring.find(key, |index| !rotation.has(index) || refused(index))
-            }
-            // An absent key says nothing; one instance must not get all who bring none.
-            (None, _) | (_, None) => by_turn(rotation, turn, refused),
-        },
+        // An absent key says nothing; one instance must not get all who bring none.
+        Balance::Hash(_) => by_turn(rotation, turn, refused),
     }
 }
 

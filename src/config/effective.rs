@@ -7,9 +7,9 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::types::{
-    Action, Affinity, AffinityKeys, Balance, Check, Close, Config, Drain, Exit, HashKey,
-    InitialState, Instance, RebalanceMode, SameSite, Secure, Service, Timeouts, Version, Websocket,
-    Workers,
+    Action, Affinity, AffinityKeys, Balance, CacheControl, Check, Close, Config, Drain, Exit,
+    FirstBurst, HashKey, InitialState, Instance, RebalanceMode, SameSite, Secure, Service,
+    Timeouts, Version, Websocket, Workers,
 };
 use super::units::{format_duration, format_percent, format_size};
 
@@ -174,6 +174,12 @@ fn words(out: &mut Text, close: &Close) {
 }
 
 fn affinity(out: &mut Text, affinity: &Affinity) {
+    if let Some(by) = &affinity.by {
+        out.key("by", scalar(&hash_key(by)));
+        out.switched("load_factor", affinity.load_factor.map(format_percent));
+        return;
+    }
+    out.key("by", "token");
     let cookie = &affinity.cookie;
     out.map("cookie", |out| {
         out.key("name", scalar(&cookie.name));
@@ -199,27 +205,48 @@ fn affinity(out: &mut Text, affinity: &Affinity) {
         out.key("partitioned", cookie.partitioned);
         out.optional("max_age", cookie.max_age.map(format_duration));
     });
+    out.key("cross_site_cookie", affinity.cross_site_cookie);
+    out.switched("header", affinity.header.as_deref().map(scalar));
+    out.switched("query", affinity.query.as_deref().map(scalar));
+    out.key("engine_io", affinity.engine_io);
     out.optional("ttl", affinity.ttl.map(format_duration));
     out.optional("idle_ttl", affinity.idle_ttl.map(format_duration));
     out.key("pass_cookie", affinity.pass_cookie);
+    out.key("strict", affinity.strict);
+    let cache_control = match affinity.cache_control {
+        CacheControl::Private => "private",
+        CacheControl::Off => "off",
+    };
+    out.key("cache_control", cache_control);
+    out.switched("instance_header", affinity.instance_header.as_deref().map(scalar));
+    let first_burst = match affinity.first_burst {
+        FirstBurst::Off => "off",
+        FirstBurst::Client => "client",
+    };
+    out.key("first_burst", first_burst);
 }
 
 fn balance(out: &mut Text, balance: &Balance) {
     let key = match balance {
         Balance::Even => return out.key("balance", "even"),
         Balance::LeastRequests => return out.key("balance", "least_requests"),
+        Balance::LeastSessions => return out.key("balance", "least_sessions"),
         Balance::Random => return out.key("balance", "random"),
         Balance::Hash(key) => key,
     };
     out.key("balance", "hash");
-    let hash_by = match key {
+    out.key("hash_by", scalar(&hash_key(key)));
+}
+
+fn hash_key(key: &HashKey) -> String {
+    match key {
         HashKey::ClientIp => "client_ip".to_owned(),
+        HashKey::Path => "path".to_owned(),
         HashKey::Uri => "uri".to_owned(),
         HashKey::Header(name) => format!("header {name}"),
         HashKey::Cookie(name) => format!("cookie {name}"),
         HashKey::Query(name) => format!("query {name}"),
-    };
-    out.key("hash_by", scalar(&hash_by));
+    }
 }
 
 fn instances(out: &mut Text, instances: &[Instance]) {
@@ -314,6 +341,13 @@ impl Text {
         match value {
             Some(value) => self.key(key, value),
             None => self.key(key, "none"),
+        }
+    }
+
+    fn switched(&mut self, key: &str, value: Option<impl Display>) {
+        match value {
+            Some(value) => self.key(key, value),
+            None => self.key(key, "off"),
         }
     }
 

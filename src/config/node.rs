@@ -181,6 +181,13 @@ impl<'a> Node<'a> {
         self.quantity(units::parse_percent, |points| *points <= highest * 100, allowed)
     }
 
+    /// A percentage above 100 in basis points, from `lowest` to `highest` percent.
+    pub(super) fn excess(&self, lowest: u32, highest: u32) -> Option<u32> {
+        let allowed = || format!("a percentage from {lowest}% to {highest}%, such as 125%");
+        let range = lowest * 100..=highest * 100;
+        self.quantity(units::parse_percent, |points| range.contains(points), allowed)
+    }
+
     /// A number of bytes, plain or with a unit.
     pub(super) fn size(&self, highest: u64) -> Option<u64> {
         let allowed =
@@ -350,6 +357,15 @@ impl<'a> Fields<'a> {
         default: Duration,
     ) -> Duration {
         self.take(key).and_then(|node| node.duration(range)).unwrap_or(default)
+    }
+
+    /// What `read` makes of the value of something that is off by default.
+    pub(super) fn switched<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&Node<'a>) -> Option<T>,
+    ) -> Option<T> {
+        self.take(key).filter(|node| !node.is_off()).and_then(|node| read(&node))
     }
 
     /// What `read` makes of the value; `none` clears a default.

@@ -243,17 +243,21 @@ pub enum Balance {
     Even,
     /// The less busy of two drawn at random; tunnels count as requests.
     LeastRequests,
+    /// The one of two drawn at random that has fewer live sessions for its weight.
+    LeastSessions,
     /// A weighted draw.
     Random,
     /// A ketama ring over this part of the request; even where the part is absent.
     Hash(HashKey),
 }
 
-/// The part of a request that `balance: hash` looks at.
+/// The part of a request that decides its place on a ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HashKey {
     /// The client's address, as trusted proxies tell it.
     ClientIp,
+    /// The path without the query.
+    Path,
     /// The path and query.
     Uri,
     /// The value of a request field, by its lower-case name.
@@ -264,17 +268,58 @@ pub enum HashKey {
     Query(String),
 }
 
-/// Session affinity by a sealed token.
+/// Session affinity: by a sealed token, unless the app has session ids of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Affinity {
-    /// The carrier.
+    /// The app's own session id, which a ring leads to an instance; with it there is no token, and
+    /// all that is about tokens has its default.
+    pub by: Option<HashKey>,
+    /// With `by`: how much of its fair share of the load an instance may get, in basis points.
+    pub load_factor: Option<u32>,
+    /// The carrier that browsers know how to use.
     pub cookie: AffinityCookie,
+    /// Whether a second cookie goes with it, for pages of other sites.
+    pub cross_site_cookie: bool,
+    /// A field that carries the token both ways, by its lower-case name.
+    pub header: Option<String>,
+    /// A query parameter that carries the token of a request.
+    pub query: Option<String>,
+    /// Whether a request without a token is kept on the instance that issued its engine.io `sid`.
+    pub engine_io: bool,
     /// Absolute lifetime of a token; `None` means as long as the client keeps it.
     pub ttl: Option<Duration>,
     /// Lifetime since the last renewal; renewed when a quarter of it has passed.
     pub idle_ttl: Option<Duration>,
     /// Whether the instance sees the cookie.
     pub pass_cookie: bool,
+    /// Whether a session is refused rather than moved.
+    pub strict: bool,
+    /// What keeps shared caches away from an answer with a token.
+    pub cache_control: CacheControl,
+    /// A field of answers by which an instance orders about the session, by its lower-case name.
+    pub instance_header: Option<String>,
+    /// Which requests without a token count as one client's.
+    pub first_burst: FirstBurst,
+}
+
+/// Which requests without a token, within a second, count as one client's and land together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FirstBurst {
+    /// None.
+    #[default]
+    Off,
+    /// Those from one address with one `User-Agent`.
+    Client,
+}
+
+/// What keeps shared caches away from an answer with a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheControl {
+    /// `Cache-Control: private`.
+    #[default]
+    Private,
+    /// Nothing.
+    Off,
 }
 
 /// The attributes of the affinity cookie (RFC 6265bis section 4.1).

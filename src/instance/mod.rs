@@ -8,6 +8,7 @@
 mod bell;
 pub mod body;
 pub mod budget;
+mod crowd;
 pub mod departure;
 mod events;
 mod in_flight;
@@ -18,8 +19,10 @@ pub mod pool;
 mod presence;
 pub mod queue;
 pub mod rate;
+pub mod recent;
 pub mod rehomes;
 pub mod roster;
+pub mod sessions;
 pub mod stream;
 mod trial;
 
@@ -41,6 +44,7 @@ pub use trial::Trial;
 
 use departure::Departures;
 use presence::Presence;
+use sessions::Sessions;
 
 /// Who an instance is, on every replica of Burdock and across restarts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -91,6 +95,8 @@ pub struct Instance {
     calm: AtomicBool,
     departures: Departures,
     presence: Presence,
+    /// Those that are bound to it.
+    pub sessions: Sessions,
     gone: Notify,
     lanes: Box<[Lane]>,
     roster: Weak<Roster>,
@@ -120,6 +126,7 @@ impl Instance {
             calm: AtomicBool::new(true),
             departures: Departures::default(),
             presence: Presence::default(),
+            sessions: Sessions::new(Instant::now()),
             gone: Notify::new(),
             lanes: (0..workers).map(|_| Lane::default()).collect(),
             roster,
@@ -170,6 +177,11 @@ impl Instance {
     pub fn is_full(&self, kind: Kind) -> bool {
         let limit = self.limit(kind);
         limit > 0 && self.taken(kind) >= u64::from(limit)
+    }
+
+    /// About how many sessions are bound to it and live. One in a tunnel makes no requests.
+    pub fn session_count(&self, now: Instant) -> u64 {
+        self.sessions.estimate(now).max(self.lanes.iter().map(Lane::tunnels).sum())
     }
 
     /// What it may receive now.

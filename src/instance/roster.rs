@@ -8,22 +8,32 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 
 use crate::affinity::Rejection;
-use crate::balance::{self, Draw, Field, Ring, Rotation};
+use crate::affinity::order::Fate;
+use crate::balance::{self, Bound, Draw, Field, Ring, Rotation};
 use crate::config::types::{self, Balance};
 use crate::health::{Health, Membership, Rehome};
 use crate::instance::budget::Budget;
+use crate::instance::crowd::Crowd;
 use crate::instance::moves::Moves;
 use crate::instance::queue::{Full, Queue, Ticket, Want};
 use crate::instance::rate::Rate;
+use crate::instance::recent::Recent;
 use crate::instance::rehomes::Rehomes;
 use crate::instance::{Departure, Identity, Instance, Kind, Lane};
 use crate::observe::counters::TunnelEnd;
 use crate::observe::tunnels;
+
+/// An engine.io session that made no request for this long is forgotten. A client makes one each
+/// `pingInterval`, 25 s by default, for as long as it polls.
+const SID_LIFETIME: Duration = Duration::from_secs(300);
+
+/// How far apart the requests are that count as one client's first ones.
+const BURST: Duration = Duration::from_secs(1);
 
 /// The live side of a version.
 #[derive(Debug)]
@@ -34,6 +44,7 @@ pub struct Roster {
     /// Held while [`Members`] is made anew, so that no change is lost.
     remake: Mutex<()>,
     turn: AtomicU64,
+    crowd: Crowd,
     websocket: ArcSwap<types::Websocket>,
     /// Credit for retries.
     pub budget: Budget,
@@ -45,6 +56,10 @@ pub struct Roster {
     pub moves: Moves,
     /// Requests that wait for a place.
     pub queue: Queue,
+    /// Which instance issued an engine.io session id.
+    pub sids: Recent<Arc<Instance>>,
+    /// Where clients without a token went a moment ago.
+    pub bursts: Recent<Arc<Instance>>,
     /// What became of sessions.
     pub tally: Tally,
 }
@@ -52,7 +67,7 @@ pub struct Roster {
 /// The instances of a version as they stand.
 #[derive(Debug)]
 pub struct Members {
-    balance: Balance,
+    manner: Manner,
     /// Present ones in the order of the configuration, then removed ones that still drain; last of
     /// all removed ones whose name is another's now.
     all: Arc<[Arc<Instance>]>,
@@ -60,6 +75,37 @@ pub struct Members {
     named: usize,
     by_name: Arc<HashMap<String, Arc<Instance>>>,
     field: Field,
+    /// Of those in the rotation.
+    weight: u64,
+}
+
+/// How a version chooses.
+#[derive(Debug, Clone, Default)]
+struct Manner {
+    balance: Balance,
+    /// Whether requests may bring a key whatever `balance` is.
+    keyed: bool,
+    load_factor: Option<u32>,
+}
+
+impl Manner {
+    fn of(config: &types::Version) -> Self {
+        let affinity = config.affinity.as_ref();
+        Self {
+            balance: config.balance.clone(),
+            keyed: affinity.is_some_and(|affinity| affinity.by.is_some()),
+            load_factor: affinity.and_then(|affinity| affinity.load_factor),
+        }
+    }
+
+    fn has_ring(&self) -> bool {
+        self.keyed
+            || match self.balance {
+                Balance::Hash(_) => true,
+                Balance::Even | Balance::LeastRequests | Balance::LeastSessions => false,
+                Balance::Random => false,
+            }
+    }
 }
 
 /// Counts of a version, shared by all workers.
@@ -67,12 +113,20 @@ pub struct Members {
 pub struct Tally {
     /// Sessions begun.
     pub new: AtomicU64,
+    /// Requests with an id of the app's own.
+    pub keyed: AtomicU64,
+    /// Requests without one where there could be one.
+    pub keyless: AtomicU64,
     /// Requests that reached their bound instance, at instances that are gone.
     pub kept: AtomicU64,
     /// Sessions moved, by reason.
     pub rehomed: [AtomicU64; Rehome::ALL.len()],
     /// Tokens rejected, by reason.
     pub rejected: [AtomicU64; Rejection::ALL.len()],
+    /// Requests that brought rejected tokens only.
+    pub unhonoured: AtomicU64,
+    /// What became of instances' orders.
+    pub orders: [AtomicU64; Fate::ALL.len()],
     /// Requests tried again, by reason.
     pub retried: [AtomicU64; Rehome::ALL.len()],
     /// Requests that had to wait for a place.
@@ -91,11 +145,12 @@ impl Roster {
     /// A version without instances yet.
     pub fn new(service: &str, version: &str, now: Instant) -> Self {
         let empty = Members {
-            balance: Balance::Even,
+            manner: Manner::default(),
             all: Arc::default(),
             named: 0,
             by_name: Arc::default(),
             field: Field { rotation: Rotation::default(), ring: None },
+            weight: 0,
         };
         Self {
             service: service.to_owned(),
@@ -103,12 +158,15 @@ impl Roster {
             members: ArcSwap::from_pointee(empty),
             remake: Mutex::new(()),
             turn: AtomicU64::new(0),
+            crowd: Crowd::new(now),
             websocket: ArcSwap::default(),
             budget: Budget::new(now),
             upgrades: Rate::new(now),
             rehomes: Rehomes::default(),
             moves: Moves::default(),
             queue: Queue::default(),
+            sids: Recent::new(SID_LIFETIME),
+            bursts: Recent::new(BURST),
             tally: Tally::default(),
         }
     }
@@ -147,9 +205,16 @@ impl Roster {
         tried: &[Arc<Instance>],
     ) -> Option<Arc<Instance>> {
         let members = self.members();
+        let (balance, field) = (&members.manner.balance, &members.field);
         let load = |index: usize| {
             let instance = &members.all[index];
-            instance.load() * 1000 / u64::from(instance.weight().max(1))
+            let carried = match balance {
+                Balance::LeastSessions => instance.session_count(Instant::now()),
+                Balance::Even | Balance::LeastRequests | Balance::Random | Balance::Hash(_) => {
+                    instance.load()
+                }
+            };
+            carried * 1000 / u64::from(instance.weight().max(1))
         };
         let refused = |index: usize| {
             let instance = &members.all[index];
@@ -157,7 +222,18 @@ impl Roster {
                 || !instance.admits()
                 || instance.is_full(kind)
         };
-        balance::choose(&members.balance, &members.field, &self.turn, draw, load, refused)
+        let choose = |bound: Option<Bound>| {
+            let full = |index: usize| {
+                let instance = &members.all[index];
+                bound.is_some_and(|bound| bound.is_full(instance.load(), instance.weight()))
+            };
+            let refused = |index| refused(index) || full(index);
+            balance::choose(balance, field, &self.turn, draw, load, refused)
+        };
+        let bound = draw.key.and(members.manner.load_factor);
+        let bound = bound.map(|factor| self.crowd.bound(&members, factor));
+        let chosen = choose(bound).or_else(|| bound.and_then(|_| choose(None)));
+        chosen
             .map(|index| Arc::clone(&members.all[index]))
             .or_else(|| members.last_resort(draw.random, kind, tried))
     }
@@ -196,16 +272,21 @@ impl Roster {
     pub fn bound(&self, name: &str) -> Result<Arc<Instance>, Rehome> {
         let members = self.members();
         let instance = members.by_name.get(name).ok_or(Rehome::Removed)?;
+        self.serves(instance)?;
+        Ok(Arc::clone(instance))
+    }
+
+    /// Whether this instance may serve the sessions bound to it.
+    pub fn serves(&self, instance: &Arc<Instance>) -> Result<(), Rehome> {
         let verdict = match instance.eligibility().bound {
             Ok(()) if !instance.admits() => Err(Rehome::BreakerOpen),
             verdict => verdict,
         };
         match verdict {
             // Nobody else could do better: see `Members::last_resort`.
-            Err(Rehome::BreakerOpen) if !self.has_others(instance) => {}
-            verdict => verdict?,
+            Err(Rehome::BreakerOpen) if !self.has_others(instance) => Ok(()),
+            verdict => verdict,
         }
-        Ok(Arc::clone(instance))
     }
 
     /// Takes over what the configuration says. Gives the instances that are new and those that it
@@ -246,7 +327,7 @@ impl Roster {
             known.set_membership(Membership::Removed);
             all.push(Arc::clone(known));
         }
-        self.publish(config.balance.clone(), all);
+        self.publish(Manner::of(config), all);
         reconciled
     }
 
@@ -263,20 +344,22 @@ impl Roster {
         self.tally.kept.fetch_add(kept, Ordering::Relaxed);
         let all =
             before.all.iter().filter(|known| !Arc::ptr_eq(known, instance)).cloned().collect();
-        self.publish(before.balance.clone(), all);
+        self.publish(before.manner.clone(), all);
     }
 
     /// Publishes what the instances may receive now.
     pub(super) fn refresh(&self) {
         let _guard = self.remake.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.members.load_full();
-        let field = Field { rotation: rotation(&before.all), ring: before.field.ring.clone() };
+        let (rotation, weight) = rotation(&before.all);
+        let field = Field { rotation, ring: before.field.ring.clone() };
         self.members.store(Arc::new(Members {
-            balance: before.balance.clone(),
+            manner: before.manner.clone(),
             all: Arc::clone(&before.all),
             named: before.named,
             by_name: Arc::clone(&before.by_name),
             field,
+            weight,
         }));
         self.call_waiters(&before.all);
     }
@@ -299,7 +382,7 @@ impl Roster {
     }
 
     /// Publishes these. Of several with one name the first takes over its sessions at once.
-    fn publish(&self, balance: Balance, instances: Vec<Arc<Instance>>) {
+    fn publish(&self, manner: Manner, instances: Vec<Arc<Instance>>) {
         let mut by_name = HashMap::with_capacity(instances.len());
         let (mut all, mut nameless) = (Vec::with_capacity(instances.len()), Vec::new());
         for instance in instances {
@@ -314,13 +397,11 @@ impl Roster {
         let named = all.len();
         all.append(&mut nameless);
         let before = self.members();
-        let ring = match &balance {
-            Balance::Hash(_) => ring(&all, before.field.ring.as_deref()),
-            Balance::Even | Balance::LeastRequests | Balance::Random => None,
-        };
-        let field = Field { rotation: rotation(&all), ring: ring.map(Arc::new) };
+        let ring = manner.has_ring().then(|| ring(&all, before.field.ring.as_deref())).flatten();
+        let (rotation, weight) = rotation(&all);
+        let field = Field { rotation, ring: ring.map(Arc::new) };
         let (all, by_name): (Arc<[_]>, _) = (all.into(), Arc::new(by_name));
-        let members = Members { balance, all: Arc::clone(&all), named, by_name, field };
+        let members = Members { manner, all: Arc::clone(&all), named, by_name, field, weight };
         self.members.store(Arc::new(members));
         self.call_waiters(&all);
     }
@@ -355,6 +436,16 @@ impl Roster {
 }
 
 impl Members {
+    /// Instances that may be chosen, the sum of their weights, and of what is in flight there.
+    pub(super) fn crowd(&self) -> (usize, u64, impl FnOnce() -> u64) {
+        let loads = || {
+            let all = self.all.iter().enumerate();
+            let open = all.filter(|(index, _)| self.field.rotation.has(*index));
+            open.map(|(_, instance)| instance.load()).sum()
+        };
+        (self.all.len(), self.weight, loads)
+    }
+
     /// The instance of each name, draining ones last.
     pub fn all(&self) -> &[Arc<Instance>] {
         &self.all[..self.named]
@@ -414,11 +505,12 @@ pub struct Reconciled {
     pub draining: Vec<(Arc<Instance>, Departure)>,
 }
 
-fn rotation(all: &[Arc<Instance>]) -> Rotation {
+/// Who may be chosen, and the sum of their weights.
+fn rotation(all: &[Arc<Instance>]) -> (Rotation, u64) {
     let weighted = all.iter().enumerate();
     let open = weighted.filter(|(_, instance)| instance.eligibility().new_sessions);
     let open: Vec<_> = open.map(|(index, instance)| (index, instance.weight())).collect();
-    Rotation::build(&open)
+    (Rotation::build(&open), open.iter().map(|(_, weight)| u64::from(*weight)).sum())
 }
 
 /// Every present instance, whatever its health: see [`Ring`].

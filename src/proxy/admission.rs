@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::balance::Draw;
 use crate::config::types;
 use crate::instance::queue::{Full, Want};
 use crate::instance::roster::count;
@@ -18,8 +17,6 @@ pub struct Search<'a> {
     pub roster: &'a Roster,
     /// How long, and behind how many others.
     pub queue: &'a types::Queue,
-    /// What is known of the request.
-    pub draw: Draw<'a>,
     /// The worker that will count it.
     pub worker: usize,
     /// When the request came.
@@ -33,8 +30,8 @@ pub enum Found {
     Place(InFlight),
     /// All that may serve the request are full.
     Full,
-    /// None may serve it.
-    Nobody,
+    /// None may serve it, for this reason.
+    Nobody(Reason),
 }
 
 impl Found {
@@ -44,22 +41,28 @@ impl Found {
         match self {
             Self::Place(place) => Some(place.instance().admits()),
             Self::Full => Some(true),
-            Self::Nobody => None,
+            Self::Nobody(_) => None,
         }
     }
 }
 
-/// Looks for a place at an instance that is none of `tried`.
-pub fn look(session: &Session<'_>, search: Search<'_>, tried: &[Arc<Instance>]) -> Found {
-    let Search { roster, draw, worker, came, .. } = search;
+/// Looks for a place at an instance that is none of `tried`. Where there is none, that is for the
+/// reason `otherwise`, unless it is the session's fault.
+pub fn look(
+    session: &Session<'_>,
+    search: Search<'_>,
+    tried: &[Arc<Instance>],
+    otherwise: Reason,
+) -> Found {
+    let Search { roster, worker, came, .. } = search;
     let kind = session.kind();
-    match session.choose(roster, draw, tried, came) {
-        Some(instance) => match InFlight::begin(&instance, worker, kind) {
+    match session.choose(tried, came, otherwise) {
+        Ok(instance) => match InFlight::begin(&instance, worker, kind) {
             Some(place) => Found::Place(place),
             None => Found::Full,
         },
-        None if roster.is_full(kind, tried) => Found::Full,
-        None => Found::Nobody,
+        Err(reason) if reason == otherwise && roster.is_full(kind, tried) => Found::Full,
+        Err(reason) => Found::Nobody(reason),
     }
 }
 
@@ -85,10 +88,10 @@ pub async fn wait(
             Ok(None) => session.look_again(),
             Err(_late) => return Err(Reason::QueueTimeout),
         }
-        match look(session, search, tried) {
+        match look(session, search, tried, Reason::NoInstance) {
             Found::Place(place) => return Ok(place),
             Found::Full => {}
-            Found::Nobody => return Err(Reason::NoInstance),
+            Found::Nobody(reason) => return Err(reason),
         }
     }
 }

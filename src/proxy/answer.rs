@@ -13,7 +13,6 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::task::AbortHandle;
 
-use crate::affinity::cookie;
 use crate::instance::body::Upload;
 use crate::instance::link::Link;
 use crate::instance::{Distress, InFlight, Instance};
@@ -23,6 +22,7 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::{Answer, Origin};
 use crate::proxy::headers;
 use crate::proxy::http2;
+use crate::proxy::notice::{Listener, Notice};
 use crate::proxy::upgrade::Opening;
 use crate::tunnel::registry::Entry;
 
@@ -62,6 +62,8 @@ pub struct Passed {
     idle: Duration,
     /// Says when a stream of events must end, which nothing else would.
     stream: Option<Arc<Entry>>,
+    /// Hears its beginning.
+    listener: Option<Box<Listener>>,
     /// Runs only while nothing comes.
     patience: Option<Patience>,
     /// Why it breaks off, until the client's connection has been told.
@@ -79,7 +81,7 @@ impl std::fmt::Debug for Passed {
 pub fn respond(
     mut exchange: Box<Exchange>,
     answer: Answer,
-    set_cookie: Option<HeaderValue>,
+    notice: Option<Box<Notice>>,
 ) -> Response<AnswerBody> {
     let (mut head, incoming) = answer.response.into_parts();
     if exchange.connect.is_some() && head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -87,9 +89,7 @@ pub fn respond(
     }
     exchange.answered(head.status);
     headers::to_client(&mut head.headers, head.status);
-    if let Some(set_cookie) = set_cookie {
-        cookie::attach(&mut head.headers, set_cookie);
-    }
+    let listener = notice.and_then(|notice| notice.put(&mut head.headers, head.status));
     let unsent = exchange.unsent();
     // RFC 9110 section 10.1.1: the client waits for a 100 that no longer comes, and must not be
     // taken at its word about a body that it may or may not send.
@@ -109,7 +109,7 @@ pub fn respond(
         }
     };
     let stream = headers::is_event_stream(&head.headers).then(|| exchange.enter_stream()).flatten();
-    assemble(head, pass(exchange, incoming, way, stream))
+    assemble(head, pass(exchange, incoming, way, (stream, listener)))
 }
 
 fn assemble(mut head: response::Parts, body: AnswerBody) -> Response<AnswerBody> {
@@ -141,7 +141,7 @@ fn pass(
     exchange: Box<Exchange>,
     incoming: Incoming,
     way: Way,
-    stream: Option<Arc<Entry>>,
+    (stream, listener): (Option<Arc<Entry>>, Option<Box<Listener>>),
 ) -> AnswerBody {
     let mut passed = Box::new(Passed {
         incoming,
@@ -149,6 +149,7 @@ fn pass(
         idle: exchange.idle_timeout,
         exchange,
         stream,
+        listener,
         patience: None,
         broken: None,
         finished: false,
@@ -248,6 +249,11 @@ impl Passed {
                 self.patience = None;
                 self.exchange.client.keeps_up(false);
                 self.exchange.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if let (Some(listener), Some(data)) = (&mut self.listener, frame.data_ref())
+                    && !listener.hear(data)
+                {
+                    self.listener = None;
+                }
                 // Nobody asks what follows trailers: nothing can.
                 if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.finish();

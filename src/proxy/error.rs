@@ -23,6 +23,8 @@ pub enum Reason {
     NoService,
     /// No instance may receive traffic.
     NoInstance,
+    /// The session's instance can't serve it, and `affinity.strict` keeps it from moving.
+    SessionUnavailable,
     /// `websocket.max_new_per_second`.
     UpgradeLimit,
     /// All instances are full, and as many wait as may.
@@ -65,7 +67,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the metric's rows.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::BadHost,
@@ -73,6 +75,7 @@ impl Reason {
         Self::ConnectUnsupported,
         Self::NoService,
         Self::NoInstance,
+        Self::SessionUnavailable,
         Self::UpgradeLimit,
         Self::QueueFull,
         Self::QueueTimeout,
@@ -106,6 +109,9 @@ impl Reason {
             Self::ConnectUnsupported => ("connect_unsupported", Some(StatusCode::NOT_IMPLEMENTED)),
             Self::NoService => ("no_service", Some(StatusCode::NOT_FOUND)),
             Self::NoInstance => ("no_instance", Some(StatusCode::SERVICE_UNAVAILABLE)),
+            Self::SessionUnavailable => {
+                ("session_unavailable", Some(StatusCode::SERVICE_UNAVAILABLE))
+            }
             Self::UpgradeLimit => ("upgrade_limit", Some(StatusCode::SERVICE_UNAVAILABLE)),
             Self::QueueFull => ("queue_full", Some(StatusCode::SERVICE_UNAVAILABLE)),
             Self::QueueTimeout => ("queue_timeout", Some(StatusCode::SERVICE_UNAVAILABLE)),

@@ -13,6 +13,7 @@ use http::{Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
+use crate::affinity::query;
 use crate::instance::body::{Broken, Hold, Upload};
 use crate::instance::{InFlight, Roster, Trial};
 use crate::observe::access;
@@ -106,6 +107,15 @@ impl Exchange {
     /// The client's address, as trusted proxies tell it.
     pub fn address(&self) -> &str {
         self.told.as_deref().unwrap_or_else(|| self.client.peer_text())
+    }
+
+    /// Keeps tokens in these query parameters out of the log.
+    pub fn conceal(&mut self, queries: &[String]) {
+        if !queries.is_empty()
+            && let Some(target) = query::concealed(&self.target, queries)
+        {
+            self.target = target;
+        }
     }
 
     /// Roughly now, when an attempt begins: the first begins with the request.

@@ -2,7 +2,8 @@
 //!
 //! Checked, routed, bound or spread, sent, tried again elsewhere where that is safe, answered. The
 //! pieces are next door: [`headers`] and [`retry`] decide, [`forward`] and [`upgrade`] talk to an
-//! instance, [`session`] knows the token, [`exchange`] keeps the account, [`answer`] is the body.
+//! instance, [`session`] knows the token, [`notice`] tells the client of it, [`exchange`] keeps the
+//! account, [`answer`] is the body.
 
 pub mod admission;
 pub mod answer;
@@ -12,6 +13,8 @@ pub mod exchange;
 pub mod forward;
 pub mod headers;
 pub mod http2;
+pub mod key;
+pub mod notice;
 pub mod retry;
 pub mod session;
 pub mod upgrade;
@@ -24,8 +27,6 @@ use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING}
 use http::{Request, Response, Uri, request};
 use hyper::body::{Body, Incoming};
 
-use crate::balance::Draw;
-use crate::config::types::{Balance, HashKey};
 use crate::instance::body::Upload;
 use crate::instance::{Instance, Kind, roster};
 use crate::proxy::admission::{Found, Search};
@@ -35,7 +36,8 @@ use crate::proxy::error::Reason;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::{Answer, Attempt};
 use crate::proxy::headers::Fields;
-use crate::proxy::session::Session;
+use crate::proxy::notice::Notice;
+use crate::proxy::session::{Session, Visit};
 use crate::proxy::upgrade::Upgrade;
 use crate::snapshot::{Service, Snapshot};
 
@@ -49,14 +51,14 @@ pub fn handle(
     // Lent, since a future keeps what it is given twice: as it came, and as it is used.
     async move {
         match pass(&mut exchange, &mut head, incoming).await {
-            Ok((answer, session)) => answer::respond(exchange, answer, session),
+            Ok((answer, notice)) => answer::respond(exchange, answer, notice),
             Err(reason) => answer::refuse(exchange, reason),
         }
     }
 }
 
 /// What an answer came from, and what the client must be told of its session.
-type Passed = (Answer, Option<HeaderValue>);
+type Passed = (Answer, Option<Box<Notice>>);
 
 async fn pass(
     exchange: &mut Exchange,
@@ -65,8 +67,9 @@ async fn pass(
 ) -> Result<Passed, Reason> {
     exchange.connect = http2::translate(head);
     let fields = Fields::of(&head.headers);
-    headers::check(head, fields)?;
     let snapshot = exchange.client.live.snapshot();
+    exchange.conceal(&snapshot.token_queries);
+    headers::check(head, fields)?;
     let service = prepare(exchange, &snapshot, head)?;
     let version = service.version();
     let roster = &service.roster;
@@ -81,9 +84,8 @@ async fn pass(
         roster.admit_tunnel(exchange.started).ok_or(Reason::UpgradeLimit)?;
     }
     let kind = if upgrade.is_some() { Kind::Tunnel } else { Kind::Request };
-    let kind = (exchange.https, kind);
-    let mut session = Session::read(&snapshot, service, &mut head.headers, fields, kind);
-    let key = hash_key(&version.balance, exchange, head);
+    let visit = Visit { https: exchange.https, kind, client: exchange.address(), fields };
+    let mut session = Session::read(&snapshot, service, head, visit);
     let origin = exchange.client.origin(&snapshot);
     let forwarding = snapshot.config.forwarding;
     let new_id = exchange::new_request_id;
@@ -102,16 +104,16 @@ async fn pass(
     let has_host = exchange.host.is_some();
     let mut tried: Vec<Arc<Instance>> = Vec::new();
     let mut counted = 1;
-    let draw = Draw { key: key.as_deref(), random: fastrand::u64(..) };
     let (worker, came) = (exchange.client.worker, exchange.started);
-    let search = Search { roster, queue: &version.queue, draw, worker, came };
-    let mut found = admission::look(&session, search, &tried);
+    let search = Search { roster, queue: &version.queue, worker, came };
+    let mut found = admission::look(&session, search, &tried, Reason::NoInstance);
     loop {
         let place = match found {
-            Found::Place(place) => place,
-            Found::Full => Box::pin(admission::wait(&mut session, search, &tried)).await?,
-            Found::Nobody => return Err(Reason::NoInstance),
+            Found::Place(place) => Ok(place),
+            Found::Full => Box::pin(admission::wait(&mut session, search, &tried)).await,
+            Found::Nobody(reason) => Err(reason),
         };
+        let place = place.inspect_err(|_| exchange.affinity = session.unserved())?;
         let instance = Arc::clone(place.instance());
         let began = exchange.began();
         exchange.attempt(place);
@@ -123,12 +125,13 @@ async fn pass(
             None => attempt.send(worker, head, began).await,
         };
         let failure = match result {
-            Ok(answer) => {
+            Ok(mut answer) => {
                 exchange.succeeded();
                 exchange.affinity = session.outcome();
-                let (set_cookie, mark) = session.settle(&instance, worker);
+                let headers = answer.response.headers_mut();
+                let (notice, mark) = session.settle(&instance, worker, headers);
                 exchange.session = mark;
-                return Ok((answer, set_cookie));
+                return Ok((answer, notice));
             }
             Err(failure) => failure,
         };
@@ -140,8 +143,9 @@ async fn pass(
         }
         let reason = session.leave(failure);
         tried.push(instance);
-        found = admission::look(&session, search, &tried);
-        if retry::counts(failure, found.admits().ok_or(failure)?) {
+        found = admission::look(&session, search, &tried, failure.into());
+        let Some(admits) = found.admits() else { continue };
+        if retry::counts(failure, admits) {
             counted += 1;
             if counted > limits.attempts || !roster.budget.pay(limits, Instant::now()) {
                 return Err(failure.into());
@@ -186,19 +190,5 @@ fn frame(head: &mut request::Parts) {
     }
     if !headers::expects_continue(&head.headers) {
         head.headers.remove(EXPECT);
-    }
-}
-
-/// The part of the request that `balance: hash` looks at; `None` where it is absent.
-fn hash_key(balance: &Balance, exchange: &Exchange, head: &request::Parts) -> Option<Vec<u8>> {
-    let Balance::Hash(key) = balance else { return None };
-    match key {
-        HashKey::ClientIp => Some(exchange.address().as_bytes().to_vec()),
-        HashKey::Uri => head.uri.path_and_query().map(|uri| uri.as_str().as_bytes().to_vec()),
-        HashKey::Header(name) => head.headers.get(name).map(|value| value.as_bytes().to_vec()),
-        HashKey::Cookie(name) => session::cookie(&head.headers, name),
-        HashKey::Query(name) => {
-            session::query(head.uri.query()?, name).map(str::as_bytes).map(<[u8]>::to_vec)
-        }
     }
 }

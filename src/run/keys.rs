@@ -54,6 +54,11 @@ impl OwnKey {
     }
 }
 
+/// A new key, as a line of a key file.
+pub fn new_key() -> Result<String, KeyError> {
+    random().map(|key| STANDARD.encode(key))
+}
+
 fn random() -> Result<[u8; 32], KeyError> {
     let mut key = [0; 32];
     getrandom::fill(&mut key)?;

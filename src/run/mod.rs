@@ -15,7 +15,7 @@ use crate::config::types::{Admin, Listener};
 use crate::config::{self, ConfigErrors, Loaded};
 use crate::listener::BindError;
 
-pub use keys::KeyError;
+pub use keys::{KeyError, new_key};
 pub use server::{Cause, Drained, Server};
 
 /// Where the configuration comes from, at the start and at each reload.

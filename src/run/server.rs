@@ -277,8 +277,10 @@ impl Server {
     }
 }
 
+/// Whether tokens are issued.
 fn has_affinity(config: &Config) -> bool {
-    config.services.iter().any(|service| service.version.affinity.is_some())
+    let mut affinities = config.services.iter().filter_map(|it| it.version.affinity.as_ref());
+    affinities.any(|affinity| affinity.by.is_none())
 }
 
 fn retire(live: &Arc<Live>, instance: Arc<Instance>, drain: Drain) {
@@ -323,9 +325,14 @@ async fn sweep(worker: Worker) {
         for service in snapshot.services() {
             for instance in service.roster.members().everyone() {
                 instance.lane(worker.index).pool.sweep(now);
+                if worker.index == 0 {
+                    instance.sessions.turn(now);
+                }
             }
             if worker.index == 0 {
                 service.roster.rehomes.sweep(now);
+                service.roster.sids.sweep(now);
+                service.roster.bursts.sweep(now);
             }
         }
     }

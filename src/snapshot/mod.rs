@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     /// Seals and opens tokens.
     pub keyring: Arc<Keyring>,
+    /// Query parameters that carry tokens, of all services.
+    pub token_queries: Box<[String]>,
     router: Router,
     services: Vec<Service>,
 }
@@ -199,7 +201,9 @@ fn build(
     }
     let router = Router::build(config.services.iter());
     let generation = before.map_or(1, |before| before.generation + 1);
-    (Snapshot { generation, config, keyring, router, services }, changes)
+    let queries = config.services.iter().filter_map(|service| service.version.affinity.as_ref());
+    let token_queries = queries.filter_map(|affinity| affinity.query.clone()).collect();
+    (Snapshot { generation, config, keyring, token_queries, router, services }, changes)
 }
 
 /// Versions that are gone take all their instances with them.

@@ -30,16 +30,16 @@ export class Client {
   #connectionSequence = 0;
   #expectedPush = 1;
 
-  constructor({ id, url, transports, interval, messages, report, progress }) {
+  constructor({ id, url, transports, interval, messages, forgetful, report, progress }) {
     this.id = id;
     this.messages = messages;
     this.report = report;
     this.progress = progress;
     this.cookies = new BrowserCookies();
     this.socket = io(url, {
-      transports: this.cookies.transports(transports),
+      transports: forgetful ? transports : this.cookies.transports(transports),
       forceNew: true,
-      withCredentials: true,
+      withCredentials: !forgetful,
       reconnectionDelay: RECONNECTION_DELAY,
       reconnectionDelayMax: RECONNECTION_DELAY,
       randomizationFactor: 0,

@@ -5,7 +5,7 @@
 //
 // Every line on standard output is a JSON object with an `event`; the last is the `summary`.
 // With `--messages M` it ends when each client has M acknowledgements, otherwise on the line
-// `stop` or the end of standard input.
+// `stop` or the end of standard input. With `--forgetful` no client keeps a cookie.
 
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
@@ -18,6 +18,7 @@ const { values: options } = parseArgs({
     transports: { type: "string", default: "polling,websocket" },
     interval: { type: "string", default: "50" },
     messages: { type: "string", default: "0" },
+    forgetful: { type: "boolean", default: false },
   },
 });
 const messages = Number(options.messages);
@@ -113,6 +114,7 @@ const clients = Array.from(
       transports: options.transports.split(","),
       interval: Number(options.interval),
       messages,
+      forgetful: options.forgetful,
       report,
       progress,
     }),

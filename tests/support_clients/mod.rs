@@ -41,6 +41,11 @@ pub struct Site {
 
 impl Site {
     pub fn start(server_script: &str, session_affinity: bool) -> Self {
+        Self::configured(server_script, &format!("session_affinity: {session_affinity}\n"))
+    }
+
+    /// With these lines in the balancer's configuration.
+    pub fn configured(server_script: &str, lines: &str) -> Self {
         let mut servers: Vec<_> = SERVER_NAMES
             .iter()
             .map(|name| (*name, program(server_script, &["--name", name])))
@@ -49,7 +54,7 @@ impl Site {
 
         let directory = temporary_directory();
         let config = directory.join("burdock.yaml");
-        fs::write(&config, configuration(&ports, session_affinity)).unwrap();
+        fs::write(&config, configuration(&ports, lines)).unwrap();
         let mut balancer = balancer(&config);
         let authority = balancer.wait_for("the line that it listens", START_TIMEOUT, listener);
 
@@ -108,13 +113,13 @@ impl Drop for Site {
 
 /// The probe timeout is generous: a killed server refuses at once, and a slow machine must not look
 /// like a failed server.
-fn configuration(ports: &[String], session_affinity: bool) -> String {
+fn configuration(ports: &[String], lines: &str) -> String {
     let instances: String =
         ports.iter().map(|port| format!("  - 127.0.0.1:{port}\n")).collect::<Vec<_>>().concat();
     format!(
         "listeners: [{{ address: \"127.0.0.1:0\" }}]\n\
          admin: off\n\
-         session_affinity: {session_affinity}\n\
+         {lines}\
          readiness_check: {{ path: /readyz, check_interval: 200ms, timeout: 2s, failure_threshold: 2 }}\n\
          instances:\n{instances}"
     )

@@ -53,10 +53,20 @@ const TOP: &[Row] = &[
 const VERSION: &[Row] = &[
     ("session_affinity: @", &["true", "false"], &["yes", "1", "null"]),
     ("network: { session_affinity: @ }", &["true", "false"], &["yes", "null"]),
-    ("balance: @", &["even", "least_requests", "random", "hash"], &["Even", "round_robin", "null"]),
+    (
+        "balance: @",
+        &["even", "least_requests", "random", "hash"],
+        &["Even", "round_robin", "null", "least_sessions"],
+    ),
+    ("session_affinity: true\nbalance: @", &["least_sessions"], &["least"]),
+    (
+        "session_affinity: true\naffinity: { by: path }\nbalance: @",
+        &["least_requests"],
+        &["least_sessions"],
+    ),
     (
         "balance: hash\nhash_by: @",
-        &["client_ip", "uri", "header X-User", "cookie id", "query id"],
+        &["client_ip", "path", "uri", "header X-User", "cookie id", "query id"],
         &["header", "header a b", "header a:b", "ip", "query a=b", "null", "client_ip x"],
     ),
     ("breaker: @", &["off", "none", "false", "{}"], &["on", "true", "5", "null"]),
@@ -94,6 +104,16 @@ const VERSION: &[Row] = &[
         &["websocket", "[h2c]", "[a, A]", "['a b']"],
     ),
     ("rebalance: { mode: @ }", &["never", "bounded"], &["always", "true"]),
+    (
+        "session_affinity: true\naffinity: { strict: true }\nrebalance: { mode: @ }",
+        &["never"],
+        &["bounded"],
+    ),
+    (
+        "session_affinity: true\naffinity: { by: path }\nrebalance: { mode: @ }",
+        &["never"],
+        &["bounded"],
+    ),
     ("rebalance: { max_per_minute: @ }", &["1", "1000000"], &["0", "1000001"]),
     ("rebalance: { tolerance: @ }", &["0%", "100%"], &["101%", "5"]),
     ("drain: { timeout: @ }", WAIT_GOOD, WAIT_BAD),
@@ -156,6 +176,32 @@ const AFFINITY: &[Row] = &[
     ("{ idle_ttl: @ }", &["none", "1s", "365d"], &["999ms", "366d"]),
     ("{ ttl: 1h, idle_ttl: @ }", &["1h", "1m"], &["61m"]),
     ("{ pass_cookie: @ }", &["true", "false"], &["yes"]),
+    ("{ cross_site_cookie: @ }", &["true", "false"], &["yes", "null"]),
+    ("{ cookie: { secure: never }, cross_site_cookie: @ }", &["false"], &["true"]),
+    (
+        "{ header: @ }",
+        &["X-Burdock-Session", "s", "off", "none", "false"],
+        &["Cookie", "host", "\"a b\"", "\"\"", "true", "1", "null"],
+    ),
+    ("{ query: @ }", &["burdock", "a.b_c~1-", "off"], &["a=b", "a%62", "\"\"", "true", "1"]),
+    (
+        "{ by: @ }",
+        &["token", "cookie JSESSIONID", "header X-User", "query s", "client_ip", "path", "uri"],
+        &["cookie", "cookie a b", "session", "off", "null", "1"],
+    ),
+    ("{ by: path, @ }", &["load_factor: off"], &["cookie: S", "ttl: 1s", "engine_io: false"]),
+    (
+        "{ by: path, load_factor: @ }",
+        &["off", "101%", "125%", "1000%"],
+        &["100%", "1001%", "1.25", "125", "null"],
+    ),
+    ("{ load_factor: @ }", &["off", "none"], &["125%"]),
+    ("{ strict: @ }", &["true", "false"], &["yes", "null"]),
+    ("{ cache_control: @ }", &["private", "off", "none"], &["true", "no-store", "null"]),
+    ("{ instance_header: @ }", &["X-Burdock-Affinity", "off"], &["Cookie", "\"a b\"", "true"]),
+    ("{ header: X-A, instance_header: @ }", &["X-B"], &["x-a"]),
+    ("{ first_burst: @ }", &["client", "off", "none"], &["true", "connection", "null"]),
+    ("{ engine_io: @ }", &["true", "false"], &["on", "null"]),
 ];
 
 const INSTANCES: &[Row] = &[

@@ -7,9 +7,9 @@ use proptest::prelude::*;
 
 use super::{Folder, config, parsed};
 use crate::config::types::{
-    Action, Admin, Affinity, AffinityCookie, Balance, Breaker, Check, Close, Closes, Config, Drain,
-    Exit, HashKey, InitialState, Instance, Listener, Queue, Rebalance, RebalanceMode, Retry,
-    SameSite, Secure, Service, State, Timeouts, Version, Websocket, Workers,
+    Action, Admin, Affinity, AffinityCookie, Balance, Breaker, CacheControl, Check, Close, Closes,
+    Config, Drain, Exit, FirstBurst, HashKey, InitialState, Instance, Listener, Queue, Rebalance,
+    RebalanceMode, Retry, SameSite, Secure, Service, State, Timeouts, Version, Websocket, Workers,
 };
 use crate::config::{effective, load, parse};
 
@@ -120,6 +120,16 @@ fn check() -> impl Strategy<Value = Check> {
 }
 
 fn affinity() -> impl Strategy<Value = Affinity> {
+    let factor = proptest::option::of(10_100_u32..=100_000);
+    let keyed = (hash_key(), factor).prop_map(|(by, load_factor)| Affinity {
+        by: Some(by),
+        load_factor,
+        ..Affinity::default()
+    });
+    prop_oneof![token_affinity(), keyed]
+}
+
+fn token_affinity() -> impl Strategy<Value = Affinity> {
     let secure = prop_oneof![Just(Secure::Auto), Just(Secure::Always)];
     let same_site = prop_oneof![Just(SameSite::Strict), Just(SameSite::Lax), Just(SameSite::None)];
     let cookie = ("[!#$%&'*+.^`|~a-z-]{1,20}", "/[!-:<-~]{0,9}", secure, same_site, any::<bool>());
@@ -127,6 +137,8 @@ fn affinity() -> impl Strategy<Value = Affinity> {
     (cookie, max_age, any::<bool>(), any::<bool>()).prop_map(
         |((name, path, secure, same_site, partitioned), max_age, http_only, pass_cookie)| {
             Affinity {
+                by: None,
+                load_factor: None,
                 cookie: AffinityCookie {
                     name,
                     domain: Some("example.com".to_owned()).filter(|_| http_only),
@@ -137,9 +149,17 @@ fn affinity() -> impl Strategy<Value = Affinity> {
                     partitioned,
                     max_age,
                 },
+                cross_site_cookie: partitioned,
+                header: Some("x-session".to_owned()).filter(|_| http_only),
+                query: Some("on".to_owned()).filter(|_| partitioned),
+                engine_io: http_only,
                 ttl: max_age,
                 idle_ttl: max_age,
                 pass_cookie,
+                strict: pass_cookie,
+                instance_header: Some("x-order".to_owned()).filter(|_| partitioned),
+                first_burst: if partitioned { FirstBurst::Client } else { FirstBurst::Off },
+                cache_control: if http_only { CacheControl::Off } else { CacheControl::Private },
             }
         },
     )
@@ -149,12 +169,20 @@ fn balance() -> impl Strategy<Value = Balance> {
     prop_oneof![
         Just(Balance::Even),
         Just(Balance::LeastRequests),
+        Just(Balance::LeastSessions),
         Just(Balance::Random),
-        Just(Balance::Hash(HashKey::ClientIp)),
-        Just(Balance::Hash(HashKey::Uri)),
-        "[a-z0-9!#$%'*+.^_`|~-]{1,9}".prop_map(|name| Balance::Hash(HashKey::Header(name))),
-        "[A-Za-z0-9!#$%'*+.^_`|~-]{1,9}".prop_map(|name| Balance::Hash(HashKey::Cookie(name))),
-        "[A-Za-z0-9!%'()*+,./:;@\\[\\]{}\"|~-]{1,9}".prop_map(|n| Balance::Hash(HashKey::Query(n))),
+        hash_key().prop_map(Balance::Hash),
+    ]
+}
+
+fn hash_key() -> impl Strategy<Value = HashKey> {
+    prop_oneof![
+        Just(HashKey::ClientIp),
+        Just(HashKey::Path),
+        Just(HashKey::Uri),
+        "[a-z0-9!#$%'*+.^_`|~-]{1,9}".prop_map(HashKey::Header),
+        "[A-Za-z0-9!#$%'*+.^_`|~-]{1,9}".prop_map(HashKey::Cookie),
+        "[A-Za-z0-9!%'()*+,./:;@\\[\\]{}\"|~-]{1,9}".prop_map(HashKey::Query),
     ]
 }
 
@@ -223,6 +251,11 @@ prop_compose! {
         timeouts in (limit(), limit(), limit()),
         queue in (0_usize..=100_000, limit()).prop_map(|(max, timeout)| Queue { max, timeout }),
     ) -> Version {
+        let pinned = affinity.as_ref().is_some_and(|it| it.strict || it.by.is_some());
+        let has_tokens = affinity.as_ref().is_some_and(|it| it.by.is_none());
+        let counts = balance == Balance::LeastSessions;
+        let balance = if counts && !has_tokens { Balance::Even } else { balance };
+        let mode = if pinned { RebalanceMode::Never } else { rebalance.mode };
         Version {
             name,
             affinity,
@@ -254,7 +287,7 @@ prop_compose! {
                 max_new_per_second: Some(websocket.1).filter(|limit| *limit > 0),
                 closes,
             },
-            rebalance,
+            rebalance: Rebalance { mode, ..rebalance },
             drain,
             timeouts: Timeouts { connect: timeouts.0, first_byte: timeouts.1, idle: timeouts.2 },
         }

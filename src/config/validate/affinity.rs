@@ -1,4 +1,4 @@
-//! `session_affinity` and `affinity`: whether sessions stick, and by which cookie.
+//! `session_affinity` and `affinity`: whether sessions stick, and what carries their token.
 //!
 //! Knows the rules that browsers hold cookies to; seals and reads none.
 
@@ -6,10 +6,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::names::{is_host, is_token};
-use super::{LIMIT, LONGEST};
+use super::{LIMIT, LONGEST, version};
 use crate::config::node::{Fields, Node};
 use crate::config::tree::Data;
-use crate::config::types::{Affinity, AffinityCookie, SameSite, Secure};
+use crate::config::types::{Affinity, AffinityCookie, CacheControl, FirstBurst, SameSite, Secure};
 
 /// Tokens count their age in seconds.
 const LIFETIME: RangeInclusive<Duration> = Duration::from_secs(1)..=LONGEST;
@@ -43,10 +43,49 @@ fn switch(fields: &mut Fields<'_>) -> Option<bool> {
     direct.or(nested).map(|node| node.boolean().unwrap_or(true))
 }
 
+/// Keys that are about tokens.
+const TOKEN_KEYS: [&str; 12] = [
+    "cookie",
+    "cross_site_cookie",
+    "header",
+    "query",
+    "engine_io",
+    "ttl",
+    "idle_ttl",
+    "pass_cookie",
+    "strict",
+    "cache_control",
+    "instance_header",
+    "first_burst",
+];
+
 fn details(node: &Node<'_>) -> Option<Affinity> {
     let mut fields = node.fields("affinity")?;
+    let by = fields.take("by").and_then(|node| version::affinity_key(&node));
+    let factor = fields.take("load_factor").filter(|node| !node.is_off());
+    if by.is_none() {
+        if let Some(node) = factor {
+            node.problem("no effect on tokens; allowed: off, or beside a `by` other than token");
+        }
+        return Some(token(fields));
+    }
+    for key in TOKEN_KEYS {
+        if let Some(node) = fields.take(key) {
+            node.problem("no effect beside `by`, which needs no token; allowed: without `by`");
+        }
+    }
+    fields.finish();
+    let load_factor = factor.and_then(|node| node.excess(101, 1000));
+    Some(Affinity { by, load_factor, ..Affinity::default() })
+}
+
+fn token(mut fields: Fields<'_>) -> Affinity {
     let default = Affinity::default();
-    let cookie = fields.take("cookie").and_then(|node| cookie(&node));
+    let cookie = fields.take("cookie").and_then(|node| cookie(&node)).unwrap_or_default();
+    let cross_site_cookie = cross_site_cookie(&mut fields, &cookie);
+    let header = fields.switched("header", header);
+    let query = fields.switched("query", query);
+    let engine_io = fields.boolean("engine_io", default.engine_io);
     let ttl = fields.optional("ttl", default.ttl, |node| node.duration(LIFETIME));
     let idle_ttl = fields.take("idle_ttl");
     let idle = idle_ttl.as_ref().filter(|node| node.as_text() != Some("none"));
@@ -57,9 +96,89 @@ fn details(node: &Node<'_>) -> Option<Affinity> {
         node.problem("longer than `ttl`; allowed: up to the value of `ttl`");
     }
     let pass_cookie = fields.boolean("pass_cookie", default.pass_cookie);
+    let strict = fields.boolean("strict", default.strict);
+    let cache_control = fields.take("cache_control").and_then(|node| cache_control(&node));
+    let instance_header = instance_header(&mut fields, header.as_deref());
+    let burst = |node: &Node<'_>| node.word(&[("client", FirstBurst::Client)]);
+    let first_burst = fields.switched("first_burst", burst);
     let idle_ttl = idle.map(|(_, duration)| duration).or(default.idle_ttl);
     fields.finish();
-    Some(Affinity { cookie: cookie.unwrap_or_default(), ttl, idle_ttl, pass_cookie })
+    Affinity {
+        by: None,
+        load_factor: None,
+        cookie,
+        cross_site_cookie,
+        header,
+        query,
+        engine_io,
+        ttl,
+        idle_ttl,
+        pass_cookie,
+        strict,
+        cache_control: cache_control.unwrap_or_default(),
+        instance_header,
+        first_burst: first_burst.unwrap_or_default(),
+    }
+}
+
+fn instance_header(fields: &mut Fields<'_>, carrier: Option<&str>) -> Option<String> {
+    let name = fields.switched("instance_header", |node| Some((node.clone(), header(node)?)));
+    let (node, name) = name?;
+    if carrier == Some(&*name) {
+        node.problem("also the carrier of tokens, `header`; allowed: another name");
+    }
+    Some(name)
+}
+
+fn cache_control(node: &Node<'_>) -> Option<CacheControl> {
+    if node.is_off() {
+        return Some(CacheControl::Off);
+    }
+    node.word(&[("private", CacheControl::Private), ("off", CacheControl::Off)])
+}
+
+fn cross_site_cookie(fields: &mut Fields<'_>, cookie: &AffinityCookie) -> bool {
+    let Some(node) = fields.take("cross_site_cookie") else { return false };
+    let is_on = node.boolean().unwrap_or(false);
+    if is_on && cookie.secure == Secure::Never {
+        node.problem("refused by browsers without Secure; needed: cookie.secure auto or always");
+    }
+    is_on
+}
+
+/// Fields that mean something else, here or to HTTP.
+const OTHER_FIELDS: [&str; 14] = [
+    "authorization",
+    "connection",
+    "content-length",
+    "content-type",
+    "cookie",
+    "expect",
+    "host",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "x-request-id",
+];
+
+/// The lower-case name of a field that Burdock may take out of messages.
+fn header(node: &Node<'_>) -> Option<String> {
+    node.parsed("a field of its own such as X-Burdock-Session, or off", |text| {
+        let name = text.to_ascii_lowercase();
+        let is_free = is_token(&name) && !OTHER_FIELDS.contains(&&*name);
+        is_free.then_some(name)
+    })
+}
+
+/// A parameter's name that no client encodes (RFC 3986 section 2.3).
+fn query(node: &Node<'_>) -> Option<String> {
+    node.parsed("letters, digits and . _ ~ -, or off", |text| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte);
+        (!text.is_empty() && text.bytes().all(plain)).then(|| text.to_owned())
+    })
 }
 
 fn cookie(node: &Node<'_>) -> Option<AffinityCookie> {

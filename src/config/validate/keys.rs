@@ -13,7 +13,7 @@ use crate::config::read;
 use crate::config::tree::Data;
 use crate::config::types::AffinityKeys;
 
-const KEY: &str = "32 bytes in base64, as `openssl rand -base64 32` prints them";
+const KEY: &str = "32 bytes in base64, as `burdock keys new` prints them";
 
 pub(super) fn affinity_keys(node: &Node<'_>) -> AffinityKeys {
     match &node.tree.data {

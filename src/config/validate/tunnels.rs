@@ -8,7 +8,7 @@ use super::names::is_token;
 use super::{LIMIT, WAIT, window};
 use crate::config::node::{Fields, Node};
 use crate::config::types::{
-    Action, Close, Closes, Drain, Exit, Rebalance, RebalanceMode, Websocket,
+    Action, Affinity, Close, Closes, Drain, Exit, Rebalance, RebalanceMode, Websocket,
 };
 
 /// Pings are looked after once a second.
@@ -149,12 +149,18 @@ fn is_sendable(code: &u32) -> bool {
 }
 
 /// How tunnels are moved to instances that have too few.
-pub(super) fn rebalance(fields: &mut Fields<'_>) -> Rebalance {
+pub(super) fn rebalance(fields: &mut Fields<'_>, affinity: Option<&Affinity>) -> Rebalance {
     let default = Rebalance::default();
     let node = fields.take("rebalance");
     let Some(mut fields) = node.and_then(|node| node.fields("rebalance")) else { return default };
     let words = [("never", RebalanceMode::Never), ("bounded", RebalanceMode::Bounded)];
-    let mode = fields.take("mode").and_then(|node| node.word(&words));
+    let node = fields.take("mode");
+    let mode = node.as_ref().and_then(|node| node.word(&words));
+    if let (Some(node), Some(RebalanceMode::Bounded)) = (&node, mode)
+        && affinity.is_some_and(|affinity| affinity.strict || affinity.by.is_some())
+    {
+        node.problem("beside affinity.strict or affinity.by tunnels come back; allowed: never");
+    }
     let max_per_minute = fields.integer("max_per_minute", 1..=1_000_000, default.max_per_minute);
     let tolerance = fields.take("tolerance").and_then(|node| node.percent(100));
     fields.finish();

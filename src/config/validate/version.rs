@@ -7,7 +7,9 @@ use super::names::is_token;
 use super::{LIMIT, affinity, checks, drain, instances, tunnels};
 use crate::config::app_yaml::{self, AppYaml};
 use crate::config::node::{Fields, Node};
-use crate::config::types::{Balance, Breaker, Check, HashKey, Queue, Retry, Timeouts, Version};
+use crate::config::types::{
+    Affinity, Balance, Breaker, Check, HashKey, Queue, Retry, Timeouts, Version,
+};
 
 /// The keys of a version but `timeouts`, which the whole file has too.
 pub(in crate::config) const VERSION_KEYS: [&str; 16] = [
@@ -48,10 +50,10 @@ pub(super) fn version_with_timeouts(
 pub(super) fn version(fields: &mut Fields<'_>, name: &str, timeouts: Timeouts) -> Version {
     let app = fields.take("app_yaml").and_then(|node| app_yaml::beside(&node)).unwrap_or_default();
     let AppYaml { session_affinity, readiness_check, liveness_check } = app;
+    let affinity = affinity::affinity(fields, session_affinity);
     Version {
         name: name.to_owned(),
-        affinity: affinity::affinity(fields, session_affinity),
-        balance: balance(fields),
+        balance: balance(fields, affinity.as_ref()),
         instances: instances::instances(fields),
         readiness_check: check(fields, "readiness_check", &checks::READINESS, readiness_check),
         liveness_check: check(fields, "liveness_check", &checks::LIVENESS, liveness_check),
@@ -60,9 +62,10 @@ pub(super) fn version(fields: &mut Fields<'_>, name: &str, timeouts: Timeouts) -
         queue: queue(fields),
         upgrades: tunnels::upgrades(fields),
         websocket: tunnels::websocket(fields),
-        rebalance: tunnels::rebalance(fields),
+        rebalance: tunnels::rebalance(fields, affinity.as_ref()),
         drain: drain(fields, "drain"),
         timeouts,
+        affinity,
     }
 }
 
@@ -88,23 +91,30 @@ fn check(
     }
 }
 
-fn balance(fields: &mut Fields<'_>) -> Balance {
+fn balance(fields: &mut Fields<'_>, affinity: Option<&Affinity>) -> Balance {
     #[derive(Clone, Copy, PartialEq)]
     enum Word {
         Even,
         LeastRequests,
+        LeastSessions,
         Random,
         Hash,
     }
     let words = [
         ("even", Word::Even),
         ("least_requests", Word::LeastRequests),
+        ("least_sessions", Word::LeastSessions),
         ("random", Word::Random),
         ("hash", Word::Hash),
     ];
     let node = fields.take("balance");
     let is_given = node.is_some();
-    let word = node.and_then(|node| node.word(&words));
+    let word = node.as_ref().and_then(|node| node.word(&words));
+    if let (Some(node), Some(Word::LeastSessions)) = (&node, word)
+        && affinity.is_none_or(|affinity| affinity.by.is_some())
+    {
+        node.problem("sessions are counted by their tokens; needed: session_affinity, by token");
+    }
     let hash_by = fields.take("hash_by");
     if let Some(node) = &hash_by
         && word != Some(Word::Hash)
@@ -116,25 +126,38 @@ fn balance(fields: &mut Fields<'_>) -> Balance {
     match word.unwrap_or(Word::Even) {
         Word::Even => Balance::Even,
         Word::LeastRequests => Balance::LeastRequests,
+        Word::LeastSessions => Balance::LeastSessions,
         Word::Random => Balance::Random,
         Word::Hash => Balance::Hash(hash_by),
     }
 }
 
+/// What [`hash_key`] takes.
+const HASH_KEYS: &str = "client_ip, path, uri, header NAME, cookie NAME, query NAME";
+
 fn hash_key(node: &Node<'_>) -> Option<HashKey> {
-    let allowed = "client_ip, uri, header NAME, cookie NAME, query NAME";
-    node.parsed(allowed, |text| {
-        let mut words = text.split_ascii_whitespace();
-        let key = match (words.next()?, words.next()) {
-            ("client_ip", None) => HashKey::ClientIp,
-            ("uri", None) => HashKey::Uri,
-            ("header", Some(name)) if is_token(name) => HashKey::Header(name.to_ascii_lowercase()),
-            ("cookie", Some(name)) if is_token(name) => HashKey::Cookie(name.to_owned()),
-            ("query", Some(name)) if is_query_name(name) => HashKey::Query(name.to_owned()),
-            _ => return None,
-        };
-        words.next().is_none().then_some(key)
-    })
+    node.parsed(HASH_KEYS, parse_hash_key)
+}
+
+/// What sessions are recognised by; `token` is Burdock's own way.
+pub(super) fn affinity_key(node: &Node<'_>) -> Option<HashKey> {
+    let is_token = node.as_text() == Some("token");
+    let allowed = format_args!("token, {HASH_KEYS}");
+    (!is_token).then(|| node.parsed(allowed, parse_hash_key)).flatten()
+}
+
+fn parse_hash_key(text: &str) -> Option<HashKey> {
+    let mut words = text.split_ascii_whitespace();
+    let key = match (words.next()?, words.next()) {
+        ("client_ip", None) => HashKey::ClientIp,
+        ("path", None) => HashKey::Path,
+        ("uri", None) => HashKey::Uri,
+        ("header", Some(name)) if is_token(name) => HashKey::Header(name.to_ascii_lowercase()),
+        ("cookie", Some(name)) if is_token(name) => HashKey::Cookie(name.to_owned()),
+        ("query", Some(name)) if is_query_name(name) => HashKey::Query(name.to_owned()),
+        _ => return None,
+    };
+    words.next().is_none().then_some(key)
 }
 
 fn is_query_name(name: &str) -> bool {

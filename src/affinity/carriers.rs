@@ -1,0 +1,129 @@
+//! Where a request may carry its token, and in which order carriers are believed.
+//!
+//! What a client puts there itself comes first (header, query), then what its browser adds (cookie,
+//! paired cookie): who chooses a token means that one. The paired cookie is last, because it stands
+//! in for the other where that is not sent.
+
+use http::Uri;
+use http::header::{HeaderMap, HeaderValue};
+
+use crate::affinity::cookie::{self, Value};
+use crate::affinity::{Rejection, query};
+use crate::config::types::Affinity;
+
+/// Takes what the carriers hold out of what the instance will see, and offers it to `believe` until
+/// that honours one. Cookies stay if `affinity.pass_cookie` says so; without `has_cookies` there is
+/// none to look for.
+pub fn take(
+    affinity: &Affinity,
+    headers: &mut HeaderMap,
+    target: &mut Uri,
+    has_cookies: bool,
+    mut believe: impl FnMut(Result<Value, Rejection>) -> bool,
+) {
+    let mut honoured = false;
+    let mut offer = |found: Option<Result<Value, Rejection>>| {
+        honoured = honoured || found.is_some_and(&mut believe);
+    };
+    if let Some(name) = &affinity.header {
+        offer(from_header(headers, name));
+    }
+    if let Some(name) = &affinity.query {
+        offer(from_query(target, name));
+    }
+    if !has_cookies {
+        return;
+    }
+    let strip = !affinity.pass_cookie;
+    offer(cookie::find(headers, &affinity.cookie.name, strip).transpose());
+    if affinity.cross_site_cookie {
+        let name = cookie::paired_name(&affinity.cookie.name);
+        offer(cookie::find(headers, &name, strip).transpose());
+    }
+}
+
+fn from_header(headers: &mut HeaderMap, name: &str) -> Option<Result<Value, Rejection>> {
+    let mut lines = headers.get_all(name).iter();
+    let (first, more) = (lines.next()?.clone(), lines.next().is_some());
+    headers.remove(name);
+    Some(if more { Err(Rejection::Duplicated) } else { Ok(Value::whole(first)) })
+}
+
+fn from_query(target: &mut Uri, name: &str) -> Option<Result<Value, Rejection>> {
+    let found = {
+        let mut values = query::values(target.query()?, name);
+        let first = HeaderValue::from_str(values.next()?);
+        match values.next() {
+            Some(_) => Err(Rejection::Duplicated),
+            None => first.map(Value::whole).map_err(|_not_a_token| Rejection::Malformed),
+        }
+    };
+    *target = query::without(target, name)?;
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::header::COOKIE;
+
+    type Text = Result<String, Rejection>;
+
+    /// What is offered until `wanted` is.
+    fn taken(
+        affinity: &Affinity,
+        headers: &mut HeaderMap,
+        target: &mut Uri,
+        wanted: &str,
+    ) -> Vec<Text> {
+        let mut offered = Vec::new();
+        take(affinity, headers, target, true, |value| {
+            offered.push(value.map(|it| String::from_utf8(it.as_bytes().to_vec()).unwrap()));
+            offered.last() == Some(&Ok(wanted.to_owned()))
+        });
+        offered
+    }
+
+    #[test]
+    fn every_carrier_is_found_in_its_order_and_taken_out() {
+        let affinity = Affinity {
+            header: Some("x-s".into()),
+            query: Some("s".into()),
+            cross_site_cookie: true,
+            ..Affinity::default()
+        };
+        let all = ["h", "q", "c", "x"].map(|text| Ok(text.to_owned()));
+        for (wanted, offered) in [("", &all[..]), ("h", &all[..1]), ("c", &all[..3])] {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-s", HeaderValue::from_static("h"));
+            headers.insert(COOKIE, HeaderValue::from_static("BURDOCK_XS=x; a=1; BURDOCK=c"));
+            let mut target: Uri = "/p?a=1&s=q".parse().unwrap();
+            assert_eq!(taken(&affinity, &mut headers, &mut target, wanted), offered);
+            assert_eq!((target.to_string().as_str(), headers.len()), ("/p?a=1", 1), "all the same");
+            assert_eq!(headers[COOKIE], "a=1");
+        }
+    }
+
+    #[test]
+    fn what_is_not_configured_is_neither_found_nor_touched() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-s", HeaderValue::from_static("h"));
+        headers.insert(COOKIE, HeaderValue::from_static("BURDOCK_XS=x"));
+        let mut target: Uri = "/p?s=q".parse().unwrap();
+        assert!(taken(&Affinity::default(), &mut headers, &mut target, "").is_empty());
+        assert_eq!((target.to_string().as_str(), headers.len()), ("/p?s=q", 2));
+    }
+
+    #[test]
+    fn a_carrier_that_comes_twice_says_nothing_clear() {
+        let affinity =
+            Affinity { header: Some("x-s".into()), query: Some("s".into()), ..Affinity::default() };
+        let mut headers = HeaderMap::new();
+        headers.append("x-s", HeaderValue::from_static("h"));
+        headers.append("x-s", HeaderValue::from_static("h"));
+        let mut target: Uri = "/p?s=q&s=q".parse().unwrap();
+        let offered = taken(&affinity, &mut headers, &mut target, "");
+        assert_eq!(offered, [const { Err(Rejection::Duplicated) }; 2]);
+        assert_eq!((target.to_string().as_str(), headers.len()), ("/p", 0));
+    }
+}

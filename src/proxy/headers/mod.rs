@@ -1,24 +1,22 @@
 //! The fields of a message on their way through: which stop here, which are added, which are
 //! refused. Pure: the client's address and the request id are arguments.
 
-use std::net::IpAddr;
+mod told;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName,
-    HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::uri::Authority;
 use http::{Method, StatusCode, Version, request};
-use ipnet::IpNet;
 
 use crate::config::types::Forwarding;
+
+pub use told::{Origin, client_address, is_https, is_trusted};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Names a request from the client through to the instance's log.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -222,52 +220,6 @@ fn names_no_field(token: &[u8]) -> bool {
     token.eq_ignore_ascii_case(b"keep-alive") || token.eq_ignore_ascii_case(b"close")
 }
 
-/// The client as the instance is told of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Origin<'a> {
-    /// The address at the other end of the connection.
-    pub peer: IpAddr,
-    /// `peer` as text, made once per connection.
-    pub peer_text: &'a HeaderValue,
-    /// Whether `peer` is a trusted proxy, so that its word counts.
-    pub trusted: bool,
-    /// Whether it speaks HTTP/2.
-    pub http2: bool,
-}
-
-/// Whether `peer` may speak for its clients.
-pub fn is_trusted(peer: IpAddr, trusted_proxies: &[IpNet]) -> bool {
-    trusted_proxies.iter().any(|network| network.contains(&peer))
-}
-
-/// The client's address: the last one in `X-Forwarded-For` that is no trusted proxy itself.
-pub fn client_address(headers: &HeaderMap, origin: Origin<'_>, trusted: &[IpNet]) -> IpAddr {
-    if !origin.trusted {
-        return origin.peer;
-    }
-    let told: Vec<&[u8]> = tokens(headers, &X_FORWARDED_FOR).collect();
-    let mut client = origin.peer;
-    for text in told.iter().rev() {
-        let Some(address) = std::str::from_utf8(text).ok().and_then(parse_address) else { break };
-        client = address;
-        if !is_trusted(address, trusted) {
-            break;
-        }
-    }
-    client
-}
-
-/// An address, with or without a port.
-fn parse_address(text: &str) -> Option<IpAddr> {
-    let bare = text.trim_start_matches('[').trim_end_matches(']');
-    bare.parse().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|at| at.ip()))
-}
-
-/// Whether the client came by https, as a trusted proxy tells.
-pub fn is_https(headers: &HeaderMap, trusted: bool) -> bool {
-    trusted && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto == "https")
-}
-
 /// Makes a request's fields fit for an instance. `upgrade` is what to switch to. Gives the request's
 /// id, if it has one.
 pub fn to_instance(
@@ -281,7 +233,7 @@ pub fn to_instance(
     let trailers = fields.has(Fields::TE) && has_token(headers, &TE, "trailers");
     remove_hop_by_hop(headers, fields);
     if fields.has(Fields::TOLD) && !origin.trusted {
-        forget_told(headers);
+        told::forget(headers);
     }
     // Room for what is added, so that the map grows at most once.
     headers.reserve(8);
@@ -296,7 +248,7 @@ pub fn to_instance(
     // RFC 9110 section 7.6.3: a gateway must name itself to the next server.
     let via = if origin.http2 { "2.0 burdock" } else { "1.1 burdock" };
     headers.append(VIA, HeaderValue::from_static(via));
-    tell_client(headers, fields, forwarding, origin);
+    told::tell(headers, fields, forwarding, origin);
     let known = match fields.has(Fields::X_REQUEST_ID) {
         true => headers.get(X_REQUEST_ID).filter(|id| is_sane_id(id)).cloned(),
         false => None,
@@ -313,60 +265,6 @@ pub fn to_instance(
 fn is_sane_id(id: &HeaderValue) -> bool {
     let bytes = id.as_bytes();
     !bytes.is_empty() && bytes.len() <= MAX_REQUEST_ID && bytes.iter().all(u8::is_ascii_graphic)
-}
-
-/// What an untrusted peer says of its client is not passed on: an instance could not tell it from
-/// Burdock's own word.
-fn forget_told(headers: &mut HeaderMap) {
-    for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, FORWARDED] {
-        headers.remove(name);
-    }
-}
-
-fn tell_client(
-    headers: &mut HeaderMap,
-    fields: Fields,
-    forwarding: Forwarding,
-    origin: Origin<'_>,
-) {
-    if forwarding.forwarded {
-        headers.append(FORWARDED, forwarded(headers, origin));
-    }
-    if !forwarding.x_forwarded {
-        return;
-    }
-    let host = headers.get(HOST).cloned();
-    let chain = match fields.has(Fields::TOLD) {
-        true => appended(headers, &X_FORWARDED_FOR, origin.peer_text),
-        false => origin.peer_text.clone(),
-    };
-    headers.insert(X_FORWARDED_FOR, chain);
-    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
-    if let Some(host) = host {
-        headers.entry(X_FORWARDED_HOST).or_insert(host);
-    }
-}
-
-/// All lines of `name` and `value` as one list.
-fn appended(headers: &HeaderMap, name: &HeaderName, value: &HeaderValue) -> HeaderValue {
-    let mut list: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
-    if list.is_empty() {
-        return value.clone();
-    }
-    list.push(value.as_bytes());
-    HeaderValue::from_bytes(&list.join(&b", "[..])).unwrap_or_else(|_not_a_field| value.clone())
-}
-
-/// RFC 7239 section 4; an IPv6 address and a host with a port are quoted.
-fn forwarded(headers: &HeaderMap, origin: Origin<'_>) -> HeaderValue {
-    let node = match origin.peer {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("\"[{address}]\""),
-    };
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let host = host.map(|host| format!(";host=\"{host}\"")).unwrap_or_default();
-    HeaderValue::try_from(format!("for={node}{host};proto=http"))
-        .expect("an address and a checked host are header-safe")
 }
 
 /// Makes an answer's fields fit for the client.
@@ -491,34 +389,6 @@ mod tests {
             let headers =
                 send(&[("host", "a"), ("x-request-id", id)], Forwarding::default(), false);
             assert_eq!(headers["x-request-id"], "made", "{id:?}");
-        }
-    }
-
-    #[test]
-    fn the_client_is_the_last_untrusted_address() {
-        let trusted: Vec<IpNet> =
-            vec!["192.0.2.0/24".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
-        let text = HeaderValue::from_static("192.0.2.1");
-        let peer = "192.0.2.1".parse().unwrap();
-        for (told, client) in [
-            (&["1.1.1.1, 2.2.2.2, 10.1.1.1"][..], "2.2.2.2"),
-            (&["1.1.1.1", "10.1.1.1:5000"][..], "1.1.1.1"),
-            (&["nonsense, 10.1.1.1"][..], "10.1.1.1"),
-            (&["[2001:db8::1]"][..], "2001:db8::1"),
-            (&[][..], "192.0.2.1"),
-        ] {
-            let mut headers = HeaderMap::new();
-            for line in told {
-                headers.append(X_FORWARDED_FOR, HeaderValue::from_str(line).unwrap());
-            }
-            let origin = Origin {
-                peer,
-                peer_text: &text,
-                trusted: is_trusted(peer, &trusted),
-                http2: false,
-            };
-            let found = client_address(&headers, origin, &trusted);
-            assert_eq!(found, client.parse::<IpAddr>().unwrap(), "{told:?}");
         }
     }
 

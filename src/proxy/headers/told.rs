@@ -1,0 +1,146 @@
+//! What is told of the client: by trusted proxies to Burdock, and by Burdock to instances.
+
+use std::net::IpAddr;
+
+use http::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+use super::{Fields, tokens};
+use crate::config::types::Forwarding;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// The client as the instance is told of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// The address at the other end of the connection.
+    pub peer: IpAddr,
+    /// `peer` as text, made once per connection.
+    pub peer_text: &'a HeaderValue,
+    /// Whether `peer` is a trusted proxy, so that its word counts.
+    pub trusted: bool,
+    /// Whether it speaks HTTP/2.
+    pub http2: bool,
+}
+
+/// Whether `peer` may speak for its clients.
+pub fn is_trusted(peer: IpAddr, trusted_proxies: &[IpNet]) -> bool {
+    trusted_proxies.iter().any(|network| network.contains(&peer))
+}
+
+/// The client's address: the last one in `X-Forwarded-For` that is no trusted proxy itself.
+pub fn client_address(headers: &HeaderMap, origin: Origin<'_>, trusted: &[IpNet]) -> IpAddr {
+    if !origin.trusted {
+        return origin.peer;
+    }
+    let told: Vec<&[u8]> = tokens(headers, &X_FORWARDED_FOR).collect();
+    let mut client = origin.peer;
+    for text in told.iter().rev() {
+        let Some(address) = std::str::from_utf8(text).ok().and_then(parse_address) else { break };
+        client = address;
+        if !is_trusted(address, trusted) {
+            break;
+        }
+    }
+    client
+}
+
+/// An address, with or without a port.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    bare.parse().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|at| at.ip()))
+}
+
+/// Whether the client came by https, as a trusted proxy tells.
+pub fn is_https(headers: &HeaderMap, trusted: bool) -> bool {
+    trusted && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto == "https")
+}
+
+/// What an untrusted peer says of its client is not passed on: an instance could not tell it from
+/// Burdock's own word.
+pub(super) fn forget(headers: &mut HeaderMap) {
+    for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, FORWARDED] {
+        headers.remove(name);
+    }
+}
+
+pub(super) fn tell(
+    headers: &mut HeaderMap,
+    fields: Fields,
+    forwarding: Forwarding,
+    origin: Origin<'_>,
+) {
+    if forwarding.forwarded {
+        headers.append(FORWARDED, forwarded(headers, origin));
+    }
+    if !forwarding.x_forwarded {
+        return;
+    }
+    let host = headers.get(HOST).cloned();
+    let chain = match fields.has(Fields::TOLD) {
+        true => appended(headers, &X_FORWARDED_FOR, origin.peer_text),
+        false => origin.peer_text.clone(),
+    };
+    headers.insert(X_FORWARDED_FOR, chain);
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    if let Some(host) = host {
+        headers.entry(X_FORWARDED_HOST).or_insert(host);
+    }
+}
+
+/// All lines of `name` and `value` as one list.
+fn appended(headers: &HeaderMap, name: &HeaderName, value: &HeaderValue) -> HeaderValue {
+    let mut list: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    if list.is_empty() {
+        return value.clone();
+    }
+    list.push(value.as_bytes());
+    HeaderValue::from_bytes(&list.join(&b", "[..])).unwrap_or_else(|_not_a_field| value.clone())
+}
+
+/// RFC 7239 section 4; an IPv6 address and a host with a port are quoted.
+fn forwarded(headers: &HeaderMap, origin: Origin<'_>) -> HeaderValue {
+    let node = match origin.peer {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.map(|host| format!(";host=\"{host}\"")).unwrap_or_default();
+    HeaderValue::try_from(format!("for={node}{host};proto=http"))
+        .expect("an address and a checked host are header-safe")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_is_the_last_untrusted_address() {
+        let trusted: Vec<IpNet> =
+            vec!["192.0.2.0/24".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
+        let text = HeaderValue::from_static("192.0.2.1");
+        let peer = "192.0.2.1".parse().unwrap();
+        for (told, client) in [
+            (&["1.1.1.1, 2.2.2.2, 10.1.1.1"][..], "2.2.2.2"),
+            (&["1.1.1.1", "10.1.1.1:5000"][..], "1.1.1.1"),
+            (&["nonsense, 10.1.1.1"][..], "10.1.1.1"),
+            (&["[2001:db8::1]"][..], "2001:db8::1"),
+            (&[][..], "192.0.2.1"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in told {
+                headers.append(X_FORWARDED_FOR, HeaderValue::from_str(line).unwrap());
+            }
+            let origin = Origin {
+                peer,
+                peer_text: &text,
+                trusted: is_trusted(peer, &trusted),
+                http2: false,
+            };
+            let found = client_address(&headers, origin, &trusted);
+            assert_eq!(found, client.parse::<IpAddr>().unwrap(), "{told:?}");
+        }
+    }
+}

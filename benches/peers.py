@@ -36,7 +36,7 @@ backend b
 NGINX = """
 worker_processes 1; daemon off; master_process off; error_log {dir}/px.log crit; pid {dir}/px.pid;
 worker_rlimit_nofile 20000;
-events {{ worker_connections 19000; }}
+events {{ worker_connections 32000; }}
 http {{ access_log off; keepalive_requests 100000000;
   map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
   upstream u {{ hash $cookie_BURDOCK consistent; server 127.0.0.1:{a}; server 127.0.0.1:{b};

@@ -124,7 +124,7 @@ def table(title, columns, rows):
     for name, values in rows.items():
         cells = [f"{value:16.2f} ({value / base:4.2f}) " if base else f"{value:16.2f}{'':8}"
                  for value, base in zip(values, rows["haproxy"])]
-        print(f"{name:26}" + "".join(cells))
+        print(f"{name:26}" + "".join(cells), flush=True)
 
 
 def rounds(proxies, count, measure):

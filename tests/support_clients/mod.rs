@@ -2,7 +2,11 @@
 //! Everything speaks lines on its standard output and dies with its handle. Knows the command line
 //! of `burdock` and nothing of its inside.
 
-#![allow(unreachable_pub, reason = "the test file next door is the public")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the test files next door are the public, and each uses a part"
+)]
 
 pub mod process;
 
@@ -128,7 +132,8 @@ fn balancer(config: &Path) -> Process {
     Process::start(&binary, &["run", "-c", config, "--log-format", "json"])
 }
 
-fn program(script: &str, arguments: &[&str]) -> Process {
+/// A program of `tests/clients` by the interpreter of its kind.
+pub fn program(script: &str, arguments: &[&str]) -> Process {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let clients = root.join("tests/clients");
     let interpreter = if script.ends_with(".mjs") {
@@ -152,7 +157,8 @@ fn installed(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
-fn listening(server: &mut Process) -> String {
+/// The port of a server that was just started.
+pub fn listening(server: &mut Process) -> String {
     server.wait_for("`listening PORT NAME`", START_TIMEOUT, |line| {
         line.strip_prefix("listening ")?.split(' ').next().map(str::to_owned)
     })

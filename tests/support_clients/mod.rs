@@ -25,6 +25,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const READY_INTERVAL: Duration = Duration::from_millis(20);
 
+const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
+
 const SERVER_NAMES: [&str; 3] = ["a", "b", "c"];
 
 static MACHINE: Mutex<()> = Mutex::new(());
@@ -146,6 +148,19 @@ pub fn program(script: &str, arguments: &[&str]) -> Process {
     let arguments: Vec<&str> =
         std::iter::once(script.to_str().unwrap()).chain(arguments.iter().copied()).collect();
     Process::start(&interpreter, &arguments)
+}
+
+/// Chromium, by the first of its names that this machine has.
+pub fn browser() -> String {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let found = BROWSERS.iter().find_map(|name| {
+        folders.iter().map(|folder| folder.join(name)).find(|file| file.is_file())
+    });
+    let found = found.unwrap_or_else(|| {
+        panic!("none of {BROWSERS:?} is installed: run tests/clients/install once")
+    });
+    found.display().to_string()
 }
 
 fn installed(path: &Path) -> PathBuf {

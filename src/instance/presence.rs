@@ -2,15 +2,22 @@
 //!
 //! When a process dies, all its tunnels end at once. One of them asks by connecting; those that
 //! came to ask before it began share what it learns.
+//!
+//! A dying process's connections may end before its listener does, and a connection that comes in
+//! between is made, then reset. So one that was made is watched for a moment.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 /// Without an answer for this long nothing is known.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a connection that was made may yet be reset: the kernel closes the ten thousand sockets
+/// of a dead process in less.
+const RESET_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What was last seen, and when the look at it began.
 #[derive(Debug, Default)]
@@ -27,10 +34,21 @@ impl Presence {
             return listens;
         }
         let began = Instant::now();
-        let connecting = tokio::time::timeout(PATIENCE, TcpStream::connect(address));
-        let refused = matches!(connecting.await, Ok(Err(error)) if is_refusal(error.kind()));
+        let refused = matches!(knock(address).await, Err(error) if is_refusal(error.kind()));
         *seen = Some((began, !refused));
         !refused
+    }
+}
+
+/// Fails where nobody accepts connections. Whatever an instance says to one is its own affair.
+async fn knock(address: &str) -> io::Result<()> {
+    let Ok(connected) = tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await else {
+        return Ok(());
+    };
+    let mut stream = connected?;
+    match tokio::time::timeout(RESET_TIMEOUT, stream.read(&mut [0])).await {
+        Ok(read) => read.map(drop),
+        Err(_quiet) => Ok(()),
     }
 }
 
@@ -42,6 +60,7 @@ fn is_refusal(kind: ErrorKind) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::unix::AsyncFd;
     use tokio::net::TcpListener;
 
     #[tokio::test]
@@ -57,5 +76,21 @@ mod tests {
         assert!((1..=3).contains(&connects), "{connects}");
         drop(std);
         assert!(!presence.look(&address).await);
+    }
+
+    #[tokio::test]
+    async fn one_that_dies_while_it_is_looked_at_is_seen_to() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let listener = AsyncFd::new(listener).unwrap();
+        let dies = async move {
+            // The connection of the look is made, and never accepted.
+            drop(listener.readable().await.unwrap());
+            drop(listener);
+        };
+        let presence = Presence::default();
+        let (listens, ()) = tokio::join!(presence.look(&address), dies);
+        assert!(!listens);
     }
 }

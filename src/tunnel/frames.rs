@@ -34,8 +34,10 @@ pub struct Frames {
     at: At,
     sender: Sender,
     header: [u8; MAX_HEADER],
-    /// Payload bytes of a Close frame seen so far, of which the first two are its code.
+    /// Payload bytes of the first Close frame seen so far, of which the first two are its code.
     close_seen: Option<u8>,
+    /// Whether that frame has passed in full.
+    closed: bool,
     code: u16,
     messages: u64,
 }
@@ -58,6 +60,7 @@ impl Frames {
             sender,
             header: [0; MAX_HEADER],
             close_seen: None,
+            closed: false,
             code: 0,
             messages: 0,
         }
@@ -80,7 +83,7 @@ impl Frames {
 
     /// Whether a Close frame has passed in full.
     pub fn closed(&self) -> bool {
-        self.close_seen.is_some() && self.at == At::Header(0)
+        self.closed
     }
 
     /// The code of the Close that passed; 1005 for one without (RFC 6455 section 7.4.1).
@@ -125,12 +128,29 @@ impl Frames {
 
     fn skip<'a>(&mut self, bytes: &'a [u8], left: u64) -> &'a [u8] {
         let taken = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
-        if let Some(seen) = self.close_seen {
+        if let Some(seen) = self.close_seen
+            && !self.closed
+        {
             self.read_code(&bytes[..taken.min(2)], seen);
         }
-        let left = left - taken as u64;
-        self.at = if left == 0 { At::Header(0) } else { At::Payload(left) };
+        self.await_payload(left - taken as u64);
         &bytes[taken..]
+    }
+
+    /// Where the frame has ended when nothing of it is left.
+    fn await_payload(&mut self, left: u64) {
+        if left > 0 {
+            self.at = At::Payload(left);
+            return;
+        }
+        self.at = At::Header(0);
+        let first = self.header[0];
+        match first & 0x0f {
+            // The last frame of a message ends it; control frames may stand between its parts.
+            0..=2 => self.messages += u64::from(first >> 7),
+            8 => self.closed = true,
+            _ => {}
+        }
     }
 
     /// Only the first two payload bytes matter, and a client's are masked.
@@ -200,13 +220,10 @@ impl Frames {
             self.at = At::Nowhere;
             return;
         }
-        match first & 0x0f {
-            // The last frame of a message ends it; control frames may stand between its parts.
-            0..=2 => self.messages += u64::from(first >> 7),
-            8 if self.close_seen.is_none() => self.close_seen = Some(0),
-            _ => {}
+        if first & 0x0f == 8 {
+            self.close_seen.get_or_insert(0);
         }
-        self.at = if length == 0 { At::Header(0) } else { At::Payload(length) };
+        self.await_payload(length);
     }
 }
 
@@ -308,6 +325,29 @@ mod tests {
             frames.advance(&frame(sender, true, 8, &[]));
             assert_eq!(frames.close_code(), Some(1005));
         }
+    }
+
+    #[test]
+    fn what_follows_a_close_changes_nothing_of_it() {
+        for later in
+            [frame(Sender::Instance, true, 1, b"hi"), frame(Sender::Instance, true, 8, &[3, 232])]
+        {
+            let mut frames = Frames::new(Sender::Instance);
+            frames.advance(&[frame(Sender::Instance, true, 8, &[]), later].concat());
+            assert_eq!(frames.close_code(), Some(1005));
+            frames.advance(&[0x81]);
+            assert!(frames.closed() && !frames.at_boundary());
+        }
+    }
+
+    #[test]
+    fn a_message_counts_once_its_last_byte_has_passed() {
+        let message = frame(Sender::Client, true, 2, &[7; 300]);
+        let mut frames = Frames::new(Sender::Client);
+        frames.advance(&message[..message.len() - 1]);
+        assert_eq!(frames.messages(), 0);
+        frames.advance(&message[message.len() - 1..]);
+        assert_eq!(frames.messages(), 1);
     }
 
     #[test]

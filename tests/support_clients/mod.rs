@@ -2,7 +2,11 @@
 //! Everything speaks lines on its standard output and dies with its handle. Knows the command line
 //! of `burdock` and nothing of its inside.
 
-#![allow(unreachable_pub, reason = "the test file next door is the public")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the test files next door are the public, and each uses a part"
+)]
 
 pub mod process;
 
@@ -20,6 +24,8 @@ use process::Process;
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const READY_INTERVAL: Duration = Duration::from_millis(20);
+
+const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
 const SERVER_NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -133,7 +139,8 @@ fn balancer(config: &Path) -> Process {
     Process::start(&binary, &["run", "-c", config, "--log-format", "json"])
 }
 
-fn program(script: &str, arguments: &[&str]) -> Process {
+/// A program of `tests/clients` by the interpreter of its kind.
+pub fn program(script: &str, arguments: &[&str]) -> Process {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let clients = root.join("tests/clients");
     let interpreter = if script.ends_with(".mjs") {
@@ -148,6 +155,19 @@ fn program(script: &str, arguments: &[&str]) -> Process {
     Process::start(&interpreter, &arguments)
 }
 
+/// Chromium, by the first of its names that this machine has.
+pub fn browser() -> String {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let found = BROWSERS.iter().find_map(|name| {
+        folders.iter().map(|folder| folder.join(name)).find(|file| file.is_file())
+    });
+    let found = found.unwrap_or_else(|| {
+        panic!("none of {BROWSERS:?} is installed: run tests/clients/install once")
+    });
+    found.display().to_string()
+}
+
 fn installed(path: &Path) -> PathBuf {
     assert!(
         path.exists(),
@@ -157,7 +177,8 @@ fn installed(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
-fn listening(server: &mut Process) -> String {
+/// The port of a server that was just started.
+pub fn listening(server: &mut Process) -> String {
     server.wait_for("`listening PORT NAME`", START_TIMEOUT, |line| {
         line.strip_prefix("listening ")?.split(' ').next().map(str::to_owned)
     })

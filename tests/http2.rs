@@ -301,3 +301,44 @@ async fn a_flood_of_resets_ends_its_connection_only() {
     assert_eq!(other.get("/").await.status, 200);
     burdock.wait_metric("burdock_instance_requests_in_flight", &[], |v| v == 0.0).await;
 }
+
+/// The names of the instances that answer so many requests, all in flight at once.
+async fn at_once(client: &mut H2, backends: &[Backend], n: usize) -> Vec<String> {
+    let before: usize = backends.iter().map(Backend::request_count).sum();
+    let answers: Vec<_> = (0..n).map(|_| client.begin(h2::get("/gate"), false).0).collect();
+    let came = || backends.iter().map(Backend::request_count).sum::<usize>() == before + n;
+    eventually("all of them", || came().then_some(())).await;
+    backends.iter().for_each(|backend| backend.open_gate(n));
+    let mut names = Vec::new();
+    for answer in answers {
+        names.push(h2::finish(answer).await.expect("an answer").instance().to_owned());
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_streams_of_a_client_land_together_and_later_ones_are_spread() {
+    let backends = Backend::several(&["a", "b", "c"]).await;
+    let instances: Vec<_> = backends.iter().collect();
+    let burdock = Burdock::start(&yaml(&instances, "session_affinity: true\n")).await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = H2::connect(burdock.address()).await;
+        assert_eq!(at_once(&mut client, &backends, 9).await.len(), 1);
+        clients.push(client);
+    }
+    let begun = burdock.metrics().await.sum("burdock_affinity_total", &[("outcome", "new")]);
+    assert_eq!(begun, 27.0);
+    let mut found = std::collections::BTreeMap::<String, usize>::new();
+    for _ in 0..9 {
+        let answer = clients[0].get("/").await;
+        *found.entry(answer.instance().to_owned()).or_default() += 1;
+    }
+    assert_eq!(found.into_values().collect::<Vec<_>>(), [3, 3, 3], "one after the other");
+    let trusted = "session_affinity: true\ntrusted_proxies: [127.0.0.1]\n";
+    burdock.reload(&yaml(&instances, trusted)).await;
+    let mut proxy = H2::connect(burdock.address()).await;
+    assert_eq!(at_once(&mut proxy, &backends, 9).await, ["a", "b", "c"], "many clients' streams");
+}

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use http::header::HeaderValue;
 
+use crate::instance::{Instance, Roster};
+use crate::proxy::burst::{Burst, Joined};
 use crate::proxy::error::Reason;
 use crate::proxy::headers::{self, Origin};
 use crate::proxy::upgrade::Opening;
@@ -18,6 +20,10 @@ use crate::tunnel::registry::Registry;
 pub struct Client {
     /// The connection of a stream.
     connection: Option<Arc<Self>>,
+    /// Where its streams go that bring no token.
+    burst: Burst,
+    /// Whether this one is among them.
+    joined: Joined,
     /// What all workers share.
     pub live: Arc<Live>,
     /// The worker that this connection belongs to.
@@ -47,14 +53,27 @@ impl Client {
         let peer_text = HeaderValue::try_from(peer.ip().to_string())
             .expect("an address is made of header-safe characters");
         let (opening, late) = (Mutex::new(None), OnceLock::new());
-        let (connection, pace) = (None, Pace::new());
-        Self { connection, live, worker, registry, peer, peer_text, opening, late, pace }
+        Self {
+            connection: None,
+            burst: Burst::default(),
+            joined: Joined::default(),
+            live,
+            worker,
+            registry,
+            peer,
+            peer_text,
+            opening,
+            late,
+            pace: Pace::new(),
+        }
     }
 
     /// The client of a stream of this connection.
     pub fn stream(self: &Arc<Self>) -> Self {
         Self {
             connection: Some(Arc::clone(self)),
+            burst: Burst::default(),
+            joined: Joined::default(),
             live: Arc::clone(&self.live),
             worker: self.worker,
             registry: Arc::clone(&self.registry),
@@ -114,6 +133,27 @@ impl Client {
         let _ = self.late.set(reason);
     }
 
+    /// Where this stream goes if it brings no token: with the others that are in flight, where they
+    /// are somewhere that `fits`, else where `make` says.
+    pub fn together(
+        &self,
+        roster: &Roster,
+        fits: impl FnOnce(&Arc<Instance>) -> bool,
+        make: impl FnOnce() -> Option<Arc<Instance>>,
+    ) -> Option<Arc<Instance>> {
+        match &self.connection {
+            Some(connection) => connection.burst.share(&self.joined, roster, fits, make),
+            None => make(),
+        }
+    }
+
+    /// This stream has its answer, and its client a token.
+    pub fn part(&self) {
+        if let Some(connection) = &self.connection {
+            connection.burst.leave(&self.joined);
+        }
+    }
+
     /// Why a request that nobody ended has ended.
     pub fn gone(&self) -> Reason {
         let otherwise = || match self.live.is_cut() {
@@ -132,6 +172,12 @@ impl Client {
     /// The tunnel to begin, if there is one.
     pub fn opening(&self) -> Option<Box<Opening>> {
         self.opening.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.part();
     }
 }
 

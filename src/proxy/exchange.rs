@@ -251,6 +251,7 @@ impl Exchange {
             in_flight,
             hold: self.client.is_stream().then(|| Box::new(self.client.stay_busy()) as Hold),
         };
+        self.client.part();
         self.error = None;
         Some(account)
     }

@@ -7,6 +7,7 @@
 
 pub mod admission;
 pub mod answer;
+pub mod burst;
 pub mod client;
 pub mod error;
 pub mod exchange;
@@ -84,7 +85,11 @@ async fn pass(
         roster.admit_tunnel(exchange.started).ok_or(Reason::UpgradeLimit)?;
     }
     let kind = if upgrade.is_some() { Kind::Tunnel } else { Kind::Request };
-    let visit = Visit { https: exchange.https, kind, client: exchange.address(), fields };
+    let alone = exchange.client.origin(&snapshot).trusted;
+    let stream = exchange.client.is_stream().then(|| Arc::clone(&exchange.client));
+    let stream = stream.filter(|_| !alone);
+    let https = exchange.https;
+    let visit = Visit { https, kind, client: exchange.address(), stream, fields };
     let mut session = Session::read(&snapshot, service, head, visit);
     let origin = exchange.client.origin(&snapshot);
     let forwarding = snapshot.config.forwarding;

@@ -19,6 +19,7 @@ use crate::config::types::{Affinity, FirstBurst, HashKey};
 use crate::health::Rehome;
 use crate::instance::roster::count;
 use crate::instance::{Instance, Kind};
+use crate::proxy::client::Client;
 use crate::proxy::error::Reason;
 use crate::proxy::headers::Fields;
 use crate::proxy::key;
@@ -94,7 +95,7 @@ enum Obeyed {
 }
 
 /// How a request came.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Visit<'a> {
     /// By https.
     pub https: bool,
@@ -102,6 +103,8 @@ pub struct Visit<'a> {
     pub kind: Kind,
     /// From this address.
     pub client: &'a str,
+    /// On this stream, of a connection that belongs to one client.
+    pub stream: Option<Arc<Client>>,
     /// With these fields.
     pub fields: Fields,
 }
@@ -123,6 +126,8 @@ pub struct Session<'a> {
     opens: bool,
     /// What is alike in the first requests of its client, where that is looked at.
     burst: Option<u64>,
+    /// Its stream, if others of its connection are its client's too.
+    stream: Option<Arc<Client>>,
 }
 
 thread_local! {
@@ -142,7 +147,7 @@ impl<'a> Session<'a> {
         head: &mut request::Parts,
         visit: Visit<'_>,
     ) -> Self {
-        let Visit { https, kind, client, .. } = visit;
+        let Visit { https, kind, client, stream, fields } = visit;
         let mut session = Self {
             snapshot,
             service,
@@ -154,12 +159,16 @@ impl<'a> Session<'a> {
             rejected: None,
             opens: false,
             burst: None,
+            stream: None,
         };
         let version = service.version();
         if let Some(affinity) = &version.affinity {
             match &affinity.by {
                 Some(by) => session.recognise(by, client, head),
-                None => session.open(affinity, head, visit),
+                None => {
+                    session.stream = stream;
+                    session.open(affinity, head, client, fields);
+                }
             }
         }
         if session.key.is_none() {
@@ -173,8 +182,14 @@ impl<'a> Session<'a> {
         self.state = if self.key.is_some() { State::Keyed } else { State::Keyless };
     }
 
-    fn open(&mut self, affinity: &Affinity, head: &mut request::Parts, visit: Visit<'_>) {
-        let has_cookies = visit.fields.has(Fields::COOKIE);
+    fn open(
+        &mut self,
+        affinity: &Affinity,
+        head: &mut request::Parts,
+        client: &str,
+        fields: Fields,
+    ) {
+        let has_cookies = fields.has(Fields::COOKIE);
         self.state = State::Absent;
         if let Some(name) = &affinity.instance_header {
             // Nobody but an instance has a say there.
@@ -191,7 +206,7 @@ impl<'a> Session<'a> {
             State::Moving(_, reason) => self.refuse_move(reason),
             State::Absent | State::Rejected(_) if affinity.first_burst == FirstBurst::Client => {
                 let agent = head.headers.get(USER_AGENT).map(HeaderValue::as_bytes);
-                self.burst = Some(self.service.roster.bursts.key((visit.client, agent)));
+                self.burst = Some(self.service.roster.bursts.key((client, agent)));
             }
             State::Absent | State::Rejected(_) | State::Bound(..) => {}
             State::Off | State::Keyed | State::Keyless | State::Refused(_) => {}
@@ -297,16 +312,17 @@ impl<'a> Session<'a> {
             State::Off | State::Keyless | State::Absent | State::Rejected(_) => {
                 let tunnel = self.kind == Kind::Tunnel;
                 let welcomed = tunnel.then(|| roster.moves.welcome(now)).flatten();
-                welcomed.filter(untried).or_else(|| match self.burst {
-                    None => roster.choose(draw, self.kind, tried),
-                    Some(key) => {
-                        let fits = |to: &Arc<Instance>| {
-                            to.eligibility().new_sessions && to.admits() && untried(to)
-                        };
-                        roster
-                            .bursts
-                            .share(key, now, fits, || roster.choose(draw, self.kind, tried))
-                    }
+                let choose = || roster.choose(draw, self.kind, tried);
+                let fits = |to: &Arc<Instance>| {
+                    to.eligibility().new_sessions && to.admits() && untried(to)
+                };
+                let along = || match self.burst {
+                    None => choose(),
+                    Some(key) => roster.bursts.share(key, now, fits, choose),
+                };
+                welcomed.filter(untried).or_else(|| match &self.stream {
+                    None => along(),
+                    Some(stream) => stream.together(roster, fits, along),
                 })
             }
             State::Moving(bond, _) => {

@@ -60,7 +60,7 @@ fn is_refusal(kind: ErrorKind) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::unix::AsyncFd;
+    use socket2::SockRef;
     use tokio::net::TcpListener;
 
     #[tokio::test]
@@ -80,14 +80,13 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_dies_while_it_is_looked_at_is_seen_to() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let listener = AsyncFd::new(listener).unwrap();
         let dies = async move {
-            // The connection of the look is made, and never accepted.
-            drop(listener.readable().await.unwrap());
+            let (connection, _) = listener.accept().await.unwrap();
             drop(listener);
+            // As the kernel ends one that nobody had accepted.
+            SockRef::from(&connection).set_linger(Some(Duration::ZERO)).unwrap();
         };
         let presence = Presence::default();
         let (listens, ()) = tokio::join!(presence.look(&address), dies);

@@ -5,7 +5,8 @@
 #![allow(
     dead_code,
     unreachable_pub,
-    reason = "the test files next door are the public, and each uses a part"
+    clippy::unwrap_used,
+    reason = "the test files next door are the public, each uses a part, and a test may panic"
 )]
 
 pub mod process;

@@ -6,8 +6,8 @@
 use burdock::affinity::token::{Claim, Keyring, MAX_TEXT, Opened};
 
 const NONCE: [u8; 24] = *b"a nonce of 24 bytes long";
-/// Names are no longer in a configuration.
-const LONGEST_NAME: usize = 63;
+/// Letters of a name, of at most four bytes each; a configuration's are shorter.
+const LONGEST_NAME: usize = 40;
 
 /// Panics where a token opens that should not, or one doesn't that should.
 pub(crate) fn check(data: &[u8]) {
@@ -33,15 +33,13 @@ fn opens_as_it_is(keys: &Keyring, text: &[u8]) {
 
 fn refuses_the_altered(keys: &Keyring, choices: u8, place: usize, change: u8, names: &[u8]) {
     let names = String::from_utf8_lossy(names);
-    let mut names = names.split('\0').map(|name| {
-        let end = name.floor_char_boundary(LONGEST_NAME);
-        &name[..end]
-    });
-    let (service, version, instance) = (names.next(), names.next(), names.next());
+    let mut names =
+        names.split('\0').map(|name| name.chars().take(LONGEST_NAME).collect::<String>());
+    let [service, version, instance] = [(); 3].map(|()| names.next().unwrap_or_default());
     let claim = Claim {
-        service: service.unwrap_or_default(),
-        version: version.unwrap_or_default(),
-        instance: instance.unwrap_or_default(),
+        service: &service,
+        version: &version,
+        instance: &instance,
         issued: 1_800_000_000 + u64::from(choices),
         renewed: 1_800_000_000 + u64::from(change),
         mark: 0,

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
 use crate::affinity::Rejection;
-use crate::health::breaker::Passage;
+use crate::health::breaker::{Passage, Trigger};
 use crate::health::{Admin, Health, Rehome};
 use crate::instance::lane::CLASSES;
 use crate::instance::{Instance, Lane, Roster};
@@ -37,6 +37,12 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ("burdock_affinity_total", "counter", "Requests by what became of their session."),
     ("burdock_affinity_rejected_total", "counter", "Affinity tokens rejected, by reason."),
     ("burdock_rehomes_total", "counter", "Requests whose session moved, by reason."),
+    ("burdock_breaker_opened_total", "counter", "Breakers that opened, by cause."),
+    (
+        "burdock_breaker_held_total",
+        "counter",
+        "Times that max_ejected kept a breaker from opening.",
+    ),
     ("burdock_tunnels_opened_total", "counter", "Tunnels opened."),
     ("burdock_tunnels_ended_total", "counter", "Tunnels ended, by cause."),
     (
@@ -180,6 +186,12 @@ fn version_rows(rows: &mut Rows<'_>, roster: &Roster) {
             row(&[("outcome", "rehomed")], sum(&tally.rehomed));
             row(&[("outcome", "rejected")], sum(&tally.rejected));
         }
+        "burdock_breaker_opened_total" => {
+            for (trigger, counter) in Trigger::ALL.iter().zip(&tally.opened) {
+                row(&[("cause", trigger.label())], load(counter));
+            }
+        }
+        "burdock_breaker_held_total" => row(&[], load(&tally.held)),
         "burdock_tunnels_opened_total" => row(&[], load(&tally.tunnels)),
         "burdock_tunnels_ended_total" => {
             for (end, counter) in TunnelEnd::ALL.iter().zip(&tally.ended) {

@@ -96,8 +96,13 @@ fn version(out: &mut Text, version: &Version) {
         None => out.key("breaker", "off"),
         Some(breaker) => out.map("breaker", |out| {
             out.key("failures", breaker.failures);
+            out.optional("error_share", breaker.error_share.map(format_percent));
+            out.duration("window", breaker.window);
+            out.key("min_requests", breaker.min_requests);
             out.duration("open", breaker.open);
+            out.duration("max_open", breaker.max_open);
             out.key("trials", breaker.trials);
+            out.key("max_ejected", format_percent(breaker.max_ejected));
         }),
     }
     out.map("retry", |out| {

@@ -1,6 +1,8 @@
 //! Changes of state that an operator wants to read of, each in one place so that its words stay
 //! the same.
 
+use std::time::Instant;
+
 use tracing::{info, warn};
 
 use crate::health::Health;
@@ -21,9 +23,15 @@ pub(super) fn health_changed(instance: &Identity, from: Health, to: Health, reas
 pub(super) fn breaker_changed(instance: &Identity, change: Change) {
     let Identity { service, version, name } = instance;
     match change {
-        Change::Opened { .. } => {
-            warn!(service, version, instance = name, "breaker opened");
+        Change::Opened { until, trigger } => {
+            let open_s = until.saturating_duration_since(Instant::now()).as_secs_f64().round();
+            let cause = trigger.label();
+            warn!(service, version, instance = name, cause, open_s, "breaker opened");
         }
+        Change::Held { is_news: true } => {
+            warn!(service, version, instance = name, "breaker kept closed by max_ejected");
+        }
+        Change::Held { is_news: false } => {}
         Change::HalfOpen => info!(service, version, instance = name, "breaker half-open"),
         Change::Closed => info!(service, version, instance = name, "breaker closed"),
     }

@@ -12,6 +12,8 @@ mod events;
 pub mod lane;
 pub mod link;
 pub mod moves;
+mod outcome;
+mod packed;
 pub mod pool;
 mod presence;
 pub mod rate;
@@ -27,8 +29,8 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use crate::config::types::{self, Drain, State};
-use crate::health::breaker::{Breaker, Change, Passage, Permit};
-use crate::health::{self, Admin, Eligibility, Health, Membership, Rehome};
+use crate::health::breaker::{Breaker, Change, Passage};
+use crate::health::{self, Admin, Eligibility, Health, Membership};
 
 pub use departure::{Cause, Departure};
 pub use lane::{InFlight, Lane};
@@ -36,6 +38,7 @@ pub use roster::{Members, Roster};
 pub use trial::Trial;
 
 use departure::Departures;
+use packed::{pack, unpack};
 use presence::Presence;
 
 /// Who an instance is, on every replica of Burdock and across restarts.
@@ -83,6 +86,8 @@ pub struct Instance {
     /// Whether the breaker is closed and has no failure to forget: the common case, for which a
     /// success takes no lock.
     calm: AtomicBool,
+    /// Whether the breaker is other than closed.
+    ejected: AtomicBool,
     departures: Departures,
     presence: Presence,
     gone: Notify,
@@ -111,6 +116,7 @@ impl Instance {
             eligibility,
             distress: AtomicU8::new(Distress::Fine as u8),
             calm: AtomicBool::new(true),
+            ejected: AtomicBool::new(false),
             departures: Departures::default(),
             presence: Presence::default(),
             gone: Notify::new(),
@@ -208,32 +214,9 @@ impl Instance {
         self.departures.call_off(Cause::Removed);
     }
 
-    /// Whether its breaker would let an attempt begin now. Takes nothing: the permit that a
-    /// half-open breaker asks for is taken by [`Trial::begin`].
-    pub fn admits(&self) -> bool {
-        if self.calm.load(Ordering::Relaxed) {
-            return true;
-        }
-        let axes = self.axes();
-        axes.limits.is_none_or(|limits| axes.breaker.admits(&limits))
-    }
-
     /// Whether a request may come here that has nowhere else to go.
     fn could_help(&self) -> bool {
         self.weight() > 0 && self.eligibility().bound.is_ok() && self.admits()
-    }
-
-    fn permit(&self) -> Option<Permit> {
-        if self.calm.load(Ordering::Relaxed) {
-            return None;
-        }
-        let mut axes = self.axes();
-        let limits = axes.limits?;
-        axes.breaker.permit(&limits)
-    }
-
-    fn give_back(&self, permit: Permit) {
-        self.axes().breaker.give_back(permit);
     }
 
     /// A verdict of health checks.
@@ -329,51 +312,12 @@ impl Instance {
         let mut axes = self.axes();
         axes.limits = limits;
         let change = match limits {
-            Some(limits) => axes.breaker.relimit(&limits),
+            Some(limits) => axes.breaker.relimit(&limits, Instant::now()),
             None => axes.breaker.reset(),
         };
         self.fold(&axes);
         drop(axes);
         self.tell(change);
-    }
-
-    /// It answered a request.
-    pub fn succeeded(&self, trial: Option<Trial>) {
-        if self.calm.load(Ordering::Relaxed) {
-            return;
-        }
-        let permit = trial.and_then(Trial::end);
-        let mut axes = self.axes();
-        let Some(limits) = axes.limits else { return };
-        let change = axes.breaker.succeeded(permit, &limits);
-        self.calm.store(axes.breaker.is_calm(), Ordering::Relaxed);
-        if change.is_some() {
-            self.publish(axes);
-            self.tell(change);
-        }
-    }
-
-    /// A request to it failed without an answer. Gives the instant when an opened breaker is due.
-    pub fn failed(&self, trial: Option<Trial>, now: Instant) -> Option<Instant> {
-        let permit = trial.and_then(Trial::end);
-        let mut axes = self.axes();
-        let limits = axes.limits?;
-        let change = axes.breaker.failed(permit, &limits, now);
-        self.calm.store(axes.breaker.is_calm(), Ordering::Relaxed);
-        let Some(Change::Opened { until }) = change else { return None };
-        self.publish(axes);
-        self.tell(change);
-        Some(until)
-    }
-
-    /// Lets an open breaker begin its trials when it is time.
-    pub fn tick(&self, now: Instant) {
-        let mut axes = self.axes();
-        let change = axes.breaker.tick(now);
-        if change.is_some() {
-            self.publish(axes);
-            self.tell(change);
-        }
     }
 
     fn axes(&self) -> MutexGuard<'_, Axes> {
@@ -383,6 +327,7 @@ impl Instance {
     fn fold(&self, axes: &Axes) {
         self.eligibility.store(pack(axes.fold()), Ordering::Release);
         self.calm.store(axes.breaker.is_calm(), Ordering::Relaxed);
+        self.ejected.store(axes.breaker.passage() != Passage::Passes, Ordering::Relaxed);
         let distress = match axes.health {
             Health::Dead => Distress::Dead,
             Health::Unanswered => Distress::Unanswered,
@@ -406,6 +351,9 @@ impl Instance {
     fn tell(&self, change: Option<Change>) {
         if let Some(change) = change {
             events::breaker_changed(&self.identity, change);
+            if let Some(roster) = self.roster.upgrade() {
+                roster.tally.breaker_changed(change);
+            }
         }
     }
 
@@ -423,41 +371,4 @@ impl Axes {
 
 fn is_unready(health: Health) -> bool {
     matches!(health, Health::Unready | Health::Unanswered)
-}
-
-const NEW_SESSIONS: u8 = 0x80;
-
-/// One byte: bit 7 for new sessions, below it 0 or the reason's place in [`Rehome::ALL`] plus one.
-fn pack(eligibility: Eligibility) -> u8 {
-    let reason = match eligibility.bound {
-        Ok(()) => 0,
-        Err(reason) => {
-            let place = Rehome::ALL.iter().position(|known| *known == reason);
-            place.expect("ALL lists every reason") as u8 + 1
-        }
-    };
-    reason | if eligibility.new_sessions { NEW_SESSIONS } else { 0 }
-}
-
-fn unpack(byte: u8) -> Eligibility {
-    let bound = match byte & !NEW_SESSIONS {
-        0 => Ok(()),
-        place => Err(Rehome::ALL[usize::from(place) - 1]),
-    };
-    Eligibility { new_sessions: byte & NEW_SESSIONS != 0, bound }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn eligibility_survives_packing() {
-        for bound in Rehome::ALL.into_iter().map(Err).chain([Ok(())]) {
-            for new_sessions in [true, false] {
-                let eligibility = Eligibility { new_sessions, bound };
-                assert_eq!(unpack(pack(eligibility)), eligibility);
-            }
-        }
-    }
 }

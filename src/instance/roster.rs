@@ -15,6 +15,7 @@ use arc_swap::{ArcSwap, Guard};
 use crate::affinity::Rejection;
 use crate::balance::{self, Draw, Field, Ring, Rotation};
 use crate::config::types::{self, Balance};
+use crate::health::breaker::{Change, Trigger};
 use crate::health::{Health, Membership, Rehome};
 use crate::instance::budget::Budget;
 use crate::instance::moves::Moves;
@@ -32,6 +33,8 @@ pub struct Roster {
     members: ArcSwap<Members>,
     /// Held while [`Members`] is made anew, so that no change is lost.
     remake: Mutex<()>,
+    /// Held while one asks whether its breaker may open.
+    ejecting: Mutex<()>,
     turn: AtomicU64,
     websocket: ArcSwap<types::Websocket>,
     /// Credit for retries.
@@ -53,6 +56,8 @@ pub struct Members {
     /// Present ones in the order of the configuration, then removed ones that still drain; last of
     /// all removed ones whose name is another's now.
     all: Arc<[Arc<Instance>]>,
+    /// So many of them are present.
+    present: usize,
     /// So many of them have their name for themselves.
     named: usize,
     by_name: Arc<HashMap<String, Arc<Instance>>>,
@@ -72,6 +77,10 @@ pub struct Tally {
     pub rejected: [AtomicU64; Rejection::ALL.len()],
     /// Requests tried again, by reason.
     pub retried: [AtomicU64; Rehome::ALL.len()],
+    /// Breakers that opened, by trigger.
+    pub opened: [AtomicU64; Trigger::ALL.len()],
+    /// Breakers that `max_ejected` kept from opening.
+    pub held: AtomicU64,
     /// Tunnels opened.
     pub tunnels: AtomicU64,
     /// Tunnels ended, by cause.
@@ -82,12 +91,23 @@ pub struct Tally {
     pub tunnel_closes: tunnels::Closes,
 }
 
+impl Tally {
+    pub(super) fn breaker_changed(&self, change: Change) {
+        match change {
+            Change::Opened { trigger, .. } => count(&self.opened[trigger as usize]),
+            Change::Held { .. } => count(&self.held),
+            Change::HalfOpen | Change::Closed => {}
+        }
+    }
+}
+
 impl Roster {
     /// A version without instances yet.
     pub fn new(service: &str, version: &str, now: Instant) -> Self {
         let empty = Members {
             balance: Balance::Even,
             all: Arc::default(),
+            present: 0,
             named: 0,
             by_name: Arc::default(),
             field: Field { rotation: Rotation::default(), ring: None },
@@ -97,6 +117,7 @@ impl Roster {
             version: version.to_owned(),
             members: ArcSwap::from_pointee(empty),
             remake: Mutex::new(()),
+            ejecting: Mutex::new(()),
             turn: AtomicU64::new(0),
             websocket: ArcSwap::default(),
             budget: Budget::new(now),
@@ -171,6 +192,21 @@ impl Roster {
         Ok(Arc::clone(instance))
     }
 
+    /// Whether the breaker of `instance` may open; then it counts as open from now on. `share` is
+    /// `max_ejected`.
+    pub(super) fn eject(&self, instance: &Instance, share: u32) -> bool {
+        let _guard = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let members = self.members();
+        let present = members.present();
+        let ejected = present.iter().filter(|instance| instance.is_ejected()).count();
+        let most = (present.len() as u64 * u64::from(share) / 10_000).max(1);
+        let may = (ejected as u64) < most;
+        if may {
+            instance.eject();
+        }
+        may
+    }
+
     /// Takes over what the configuration says. Gives the instances that are new and those that it
     /// no longer names.
     pub fn reconcile(self: &Arc<Self>, config: &types::Version, workers: usize) -> Reconciled {
@@ -237,6 +273,7 @@ impl Roster {
         self.members.store(Arc::new(Members {
             balance: before.balance.clone(),
             all: Arc::clone(&before.all),
+            present: before.present,
             named: before.named,
             by_name: Arc::clone(&before.by_name),
             field,
@@ -257,6 +294,8 @@ impl Roster {
             }
         }
         let named = all.len();
+        let is_present = |instance: &&Arc<Instance>| instance.membership() == Membership::Present;
+        let present = all.iter().take_while(is_present).count();
         all.append(&mut nameless);
         let before = self.members();
         let ring = match &balance {
@@ -265,7 +304,7 @@ impl Roster {
         };
         let field = Field { rotation: rotation(&all), ring: ring.map(Arc::new) };
         let (all, by_name) = (all.into(), Arc::new(by_name));
-        self.members.store(Arc::new(Members { balance, all, named, by_name, field }));
+        self.members.store(Arc::new(Members { balance, all, present, named, by_name, field }));
     }
 
     fn admit(
@@ -301,6 +340,11 @@ impl Members {
     /// The instance of each name, draining ones last.
     pub fn all(&self) -> &[Arc<Instance>] {
         &self.all[..self.named]
+    }
+
+    /// Those that the configuration names.
+    pub fn present(&self) -> &[Arc<Instance>] {
+        &self.all[..self.present]
     }
 
     /// [`Self::all`], and the draining ones whose name is another's now.
@@ -382,11 +426,11 @@ mod tests {
         loaded.unwrap().config.services.remove(0).version
     }
 
-    const HALF_OPEN: &str = "breaker: { failures: 1, open: 1ms, trials: 1 }\n";
+    const HALF_OPEN: &str = "breaker: { failures: 1, open: 1ms, trials: 1, max_ejected: 100% }\n";
 
     /// Lets the breaker of an instance open, and begin its trials.
     fn half_open(instance: &Instance) {
-        let due = instance.failed(None, Instant::now()).unwrap();
+        let due = instance.failed(0, None, Instant::now()).unwrap();
         instance.tick(due);
         assert_eq!(instance.passage(), Passage::Trial);
     }
@@ -482,7 +526,7 @@ mod tests {
         let trial = Trial::begin(&one);
         roster.reconcile(&version(&text("off")), 1);
         assert!(one.admits());
-        one.failed(trial, Instant::now());
+        one.failed(0, trial, Instant::now());
         assert!(one.admits() && one.passage() == Passage::Passes);
     }
 

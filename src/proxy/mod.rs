@@ -64,10 +64,11 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
         true => Upgrade::asked(&head, fields, &version.upgrades, exchange.connect.is_some()),
         false => None,
     };
-    if upgrade.is_some() {
+    exchange.upgrade = upgrade.is_some();
+    if exchange.upgrade {
         roster.admit_tunnel(exchange.started).ok_or(Reason::UpgradeLimit)?;
     }
-    let kind = (exchange.https, upgrade.is_some());
+    let kind = (exchange.https, exchange.upgrade);
     let mut session = Session::read(&snapshot, service, &mut head.headers, fields, kind);
     let key = hash_key(&version.balance, exchange, &head);
     let origin = exchange.client.origin(&snapshot);
@@ -103,7 +104,7 @@ async fn pass(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Pas
         };
         let failure = match result {
             Ok(answer) => {
-                exchange.succeeded();
+                exchange.succeeded(answer.response.status());
                 exchange.affinity = session.outcome();
                 let (set_cookie, mark) = session.settle(&instance, exchange.client.worker);
                 exchange.session = mark;

@@ -63,6 +63,12 @@ const VERSION: &[Row] = &[
     ("breaker: { failures: @ }", &["1", "1000"], &["0", "1001", "1.5", "\"5\"", "-1"]),
     ("breaker: { open: @ }", LIMIT_GOOD, LIMIT_BAD),
     ("breaker: { trials: @ }", &["1", "100"], &["0", "101"]),
+    ("breaker: { error_share: @ }", &["none", "0.01%", "100%"], &["0%", "101%", "50", "off"]),
+    ("breaker: { window: @ }", LIMIT_GOOD, LIMIT_BAD),
+    ("breaker: { min_requests: @ }", &["1", "1000000"], &["0", "1000001"]),
+    ("breaker: { open: 1ms, max_open: @ }", LIMIT_GOOD, LIMIT_BAD),
+    ("breaker: { open: 5s, max_open: @ }", &["5s"], &["4999ms"]),
+    ("breaker: { max_ejected: @ }", &["0%", "100%"], &["101%", "1"]),
     ("retry: @", &["off", "none", "false", "{}"], &["on", "3"]),
     ("retry: { attempts: @ }", &["1", "10"], &["0", "11"]),
     (

@@ -198,6 +198,17 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn breaker()(
+        (failures, min_requests, trials) in (1_u32..=1000, 1_u32..=1_000_000, 1_u32..=100),
+        (error_share, max_ejected) in (proptest::option::of(1_u32..=10_000), 0_u32..=10_000),
+        (window, open, longer) in (limit(), limit(), limit()),
+    ) -> Breaker {
+        let max_open = open.max(longer);
+        Breaker { failures, error_share, window, min_requests, open, max_open, trials, max_ejected }
+    }
+}
+
+prop_compose! {
     fn version()(
         name in name(),
         affinity in proptest::option::of(affinity()),
@@ -205,7 +216,7 @@ prop_compose! {
         instances in instances(),
         readiness in proptest::option::of((check(), any::<bool>(), duration(10_u64..=1_800_000))),
         liveness in proptest::option::of((check(), duration(0_u64..=3_600_000))),
-        breaker in proptest::option::of((1_u32..=1000, limit(), 1_u32..=100)),
+        breaker in proptest::option::of(breaker()),
         retry in (1_u32..=10, 0_usize..=16 * 1024 * 1024, 0_u32..=10_000, 0_u32..=1_000_000),
         websocket in (proptest::option::of(limit()), 0_u32..=5000, proptest::option::of(limit()), limit()),
         upgrades in proptest::collection::hash_set("[a-z]{3,9}(/[0-9.]{1,3})?", 0..3)
@@ -234,7 +245,7 @@ prop_compose! {
             liveness_check: liveness.map(|(check, initial_delay)| {
                 Check { initial_delay, app_start_timeout: Duration::ZERO, ..check }
             }),
-            breaker: breaker.map(|(failures, open, trials)| Breaker { failures, open, trials }),
+            breaker,
             retry: Retry {
                 attempts: retry.0,
                 max_body: retry.1,

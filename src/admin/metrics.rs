@@ -2,7 +2,7 @@
 //!
 //! Values are read when somebody asks; nothing is summed on a request's path.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
 
 use crate::affinity::Rejection;
@@ -55,6 +55,7 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ("burdock_instance_health", "gauge", "1 for the state that health checks say."),
     ("burdock_instance_breaker", "gauge", "0 closed, 1 half-open, 2 open."),
     ("burdock_instance_weight", "gauge", "Share of new sessions."),
+    ("burdock_instance_effective_weight", "gauge", "The same now; less during slow_start."),
     ("burdock_instance_requests_in_flight", "gauge", "Requests in flight."),
     ("burdock_instance_tunnels", "gauge", "Open tunnels."),
     ("burdock_instance_tunnels_opened_total", "counter", "Tunnels opened."),
@@ -101,7 +102,7 @@ impl Rows<'_> {
     }
 
     /// Label values come from enums and from the configuration, whose names need no escaping.
-    fn row(&mut self, labels: &[(&str, &str)], value: u64) {
+    fn row(&mut self, labels: &[(&str, &str)], value: impl Display) {
         self.text.push_str(self.name);
         for (place, (key, label)) in labels.iter().enumerate() {
             let open = if place == 0 { '{' } else { ',' };
@@ -228,6 +229,9 @@ fn rows_of_instance(rows: &mut Rows<'_>, instance: &Instance) {
     ];
     let sum = |of: &dyn Fn(&Lane) -> u64| instance.lanes().iter().map(of).sum::<u64>();
     let name = rows.name;
+    if name == "burdock_instance_effective_weight" {
+        return rows.row(&labels, f64::from(instance.effective_weight()) / 100.0);
+    }
     let mut row = |extra: &[(&str, &str)], value| rows.row(&[&labels[..], extra].concat(), value);
     match name {
         "burdock_requests_total" => {

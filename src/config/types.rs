@@ -161,6 +161,9 @@ pub struct Version {
     pub liveness_check: Option<Check>,
     /// Passive ejection; `None` switches it off.
     pub breaker: Option<Breaker>,
+    /// How long an instance that recovered or was added takes fewer new sessions than its weight
+    /// says; `None` for not at all.
+    pub slow_start: Option<Duration>,
     /// What is tried again, and how often.
     pub retry: Retry,
     /// Protocols that a client may upgrade to, in lower case; `h2c` is never among them.

@@ -19,7 +19,9 @@ mod presence;
 pub mod rate;
 pub mod rehomes;
 pub mod roster;
+mod share;
 pub mod stream;
+pub mod tally;
 mod trial;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
@@ -40,6 +42,7 @@ pub use trial::Trial;
 use departure::Departures;
 use packed::{pack, unpack};
 use presence::Presence;
+use share::Share;
 
 /// Who an instance is, on every replica of Burdock and across restarts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -79,6 +82,7 @@ pub struct Instance {
     identity: Identity,
     address: String,
     weight: AtomicU32,
+    share: Share,
     axes: Mutex<Axes>,
     /// The fold of `axes`, see [`pack`].
     eligibility: AtomicU8,
@@ -112,6 +116,7 @@ impl Instance {
             identity,
             address: config.address.clone(),
             weight: AtomicU32::new(config.weight),
+            share: Share::default(),
             axes: Mutex::new(axes),
             eligibility,
             distress: AtomicU8::new(Distress::Fine as u8),
@@ -138,6 +143,29 @@ impl Instance {
     /// Its share of new sessions.
     pub fn weight(&self) -> u32 {
         self.weight.load(Ordering::Relaxed)
+    }
+
+    /// The same now, in hundredths: less while it ramps up.
+    pub fn effective_weight(&self) -> u32 {
+        self.weight() * self.share.percent()
+    }
+
+    /// Others take new sessions already when it begins to.
+    pub(crate) fn joins_others(&self) {
+        self.begin_ramp();
+        if self.eligibility().new_sessions {
+            self.begin_ramp();
+        }
+    }
+
+    /// Takes the next step of its ramp; whether there are more.
+    pub(crate) fn advance_ramp(&self, now: Instant) -> bool {
+        self.share.advance(now)
+    }
+
+    fn begin_ramp(&self) {
+        let slow_start = || self.roster.upgrade().and_then(|roster| roster.begin_ramp());
+        self.share.begin(slow_start, Instant::now());
     }
 
     /// The part that belongs to one worker.
@@ -325,7 +353,11 @@ impl Instance {
     }
 
     fn fold(&self, axes: &Axes) {
-        self.eligibility.store(pack(axes.fold()), Ordering::Release);
+        let eligibility = axes.fold();
+        let before = unpack(self.eligibility.swap(pack(eligibility), Ordering::AcqRel));
+        if eligibility.new_sessions && !before.new_sessions {
+            self.begin_ramp();
+        }
         self.calm.store(axes.breaker.is_calm(), Ordering::Relaxed);
         self.ejected.store(axes.breaker.passage() != Passage::Passes, Ordering::Relaxed);
         let distress = match axes.health {

@@ -6,24 +6,22 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::affinity::Rejection;
 use crate::balance::{self, Draw, Field, Ring, Rotation};
 use crate::config::types::{self, Balance};
-use crate::health::breaker::{Change, Trigger};
 use crate::health::{Health, Membership, Rehome};
 use crate::instance::budget::Budget;
 use crate::instance::moves::Moves;
 use crate::instance::rate::Rate;
 use crate::instance::rehomes::Rehomes;
+use crate::instance::tally::Tally;
+pub use crate::instance::tally::count;
 use crate::instance::{Departure, Identity, Instance, Lane};
-use crate::observe::counters::TunnelEnd;
-use crate::observe::tunnels;
 
 /// The live side of a version.
 #[derive(Debug)]
@@ -37,6 +35,11 @@ pub struct Roster {
     ejecting: Mutex<()>,
     turn: AtomicU64,
     websocket: ArcSwap<types::Websocket>,
+    slow_start: Mutex<Option<Duration>>,
+    /// Whether an instance may be ramping up.
+    ramping: AtomicBool,
+    /// Whether a configuration has been taken over: before that, everything is new.
+    is_set_up: AtomicBool,
     /// Credit for retries.
     pub budget: Budget,
     /// Of tunnels that are opened.
@@ -64,43 +67,6 @@ pub struct Members {
     field: Field,
 }
 
-/// Counts of a version, shared by all workers.
-#[derive(Debug, Default)]
-pub struct Tally {
-    /// Sessions begun.
-    pub new: AtomicU64,
-    /// Requests that reached their bound instance, at instances that are gone.
-    pub kept: AtomicU64,
-    /// Sessions moved, by reason.
-    pub rehomed: [AtomicU64; Rehome::ALL.len()],
-    /// Tokens rejected, by reason.
-    pub rejected: [AtomicU64; Rejection::ALL.len()],
-    /// Requests tried again, by reason.
-    pub retried: [AtomicU64; Rehome::ALL.len()],
-    /// Breakers that opened, by trigger.
-    pub opened: [AtomicU64; Trigger::ALL.len()],
-    /// Breakers that `max_ejected` kept from opening.
-    pub held: AtomicU64,
-    /// Tunnels opened.
-    pub tunnels: AtomicU64,
-    /// Tunnels ended, by cause.
-    pub ended: [AtomicU64; TunnelEnd::ALL.len()],
-    /// How long they lived.
-    pub tunnel_lifetimes: tunnels::Lifetimes,
-    /// The Closes that were sent in them.
-    pub tunnel_closes: tunnels::Closes,
-}
-
-impl Tally {
-    pub(super) fn breaker_changed(&self, change: Change) {
-        match change {
-            Change::Opened { trigger, .. } => count(&self.opened[trigger as usize]),
-            Change::Held { .. } => count(&self.held),
-            Change::HalfOpen | Change::Closed => {}
-        }
-    }
-}
-
 impl Roster {
     /// A version without instances yet.
     pub fn new(service: &str, version: &str, now: Instant) -> Self {
@@ -120,6 +86,9 @@ impl Roster {
             ejecting: Mutex::new(()),
             turn: AtomicU64::new(0),
             websocket: ArcSwap::default(),
+            slow_start: Mutex::new(None),
+            ramping: AtomicBool::new(false),
+            is_set_up: AtomicBool::new(false),
             budget: Budget::new(now),
             upgrades: Rate::new(now),
             rehomes: Rehomes::default(),
@@ -159,7 +128,7 @@ impl Roster {
         let members = self.members();
         let load = |index: usize| {
             let instance = &members.all[index];
-            instance.load() * 1000 / u64::from(instance.weight().max(1))
+            instance.load() * 100_000 / u64::from(instance.effective_weight().max(1))
         };
         let refused = |index: usize| {
             let instance = &members.all[index];
@@ -212,6 +181,7 @@ impl Roster {
     pub fn reconcile(self: &Arc<Self>, config: &types::Version, workers: usize) -> Reconciled {
         let _guard = self.remake.lock().unwrap_or_else(PoisonError::into_inner);
         self.websocket.store(Arc::new(config.websocket.clone()));
+        *self.slow_start.lock().unwrap_or_else(PoisonError::into_inner) = config.slow_start;
         let before = self.members.load_full();
         let mut reconciled = Reconciled::default();
         let mut all = Vec::with_capacity(config.instances.len());
@@ -245,6 +215,7 @@ impl Roster {
             known.set_membership(Membership::Removed);
             all.push(Arc::clone(known));
         }
+        self.is_set_up.store(true, Ordering::Relaxed);
         self.publish(config.balance.clone(), all);
         reconciled
     }
@@ -263,6 +234,29 @@ impl Roster {
         let all =
             before.all.iter().filter(|known| !Arc::ptr_eq(known, instance)).cloned().collect();
         self.publish(before.balance.clone(), all);
+    }
+
+    /// How long an instance that begins to take new sessions takes fewer; from now on one does.
+    pub(super) fn begin_ramp(&self) -> Option<Duration> {
+        let slow_start = *self.slow_start.lock().unwrap_or_else(PoisonError::into_inner);
+        if slow_start.is_some() {
+            self.ramping.store(true, Ordering::Relaxed);
+        }
+        slow_start
+    }
+
+    /// Lets instances that ramp up take what they may by now.
+    pub fn advance_ramps(&self, now: Instant) {
+        if !self.ramping.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let members = self.members();
+        // All of them, not any of them.
+        let ramping = members.everyone().iter().filter(|instance| instance.advance_ramp(now));
+        if ramping.count() > 0 {
+            self.ramping.store(true, Ordering::Relaxed);
+        }
+        self.refresh();
     }
 
     /// Publishes what the instances may receive now.
@@ -323,7 +317,12 @@ impl Roster {
             Some(types::InitialState::Unknown) => Health::Unknown,
             Some(types::InitialState::Ready) | None => Health::Ready,
         };
-        Instance::new(identity, instance, health, config.breaker, workers, Arc::downgrade(self))
+        let roster = Arc::downgrade(self);
+        let admitted = Instance::new(identity, instance, health, config.breaker, workers, roster);
+        if self.is_set_up.load(Ordering::Relaxed) {
+            admitted.joins_others();
+        }
+        admitted
     }
 }
 
@@ -389,7 +388,7 @@ pub struct Reconciled {
 fn rotation(all: &[Arc<Instance>]) -> Rotation {
     let weighted = all.iter().enumerate();
     let open = weighted.filter(|(_, instance)| instance.eligibility().new_sessions);
-    let open: Vec<_> = open.map(|(index, instance)| (index, instance.weight())).collect();
+    let open: Vec<_> = open.map(|(index, instance)| (index, instance.effective_weight())).collect();
     Rotation::build(&open)
 }
 
@@ -403,147 +402,5 @@ fn ring<'a>(all: &'a [Arc<Instance>], before: Option<&Ring>) -> Option<Ring> {
     Ring::build(present.map(on_ring), before)
 }
 
-/// Adds one.
-pub fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::health::breaker::Passage;
-    use crate::instance::Trial;
-
-    /// A roster of what `text` configures.
-    fn roster(text: &str) -> Arc<Roster> {
-        let roster = Arc::new(Roster::new("default", "default", Instant::now()));
-        roster.reconcile(&version(text), 1);
-        roster
-    }
-
-    fn version(text: &str) -> types::Version {
-        let loaded = crate::config::parse(text, std::path::Path::new("burdock.yaml"));
-        loaded.unwrap().config.services.remove(0).version
-    }
-
-    const HALF_OPEN: &str = "breaker: { failures: 1, open: 1ms, trials: 1, max_ejected: 100% }\n";
-
-    /// Lets the breaker of an instance open, and begin its trials.
-    fn half_open(instance: &Instance) {
-        let due = instance.failed(0, None, Instant::now()).unwrap();
-        instance.tick(due);
-        assert_eq!(instance.passage(), Passage::Trial);
-    }
-
-    #[test]
-    fn choosing_takes_no_permit_and_an_attempt_gives_its_own_back() {
-        for balance in ["even", "least_requests", "random", "hash"] {
-            let text = format!("balance: {balance}\ninstances: [a:1, b:1, c:1]\n{HALF_OPEN}");
-            let roster = roster(&text);
-            let one = Arc::clone(&roster.members().all()[0]);
-            half_open(&one);
-            let choose = |random: u64| {
-                let key = random.to_be_bytes();
-                roster.choose(Draw { key: Some(&key), random }, &[]).unwrap()
-            };
-            let chosen = |instance: &Arc<Instance>| {
-                let mut random = fastrand::Rng::with_seed(7);
-                (0..100).filter(|_| Arc::ptr_eq(&choose(random.u64(..)), instance)).count()
-            };
-            assert!(chosen(&one) > 1, "{balance}: a choice is no trial");
-            let trial = Trial::begin(&one);
-            assert!(trial.is_some() && Trial::begin(&one).is_none(), "{balance}: one at a time");
-            assert_eq!(chosen(&one), 0, "{balance}: on trial");
-            drop(trial);
-            assert!(chosen(&one) > 1, "{balance}: its client left");
-            one.succeeded(Trial::begin(&one));
-            assert_eq!(one.passage(), Passage::Passes);
-        }
-    }
-
-    #[test]
-    fn a_bound_session_needs_a_permit_too_unless_nobody_else_could_serve() {
-        let roster = roster(&format!("instances: [a:1, b:1]\n{HALF_OPEN}"));
-        let [one, other] = [0, 1].map(|place| Arc::clone(&roster.members().all()[place]));
-        half_open(&one);
-        assert!(roster.bound("a:1").is_ok());
-        let trial = Trial::begin(&one);
-        assert_eq!(roster.bound("a:1").err(), Some(Rehome::BreakerOpen));
-        half_open(&other);
-        assert!(roster.bound("a:1").is_err(), "the other has a permit");
-        let _another = Trial::begin(&other);
-        assert!(roster.bound("a:1").is_ok(), "neither has: better there than nowhere");
-        drop(trial);
-        assert!(roster.bound("b:1").is_err());
-    }
-
-    #[test]
-    fn removed_instances_serve_new_sessions_while_no_present_one_can() {
-        let roster = roster("instances: [{ name: a, address: a:1 }, { name: b, address: b:1 }]");
-        let [a, b] = [0, 1].map(|place| Arc::clone(&roster.members().all()[place]));
-        let check = "readiness_check: {}\n";
-        let named = "instances: [{ name: a, address: a:2 }, { name: c, address: c:1 }]";
-        let reconciled = roster.reconcile(&version(&format!("{check}{named}")), 1);
-        assert_eq!((reconciled.added.len(), reconciled.removed.len()), (2, 2));
-        let new = &reconciled.added;
-        assert!(roster.members().all().iter().all(|known| !Arc::ptr_eq(known, &a)), "one a only");
-        let chosen = |tried: &[Arc<Instance>]| -> Vec<_> {
-            let draw = |random| Draw { key: None, random };
-            (0..8).map(|random| roster.choose(draw(random), tried).unwrap()).collect()
-        };
-        let goes_to = |tried: &[Arc<Instance>], instance: &Arc<Instance>| {
-            chosen(tried).iter().filter(|chosen| Arc::ptr_eq(chosen, instance)).count()
-        };
-        assert_eq!((goes_to(&[], &a), goes_to(&[], &b)), (4, 4), "the new ones are unknown");
-        assert_eq!(goes_to(&[Arc::clone(&a)], &b), 8);
-        new[1].set_health(Health::Ready, "a test");
-        assert_eq!(goes_to(&[], &new[1]), 8, "one that is present takes over");
-        let tried = [Arc::clone(&new[1])];
-        assert_eq!((goes_to(&tried, &a), goes_to(&tried, &b)), (4, 4), "it was tried in vain");
-        roster.forget(&b);
-        assert_eq!(goes_to(&tried, &a), 8, "the drain of the other is over");
-        let again = "instances: [{ name: a, address: a:1 }]";
-        assert_eq!(roster.reconcile(&version(again), 1).added.len(), 0, "it is known");
-        assert_eq!((goes_to(&[], &a), a.membership()), (8, Membership::Present));
-    }
-
-    #[test]
-    fn a_reload_of_the_breaker_holds_for_one_that_is_half_open() {
-        let text = |rest: &str| format!("instances: [a:1, b:1]\nbreaker: {rest}\n");
-        let roster = roster(&text("{ failures: 1, open: 1ms, trials: 3 }"));
-        let one = Arc::clone(&roster.members().all()[0]);
-        half_open(&one);
-        let trials = [Trial::begin(&one), Trial::begin(&one)];
-        assert!(one.admits());
-        roster.reconcile(&version(&text("{ failures: 1, open: 1ms, trials: 2 }")), 1);
-        assert!(!one.admits(), "two are on trial");
-        drop(trials);
-        one.succeeded(Trial::begin(&one));
-        assert_eq!(one.passage(), Passage::Trial);
-        roster.reconcile(&version(&text("{ failures: 1, open: 1ms, trials: 1 }")), 1);
-        assert_eq!(one.passage(), Passage::Passes, "it has passed as many as are asked for");
-        half_open(&one);
-        let trial = Trial::begin(&one);
-        roster.reconcile(&version(&text("off")), 1);
-        assert!(one.admits());
-        one.failed(0, trial, Instant::now());
-        assert!(one.admits() && one.passage() == Passage::Passes);
-    }
-
-    #[test]
-    fn a_change_of_health_makes_no_new_ring() {
-        let text = "balance: hash\ninstances: [a:1, b:1]\n";
-        let roster = roster(text);
-        let ring = || roster.members().field.ring.clone().unwrap();
-        let before = ring();
-        let one = Arc::clone(&roster.members().all()[0]);
-        let other = Arc::clone(&roster.members().all()[1]);
-        one.set_health(Health::Unready, "a test");
-        assert!(Arc::ptr_eq(&before, &ring()));
-        for key in 0..50u8 {
-            let draw = Draw { key: Some(&[key]), random: 0 };
-            let chosen = roster.choose(draw, &[]).unwrap();
-            assert!(Arc::ptr_eq(&chosen, &other), "the ring holds it, but nobody finds it there");
-        }
-    }
-}
+mod tests;

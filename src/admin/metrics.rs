@@ -37,6 +37,7 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ("burdock_affinity_total", "counter", "Requests by what became of their session."),
     ("burdock_affinity_rejected_total", "counter", "Affinity tokens rejected, by reason."),
     ("burdock_rehomes_total", "counter", "Requests whose session moved, by reason."),
+    ("burdock_panic", "gauge", "1 while unready instances serve because too few are ready."),
     ("burdock_breaker_opened_total", "counter", "Breakers that opened, by cause."),
     (
         "burdock_breaker_held_total",
@@ -187,6 +188,7 @@ fn version_rows(rows: &mut Rows<'_>, roster: &Roster) {
             row(&[("outcome", "rehomed")], sum(&tally.rehomed));
             row(&[("outcome", "rejected")], sum(&tally.rejected));
         }
+        "burdock_panic" => row(&[], u64::from(roster.is_in_panic())),
         "burdock_breaker_opened_total" => {
             for (trigger, counter) in Trigger::ALL.iter().zip(&tally.opened) {
                 row(&[("cause", trigger.label())], load(counter));

@@ -105,6 +105,7 @@ fn version(out: &mut Text, version: &Version) {
             out.key("max_ejected", format_percent(breaker.max_ejected));
         }),
     }
+    out.key("panic_threshold", format_percent(version.panic_threshold));
     out.optional("slow_start", version.slow_start.map(format_duration));
     out.map("retry", |out| {
         out.key("attempts", version.retry.attempts);

@@ -161,6 +161,8 @@ pub struct Version {
     pub liveness_check: Option<Check>,
     /// Passive ejection; `None` switches it off.
     pub breaker: Option<Breaker>,
+    /// Share of ready instances, in basis points, below which unready ones serve too; 0 is never.
+    pub panic_threshold: u32,
     /// How long an instance that recovered or was added takes fewer new sessions than its weight
     /// says; `None` for not at all.
     pub slow_start: Option<Duration>,

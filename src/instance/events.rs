@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use crate::health::Health;
 use crate::health::breaker::Change;
-use crate::instance::Identity;
+use crate::instance::{Identity, Roster};
 
 /// An instance's health changed.
 pub(super) fn health_changed(instance: &Identity, from: Health, to: Health, reason: &str) {
@@ -16,6 +16,16 @@ pub(super) fn health_changed(instance: &Identity, from: Health, to: Health, reas
     match to {
         "ready" => info!(service, version, instance = name, from, to, reason, "health changed"),
         _ => warn!(service, version, instance = name, from, to, reason, "health changed"),
+    }
+}
+
+/// Unready instances serve from now on, or no longer.
+pub(super) fn panic_changed(roster: &Roster, is_on: bool, ready: usize, instances: usize) {
+    let (service, version) = (roster.service(), roster.version());
+    if is_on {
+        warn!(service, version, ready, instances, "panic: too few are ready, unready ones serve");
+    } else {
+        info!(service, version, ready, instances, "panic over");
     }
 }
 

@@ -14,6 +14,7 @@ pub mod link;
 pub mod moves;
 mod outcome;
 mod packed;
+mod panic;
 pub mod pool;
 mod presence;
 pub mod rate;
@@ -74,6 +75,8 @@ struct Axes {
     health: Health,
     breaker: Breaker,
     limits: Option<types::Breaker>,
+    /// Whether too few of its siblings are ready for its own readiness to matter.
+    panic: bool,
 }
 
 /// One process that serves a version.
@@ -110,7 +113,7 @@ impl Instance {
         roster: Weak<Roster>,
     ) -> Self {
         let (membership, breaker) = (Membership::Present, Breaker::default());
-        let axes = Axes { membership, admin: Admin::Active, health, breaker, limits };
+        let axes = Axes { membership, admin: Admin::Active, health, breaker, limits, panic: false };
         let eligibility = AtomicU8::new(pack(axes.fold()));
         Self {
             identity,
@@ -275,6 +278,22 @@ impl Instance {
         }
     }
 
+    /// Whether it counts among those that `panic_threshold` is a share of, and as a ready one.
+    pub(crate) fn standing(&self) -> Option<bool> {
+        let axes = self.axes();
+        let has_verdict = axes.health != Health::Unknown;
+        let counts = axes.membership == Membership::Present && axes.admin == Admin::Active;
+        (counts && has_verdict).then_some(axes.health == Health::Ready)
+    }
+
+    /// Whether its readiness matters from now on. Whoever says so publishes.
+    pub(crate) fn set_panic(&self, panic: bool) {
+        let mut axes = self.axes();
+        if std::mem::replace(&mut axes.panic, panic) != panic {
+            self.fold(&axes);
+        }
+    }
+
     /// Takes over what the operator wants of it. Gives the drain that begins, if one does: whoever
     /// reloads waits for its end.
     pub(crate) fn administer(&self, wanted: State, config: &types::Version) -> Option<Departure> {
@@ -355,12 +374,13 @@ impl Instance {
     fn fold(&self, axes: &Axes) {
         let eligibility = axes.fold();
         let before = unpack(self.eligibility.swap(pack(eligibility), Ordering::AcqRel));
-        if eligibility.new_sessions && !before.new_sessions {
+        // In a panic all are as welcome as they can be.
+        if eligibility.new_sessions && !before.new_sessions && !axes.panic {
             self.begin_ramp();
         }
         self.calm.store(axes.breaker.is_calm(), Ordering::Relaxed);
         self.ejected.store(axes.breaker.passage() != Passage::Passes, Ordering::Relaxed);
-        let distress = match axes.health {
+        let distress = match axes.health_that_counts() {
             Health::Dead => Distress::Dead,
             Health::Unanswered => Distress::Unanswered,
             Health::Unknown | Health::Ready | Health::Unready => Distress::Fine,
@@ -397,7 +417,15 @@ impl Instance {
 
 impl Axes {
     fn fold(&self) -> Eligibility {
-        health::eligibility(self.membership, self.admin, self.health, self.breaker.passage())
+        let health = self.health_that_counts();
+        health::eligibility(self.membership, self.admin, health, self.breaker.passage())
+    }
+
+    fn health_that_counts(&self) -> Health {
+        match self.health {
+            Health::Unready | Health::Unanswered if self.panic => Health::Ready,
+            health => health,
+        }
     }
 }
 

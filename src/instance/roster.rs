@@ -17,6 +17,7 @@ use crate::config::types::{self, Balance};
 use crate::health::{Health, Membership, Rehome};
 use crate::instance::budget::Budget;
 use crate::instance::moves::Moves;
+use crate::instance::panic::Panic;
 use crate::instance::rate::Rate;
 use crate::instance::rehomes::Rehomes;
 use crate::instance::tally::Tally;
@@ -36,6 +37,7 @@ pub struct Roster {
     turn: AtomicU64,
     websocket: ArcSwap<types::Websocket>,
     slow_start: Mutex<Option<Duration>>,
+    panic: Panic,
     /// Whether an instance may be ramping up.
     ramping: AtomicBool,
     /// Whether a configuration has been taken over: before that, everything is new.
@@ -87,6 +89,7 @@ impl Roster {
             turn: AtomicU64::new(0),
             websocket: ArcSwap::default(),
             slow_start: Mutex::new(None),
+            panic: Panic::default(),
             ramping: AtomicBool::new(false),
             is_set_up: AtomicBool::new(false),
             budget: Budget::new(now),
@@ -110,6 +113,11 @@ impl Roster {
     /// What the configuration says of its tunnels today, however old they are.
     pub fn websocket(&self) -> Guard<Arc<types::Websocket>> {
         self.websocket.load()
+    }
+
+    /// Whether unready instances serve, because too few are ready.
+    pub fn is_in_panic(&self) -> bool {
+        self.panic.is_on()
     }
 
     /// Whether one more tunnel may be opened now.
@@ -182,6 +190,7 @@ impl Roster {
         let _guard = self.remake.lock().unwrap_or_else(PoisonError::into_inner);
         self.websocket.store(Arc::new(config.websocket.clone()));
         *self.slow_start.lock().unwrap_or_else(PoisonError::into_inner) = config.slow_start;
+        self.panic.limit(config.panic_threshold);
         let before = self.members.load_full();
         let mut reconciled = Reconciled::default();
         let mut all = Vec::with_capacity(config.instances.len());
@@ -263,6 +272,7 @@ impl Roster {
     pub(super) fn refresh(&self) {
         let _guard = self.remake.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.members.load_full();
+        self.panic.look(self, &before.all);
         let field = Field { rotation: rotation(&before.all), ring: before.field.ring.clone() };
         self.members.store(Arc::new(Members {
             balance: before.balance.clone(),
@@ -291,6 +301,7 @@ impl Roster {
         let is_present = |instance: &&Arc<Instance>| instance.membership() == Membership::Present;
         let present = all.iter().take_while(is_present).count();
         all.append(&mut nameless);
+        self.panic.look(self, &all);
         let before = self.members();
         let ring = match &balance {
             Balance::Hash(_) => ring(&all, before.field.ring.as_deref()),

@@ -69,6 +69,7 @@ const VERSION: &[Row] = &[
     ("breaker: { open: 1ms, max_open: @ }", LIMIT_GOOD, LIMIT_BAD),
     ("breaker: { open: 5s, max_open: @ }", &["5s"], &["4999ms"]),
     ("breaker: { max_ejected: @ }", &["0%", "100%"], &["101%", "1"]),
+    ("panic_threshold: @", &["0%", "50%", "100%"], &["101%", "50", "none"]),
     ("slow_start: @", LIMIT_GOOD, LIMIT_BAD),
     ("slow_start: @", &["none"], &["off"]),
     ("retry: @", &["off", "none", "false", "{}"], &["on", "3"]),

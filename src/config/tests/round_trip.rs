@@ -216,6 +216,7 @@ prop_compose! {
         instances in instances(),
         readiness in proptest::option::of((check(), any::<bool>(), duration(10_u64..=1_800_000))),
         liveness in proptest::option::of((check(), duration(0_u64..=3_600_000))),
+        panic_threshold in 0_u32..=10_000,
         slow_start in proptest::option::of(limit()),
         breaker in proptest::option::of(breaker()),
         retry in (1_u32..=10, 0_usize..=16 * 1024 * 1024, 0_u32..=10_000, 0_u32..=1_000_000),
@@ -247,6 +248,7 @@ prop_compose! {
                 Check { initial_delay, app_start_timeout: Duration::ZERO, ..check }
             }),
             breaker,
+            panic_threshold,
             slow_start,
             retry: Retry {
                 attempts: retry.0,

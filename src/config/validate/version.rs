@@ -12,7 +12,7 @@ use crate::config::node::{Fields, Node};
 use crate::config::types::{Balance, Breaker, Check, HashKey, Retry, Timeouts, Version};
 
 /// The keys of a version but `timeouts`, which the whole file has too.
-pub(in crate::config) const VERSION_KEYS: [&str; 16] = [
+pub(in crate::config) const VERSION_KEYS: [&str; 17] = [
     "instances",
     "session_affinity",
     "network",
@@ -22,6 +22,7 @@ pub(in crate::config) const VERSION_KEYS: [&str; 16] = [
     "readiness_check",
     "liveness_check",
     "breaker",
+    "panic_threshold",
     "slow_start",
     "retry",
     "upgrades",
@@ -58,6 +59,10 @@ pub(super) fn version(fields: &mut Fields<'_>, name: &str, timeouts: Timeouts) -
         readiness_check: check(fields, "readiness_check", &checks::READINESS, readiness_check),
         liveness_check: check(fields, "liveness_check", &checks::LIVENESS, liveness_check),
         breaker: breaker(fields),
+        panic_threshold: fields
+            .take("panic_threshold")
+            .and_then(|node| node.percent(100))
+            .unwrap_or_default(),
         slow_start: fields.optional("slow_start", None, |node| node.duration(LIMIT)),
         retry: retry(fields),
         upgrades: tunnels::upgrades(fields),

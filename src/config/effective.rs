@@ -257,6 +257,7 @@ fn check(out: &mut Text, key: &str, check: Option<&Check>) {
                     InitialState::Ready => "ready",
                 },
             );
+            out.key("agent", check.agent);
         } else {
             out.duration("initial_delay", check.initial_delay);
         }

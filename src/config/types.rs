@@ -193,8 +193,8 @@ pub struct Instance {
     pub state: State,
 }
 
-/// What an operator wants of an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What an operator wants of an instance, the strictest last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum State {
     /// It serves.
     #[default]

@@ -1,11 +1,13 @@
 //! What an instance may receive: four independent axes, folded once.
 //!
-//! The machines that move the axes are pure ([`check`], [`breaker`]); only [`prober`] opens
-//! sockets. There is deliberately no single status: an instance can be draining, unready and
+//! The machines that move the axes are pure ([`check`], [`breaker`]); only [`prober`] and
+//! its probes open sockets. There is deliberately no single status: an instance can be draining, unready and
 //! ejected at once, and each axis recovers by itself.
 
+pub mod agent;
 pub mod breaker;
 pub mod check;
+mod probe;
 pub mod prober;
 
 /// Whether the configuration, or discovery, still names the instance.
@@ -19,7 +21,7 @@ pub enum Membership {
     Gone,
 }
 
-/// What the operator says.
+/// What the operator says, or the instance itself where that is stricter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admin {
     /// It serves.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use tracing::{info, warn};
 
 use crate::health::Health;
+use crate::health::agent::Report;
 use crate::health::breaker::Change;
 use crate::instance::{Identity, Roster};
 
@@ -17,6 +18,13 @@ pub(super) fn health_changed(instance: &Identity, from: Health, to: Health, reas
         "ready" => info!(service, version, instance = name, from, to, reason, "health changed"),
         _ => warn!(service, version, instance = name, from, to, reason, "health changed"),
     }
+}
+
+/// An instance says something else of itself than before.
+pub(super) fn report_changed(instance: &Identity, report: Report) {
+    let Identity { service, version, name } = instance;
+    let (state, weight) = (report.state.word(), report.percent);
+    info!(service, version, instance = name, state, weight, "the instance reports");
 }
 
 /// Unready instances serve from now on, or no longer.

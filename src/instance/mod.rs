@@ -24,6 +24,7 @@ mod share;
 pub mod stream;
 pub mod tally;
 mod trial;
+mod wishes;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -67,11 +68,22 @@ pub enum Distress {
     Dead,
 }
 
+/// Who wants something of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The operator, by the configuration.
+    Operator,
+    /// The instance itself.
+    Agent,
+}
+
 /// The axes, changed together with what is folded from them.
 #[derive(Debug)]
 struct Axes {
     membership: Membership,
     admin: Admin,
+    /// What is wanted of it, by [`Source`].
+    wanted: [State; 2],
     health: Health,
     breaker: Breaker,
     limits: Option<types::Breaker>,
@@ -113,7 +125,9 @@ impl Instance {
         roster: Weak<Roster>,
     ) -> Self {
         let (membership, breaker) = (Membership::Present, Breaker::default());
-        let axes = Axes { membership, admin: Admin::Active, health, breaker, limits, panic: false };
+        let wanted = [State::Active; 2];
+        let admin = Admin::Active;
+        let axes = Axes { membership, admin, wanted, health, breaker, limits, panic: false };
         let eligibility = AtomicU8::new(pack(axes.fold()));
         Self {
             identity,
@@ -148,9 +162,9 @@ impl Instance {
         self.weight.load(Ordering::Relaxed)
     }
 
-    /// The same now, in hundredths: less while it ramps up.
+    /// The same now, in hundredths: less while it ramps up, or where it asks for less.
     pub fn effective_weight(&self) -> u32 {
-        self.weight() * self.share.percent()
+        self.share.of(self.weight())
     }
 
     /// Others take new sessions already when it begins to.
@@ -210,7 +224,7 @@ impl Instance {
         self.axes().membership
     }
 
-    /// What the operator says of it.
+    /// What is wanted of it.
     pub fn admin(&self) -> Admin {
         self.axes().admin
     }
@@ -292,41 +306,6 @@ impl Instance {
         if std::mem::replace(&mut axes.panic, panic) != panic {
             self.fold(&axes);
         }
-    }
-
-    /// Takes over what the operator wants of it. Gives the drain that begins, if one does: whoever
-    /// reloads waits for its end.
-    pub(crate) fn administer(&self, wanted: State, config: &types::Version) -> Option<Departure> {
-        let mut axes = self.axes();
-        let (admin, cause) = match (wanted, axes.admin) {
-            (State::Active, Admin::Active)
-            | (State::Draining, Admin::Draining | Admin::Drained)
-            | (State::Disabled, Admin::Disabled) => return None,
-            (State::Active, _) => (Admin::Active, None),
-            (State::Draining, _) => (Admin::Draining, Some(Cause::Draining)),
-            (State::Disabled, _) => (Admin::Disabled, Some(Cause::Disabled)),
-        };
-        axes.admin = admin;
-        self.fold(&axes);
-        drop(axes);
-        self.departures.call_off(Cause::Draining);
-        self.departures.call_off(Cause::Disabled);
-        let window = cause?.window(&config.websocket.closes, config.drain);
-        let departure = Departure::begin(cause?, window, Instant::now());
-        self.depart(departure);
-        (departure.cause == Cause::Draining).then_some(departure)
-    }
-
-    /// Its drain has come to its end, if that is still the drain that it is in; whether it was.
-    pub fn finish_drain(&self, drain: Departure) -> bool {
-        let mut axes = self.axes();
-        let is_it =
-            axes.admin == Admin::Draining && self.departures.of(Cause::Draining) == Some(drain);
-        if is_it {
-            axes.admin = Admin::Drained;
-            self.publish(axes);
-        }
-        is_it
     }
 
     /// The configuration names it again, or no longer, or its drain is over.

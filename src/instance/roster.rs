@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Guard};
 
 use crate::balance::{self, Draw, Field, Ring, Rotation};
-use crate::config::types::{self, Balance};
+use crate::config::types::{self, Balance, Drain};
 use crate::health::{Health, Membership, Rehome};
 use crate::instance::budget::Budget;
 use crate::instance::moves::Moves;
@@ -22,7 +22,7 @@ use crate::instance::rate::Rate;
 use crate::instance::rehomes::Rehomes;
 use crate::instance::tally::Tally;
 pub use crate::instance::tally::count;
-use crate::instance::{Departure, Identity, Instance, Lane};
+use crate::instance::{Departure, Identity, Instance, Lane, Source};
 
 /// The live side of a version.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub struct Roster {
     ejecting: Mutex<()>,
     turn: AtomicU64,
     websocket: ArcSwap<types::Websocket>,
-    slow_start: Mutex<Option<Duration>>,
+    care: Mutex<Care>,
     panic: Panic,
     /// Whether an instance may be ramping up.
     ramping: AtomicBool,
@@ -52,6 +52,15 @@ pub struct Roster {
     pub moves: Moves,
     /// What became of sessions.
     pub tally: Tally,
+}
+
+/// How instances are treated that come, go or say something of themselves.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Care {
+    pub(super) slow_start: Option<Duration>,
+    pub(super) drain: Drain,
+    /// Whether what they say of themselves counts.
+    pub(super) heeds: bool,
 }
 
 /// The instances of a version as they stand.
@@ -88,7 +97,7 @@ impl Roster {
             ejecting: Mutex::new(()),
             turn: AtomicU64::new(0),
             websocket: ArcSwap::default(),
-            slow_start: Mutex::new(None),
+            care: Mutex::default(),
             panic: Panic::default(),
             ramping: AtomicBool::new(false),
             is_set_up: AtomicBool::new(false),
@@ -113,6 +122,11 @@ impl Roster {
     /// What the configuration says of its tunnels today, however old they are.
     pub fn websocket(&self) -> Guard<Arc<types::Websocket>> {
         self.websocket.load()
+    }
+
+    /// What the configuration says of its instances today.
+    pub(super) fn care(&self) -> Care {
+        *self.care.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether unready instances serve, because too few are ready.
@@ -189,7 +203,9 @@ impl Roster {
     pub fn reconcile(self: &Arc<Self>, config: &types::Version, workers: usize) -> Reconciled {
         let _guard = self.remake.lock().unwrap_or_else(PoisonError::into_inner);
         self.websocket.store(Arc::new(config.websocket.clone()));
-        *self.slow_start.lock().unwrap_or_else(PoisonError::into_inner) = config.slow_start;
+        let heeds = config.readiness_check.as_ref().is_some_and(|check| check.agent);
+        let care = Care { slow_start: config.slow_start, drain: config.drain, heeds };
+        *self.care.lock().unwrap_or_else(PoisonError::into_inner) = care;
         self.panic.limit(config.panic_threshold);
         let before = self.members.load_full();
         let mut reconciled = Reconciled::default();
@@ -212,7 +228,13 @@ impl Roster {
                 }
             }
             let Some(here) = all.last() else { continue };
-            if let Some(drain) = here.administer(instance.state, config) {
+            if !heeds {
+                here.ignore_report();
+            }
+            let closes = &config.websocket.closes;
+            if let Some(drain) =
+                here.administer(Source::Operator, instance.state, closes, config.drain)
+            {
                 reconciled.draining.push((Arc::clone(here), drain));
             }
         }
@@ -247,7 +269,7 @@ impl Roster {
 
     /// How long an instance that begins to take new sessions takes fewer; from now on one does.
     pub(super) fn begin_ramp(&self) -> Option<Duration> {
-        let slow_start = *self.slow_start.lock().unwrap_or_else(PoisonError::into_inner);
+        let slow_start = self.care().slow_start;
         if slow_start.is_some() {
             self.ramping.store(true, Ordering::Relaxed);
         }

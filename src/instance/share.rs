@@ -1,4 +1,4 @@
-//! How much of its weight an instance gets while it ramps up.
+//! How much of its weight an instance gets: less while it ramps up, or where it asks for less.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// Percent of its weight that an instance begins with.
 const FLOOR: u32 = 10;
 /// All of it.
-pub(super) const WHOLE: u32 = 100;
+const WHOLE: u32 = 100;
 
 /// Percent that an instance gets which has been taking new sessions for so long.
 fn ramped(since: Duration, slow_start: Duration) -> u32 {
@@ -19,6 +19,8 @@ fn ramped(since: Duration, slow_start: Duration) -> u32 {
 #[derive(Debug)]
 pub(super) struct Share {
     percent: AtomicU32,
+    /// Percent that it asks for.
+    asked: AtomicU32,
     /// Whether its next beginning is everybody's, as at the start of the process.
     is_spared: AtomicBool,
     /// When its ramp began, and how long it is.
@@ -29,6 +31,7 @@ impl Default for Share {
     fn default() -> Self {
         Self {
             percent: AtomicU32::new(WHOLE),
+            asked: AtomicU32::new(WHOLE),
             is_spared: AtomicBool::new(true),
             ramp: Mutex::new(None),
         }
@@ -36,9 +39,16 @@ impl Default for Share {
 }
 
 impl Share {
-    /// Percent of its weight.
-    pub(super) fn percent(&self) -> u32 {
-        self.percent.load(Ordering::Relaxed)
+    /// Its share of a weight, in hundredths; above 0 unless it asks for nothing.
+    pub(super) fn of(&self, weight: u32) -> u32 {
+        let asked = self.asked.load(Ordering::Relaxed);
+        let share = weight * self.percent.load(Ordering::Relaxed) * asked / WHOLE;
+        share.max(u32::from(weight > 0 && asked > 0))
+    }
+
+    /// It asks for so many percent; what it asked for before.
+    pub(super) fn asked(&self, percent: u32) -> u32 {
+        self.asked.swap(percent, Ordering::Relaxed)
     }
 
     /// It begins to take new sessions.
@@ -73,19 +83,24 @@ mod tests {
         let (share, now) = (Share::default(), Instant::now());
         let slow_start = || Some(Duration::from_secs(30));
         share.begin(slow_start, now);
-        assert_eq!((share.percent(), share.advance(now)), (100, false));
+        assert_eq!((share.of(1), share.advance(now)), (100, false));
         share.begin(slow_start, now);
         let after = |seconds| {
             let more = share.advance(now + Duration::from_secs(seconds));
-            (share.percent(), more)
+            (share.of(1), more)
         };
-        assert_eq!(share.percent(), 10);
+        assert_eq!(share.of(1), 10);
         assert_eq!(
             [0, 10, 29, 30, 31].map(after),
             [(10, true), (40, true), (97, true), (100, false), (100, false)]
         );
+        share.asked(50);
+        assert_eq!((share.of(1), share.of(3)), (50, 150));
+        share.asked(0);
+        assert_eq!(share.of(1000), 0);
+        share.asked(100);
         share.begin(slow_start, now);
         share.begin(|| None, now);
-        assert_eq!((share.percent(), share.advance(now)), (100, false), "switched off meanwhile");
+        assert_eq!((share.of(1), share.advance(now)), (100, false), "switched off meanwhile");
     }
 }

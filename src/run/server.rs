@@ -93,6 +93,13 @@ impl Server {
         let keyring = own_key.keyring(&config.affinity_keys, has_affinity(&config))?;
         let (live, published) = Live::new(Arc::clone(&config), Arc::new(keyring), count);
         let live = Arc::new(live);
+        let prober = Prober::new({
+            let live = Arc::clone(&live);
+            Arc::new(move |instance, drain| {
+                live.nudge();
+                finish_drain(&live, instance, drain);
+            })
+        });
         let doors = Doors::default();
         let unserved = doors.bind(&config, count)?;
         let runtime = NoStealRuntime::new(
@@ -115,7 +122,7 @@ impl Server {
             runtime: Some(runtime),
             workers,
             doors,
-            prober: Prober::default(),
+            prober,
             own_key,
         };
         let registries = server.workers.iter().map(|worker| Arc::clone(&worker.registry)).collect();

@@ -242,6 +242,7 @@ prop_compose! {
             readiness_check: readiness.map(|(check, is_ready, app_start_timeout)| Check {
                 initial_state: if is_ready { InitialState::Ready } else { InitialState::Unknown },
                 app_start_timeout,
+                agent: is_ready && check.path.is_some(),
                 ..check
             }),
             liveness_check: liveness.map(|(check, initial_delay)| {

@@ -23,6 +23,9 @@ pub struct Check {
     pub app_start_timeout: Duration,
     /// Readiness only: what an instance counts as before its first verdict.
     pub initial_state: InitialState,
+    /// Readiness only: whether the instance may say in its answer what state it wants to be in, see
+    /// `health::agent`.
+    pub agent: bool,
     /// Inclusive ranges of statuses that pass; only 200 by default.
     pub expected_statuses: Vec<(u16, u16)>,
 }
@@ -40,6 +43,7 @@ impl Check {
             initial_delay: Duration::ZERO,
             app_start_timeout: Duration::from_secs(300),
             initial_state: InitialState::Unknown,
+            agent: false,
             expected_statuses: vec![(200, 200)],
         }
     }

@@ -59,6 +59,12 @@ pub(super) fn check(node: &Node<'_>, kind: &Kind, base: Option<Check>) -> Option
         let states = [("unknown", InitialState::Unknown), ("ready", InitialState::Ready)];
         let state = fields.take("initial_state").and_then(|node| node.word(&states));
         check.initial_state = state.unwrap_or(check.initial_state);
+        if let Some(node) = fields.take("agent") {
+            check.agent = node.boolean().unwrap_or(check.agent);
+            if check.agent && check.path.is_none() {
+                node.problem("a TCP connect has no answer to read; allowed: true beside `path`");
+            }
+        }
     } else {
         let keys = ["initial_delay_sec", "initial_delay"];
         check.initial_delay = time(&mut fields, keys, &INITIAL_DELAY, check.initial_delay);

@@ -68,3 +68,38 @@ async fn the_stricter_of_operator_and_instance_counts_and_its_weight_is_a_part()
     a.probed(2).await;
     is_admin(&burdock, "a", "active").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restart_sessions_of_before_move_once_and_later_ones_stay() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    a.tells_probes("X-Life: 1");
+    b.tells_probes("X-Life: 1");
+    let rest = "readiness_check: { path: /readyz, check_interval: 30ms, incarnation_header: X-Life, \
+                on_restart: re-home }\nsession_affinity: true\n";
+    let mut burdock = Burdock::start(&yaml(&[&a, &b], rest)).await;
+    let mut sessions = [burdock.session(), burdock.session(), burdock.session(), burdock.session()];
+    let mut homes = Vec::new();
+    for session in &mut sessions {
+        homes.push(session.get("/").await.instance().to_owned());
+    }
+    // Tokens tell whole seconds: those of the second of the restart are taken for the new life's.
+    let second = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let begun = second().unwrap().as_secs();
+    support::eventually("the next second", || (second().unwrap().as_secs() > begun).then_some(()))
+        .await;
+    b.tells_probes("X-Life: 2");
+    let line = burdock.wait_log("instance restarted", |line| line["instance"] == "b").await;
+    assert_eq!((&line["from"], &line["to"]), (&"1".into(), &"2".into()));
+    for (session, home) in sessions.iter_mut().zip(&homes) {
+        let now = session.get("/").await.instance().to_owned();
+        assert!(home == "b" || now == *home, "a needless move");
+        for _ in 0..3 {
+            assert_eq!(session.get("/").await.instance(), now, "once is enough");
+        }
+    }
+    let lost = homes.iter().filter(|home| *home == "b").count();
+    assert_eq!(lost, 2);
+    let metrics = burdock.metrics().await;
+    assert_eq!(metrics.sum("burdock_rehomes_total", &[("reason", "restarted")]), 2.0);
+    assert_eq!(metrics.sum("burdock_instance_restarts_total", &[("instance", "b")]), 1.0);
+}

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::types::{
     Action, Affinity, AffinityKeys, Balance, Check, Close, Config, Drain, Exit, HashKey,
-    InitialState, Instance, RebalanceMode, SameSite, Secure, Service, Timeouts, Version, Websocket,
-    Workers,
+    InitialState, Instance, OnRestart, RebalanceMode, SameSite, Secure, Service, Timeouts, Version,
+    Websocket, Workers,
 };
 use super::units::{format_duration, format_percent, format_size};
 
@@ -258,6 +258,12 @@ fn check(out: &mut Text, key: &str, check: Option<&Check>) {
                 },
             );
             out.key("agent", check.agent);
+            out.optional("incarnation_header", check.incarnation_header.as_deref().map(scalar));
+            let on_restart = match check.on_restart {
+                OnRestart::Keep => "keep",
+                OnRestart::Rehome => "re-home",
+            };
+            out.key("on_restart", on_restart);
         } else {
             out.duration("initial_delay", check.initial_delay);
         }

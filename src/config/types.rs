@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use health::{Breaker, Check, InitialState};
+pub use health::{Breaker, Check, InitialState, OnRestart};
 
 /// One whole configuration file, validated.
 #[derive(Debug, Clone, PartialEq)]

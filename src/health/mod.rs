@@ -103,11 +103,13 @@ pub enum Rehome {
     NoAnswer,
     /// It has too many tunnels, and another too few.
     Rebalanced,
+    /// It was restarted, and its sessions are lost there.
+    Restarted,
 }
 
 impl Rehome {
     /// Every reason, in the order of the metric's rows.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Unready,
         Self::Dead,
         Self::BreakerOpen,
@@ -118,6 +120,7 @@ impl Rehome {
         Self::Reset,
         Self::NoAnswer,
         Self::Rebalanced,
+        Self::Restarted,
     ];
 
     /// The label in logs and metrics.
@@ -133,6 +136,7 @@ impl Rehome {
             Self::Reset => "reset",
             Self::NoAnswer => "no_answer",
             Self::Rebalanced => "rebalanced",
+            Self::Restarted => "restarted",
         }
     }
 }

@@ -27,11 +27,13 @@ pub(super) struct Answer {
     pub(super) reason: String,
     /// What the instance says of itself, where it is asked to.
     pub(super) report: Option<Report>,
+    /// Which of its lives it is in, where it is asked to tell.
+    pub(super) incarnation: Option<String>,
 }
 
 impl Answer {
     fn new(outcome: Outcome, reason: String) -> Self {
-        Self { outcome, reason, report: None }
+        Self { outcome, reason, report: None, incarnation: None }
     }
 }
 
@@ -61,6 +63,10 @@ async fn ask(check: &Check, address: &str, kind: &str) -> Result<Answer, ProbeEr
         false => Answer::new(Outcome::Refused, format!("{kind} check answered {status}")),
     };
     answer.report = check.agent.then(|| report(response.headers(), address));
+    if let Some(value) = check.incarnation_header.as_ref().and_then(|it| response.headers().get(it))
+    {
+        answer.incarnation = Some(value.as_bytes().escape_ascii().to_string());
+    }
     Ok(answer)
 }
 

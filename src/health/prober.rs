@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
@@ -279,6 +279,10 @@ impl Probe {
     }
 
     fn record(&self, answer: &Answer) {
+        if let Some(incarnation) = &answer.incarnation {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+            self.instance.lives(incarnation, self.check.on_restart, now);
+        }
         if let Some(drain) = answer.report.and_then(|report| self.instance.heed(report)) {
             (self.on_drain)(Arc::clone(&self.instance), drain);
         }

@@ -27,6 +27,12 @@ pub(super) fn report_changed(instance: &Identity, report: Report) {
     info!(service, version, instance = name, state, weight, "the instance reports");
 }
 
+/// An instance says that it is in another life.
+pub(super) fn restarted(instance: &Identity, from: &str, to: &str) {
+    let Identity { service, version, name } = instance;
+    info!(service, version, instance = name, from, to, "instance restarted");
+}
+
 /// Unready instances serve from now on, or no longer.
 pub(super) fn panic_changed(roster: &Roster, is_on: bool, ready: usize, instances: usize) {
     let (service, version) = (roster.service(), roster.version());

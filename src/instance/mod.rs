@@ -10,6 +10,7 @@ pub mod budget;
 pub mod departure;
 mod events;
 pub mod lane;
+mod life;
 pub mod link;
 pub mod moves;
 mod outcome;
@@ -42,6 +43,7 @@ pub use roster::{Members, Roster};
 pub use trial::Trial;
 
 use departure::Departures;
+use life::Life;
 use packed::{pack, unpack};
 use presence::Presence;
 use share::Share;
@@ -98,6 +100,7 @@ pub struct Instance {
     address: String,
     weight: AtomicU32,
     share: Share,
+    life: Life,
     axes: Mutex<Axes>,
     /// The fold of `axes`, see [`pack`].
     eligibility: AtomicU8,
@@ -134,6 +137,7 @@ impl Instance {
             address: config.address.clone(),
             weight: AtomicU32::new(config.weight),
             share: Share::default(),
+            life: Life::default(),
             axes: Mutex::new(axes),
             eligibility,
             distress: AtomicU8::new(Distress::Fine as u8),

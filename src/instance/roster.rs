@@ -167,11 +167,13 @@ impl Roster {
         others.all.iter().any(|other| !Arc::ptr_eq(other, instance) && other.could_help())
     }
 
-    /// The instance of this name, if it may serve the sessions bound to it.
-    pub fn bound(&self, name: &str) -> Result<Arc<Instance>, Rehome> {
+    /// The instance of this name, if it may serve a session bound to it, or renewed, at `renewed` in
+    /// seconds since the epoch.
+    pub fn bound(&self, name: &str, renewed: u64) -> Result<Arc<Instance>, Rehome> {
         let members = self.members();
         let instance = members.by_name.get(name).ok_or(Rehome::Removed)?;
         let verdict = match instance.eligibility().bound {
+            Ok(()) if instance.has_lost(renewed) => Err(Rehome::Restarted),
             Ok(()) if !instance.admits() => Err(Rehome::BreakerOpen),
             verdict => verdict,
         };

@@ -131,7 +131,7 @@ impl<'a> Session<'a> {
         let roster = &service.roster;
         let bound = match claim.version == roster.version() {
             true => match roster.moves.follow(token.mark) {
-                None => roster.bound(claim.instance),
+                None => roster.bound(claim.instance, claim.renewed),
                 Some(to) => {
                     roster.rehomes.note(token.mark, to, Instant::now());
                     Err(Rehome::Rebalanced)

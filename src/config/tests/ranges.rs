@@ -140,6 +140,18 @@ const VERSION: &[Row] = &[
     ("readiness_check: { path: /r, agent: @ }", &["true", "false"], &["on", "null"]),
     ("readiness_check: { agent: @ }", &["false"], &["true"]),
     ("liveness_check: { path: /r, agent: @ }", &[], &["true"]),
+    (
+        "readiness_check: { path: /r, incarnation_header: @ }",
+        &["none", "X-Instance-Incarnation"],
+        &["\"a b\"", "1", "null"],
+    ),
+    ("readiness_check: { incarnation_header: @ }", &["none"], &["x"]),
+    (
+        "readiness_check: { path: /r, incarnation_header: x, on_restart: @ }",
+        &["keep", "re-home"],
+        &["rehome", "true"],
+    ),
+    ("readiness_check: { on_restart: @ }", &["keep"], &["re-home"]),
     ("readiness_check: { initial_delay_sec: @ }", &[], &["5"]),
     ("liveness_check: { initial_delay_sec: @ }", &["0", "3600", "0.5"], &["3601", "-1"]),
     ("liveness_check: { initial_delay: @ }", &["0s", "1h"], &["61m"]),

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::{Folder, config, parsed};
 use crate::config::types::{
     Action, Admin, Affinity, AffinityCookie, Balance, Breaker, Check, Close, Closes, Config, Drain,
-    Exit, HashKey, InitialState, Instance, Listener, Rebalance, RebalanceMode, Retry, SameSite,
-    Secure, Service, State, Timeouts, Version, Websocket, Workers,
+    Exit, HashKey, InitialState, Instance, Listener, OnRestart, Rebalance, RebalanceMode, Retry,
+    SameSite, Secure, Service, State, Timeouts, Version, Websocket, Workers,
 };
 use crate::config::{effective, load, parse};
 
@@ -242,6 +242,8 @@ prop_compose! {
             readiness_check: readiness.map(|(check, is_ready, app_start_timeout)| Check {
                 initial_state: if is_ready { InitialState::Ready } else { InitialState::Unknown },
                 app_start_timeout,
+                incarnation_header: check.path.as_ref().map(|_| "x-life".to_owned()),
+                on_restart: if is_ready && check.path.is_some() { OnRestart::Rehome } else { OnRestart::Keep },
                 agent: is_ready && check.path.is_some(),
                 ..check
             }),

@@ -26,6 +26,11 @@ pub struct Check {
     /// Readiness only: whether the instance may say in its answer what state it wants to be in, see
     /// `health::agent`.
     pub agent: bool,
+    /// Readiness only: the field of its answer, in lower case, by which an instance tells one of its
+    /// lives from another.
+    pub incarnation_header: Option<String>,
+    /// Readiness only: what becomes of its sessions when that changes.
+    pub on_restart: OnRestart,
     /// Inclusive ranges of statuses that pass; only 200 by default.
     pub expected_statuses: Vec<(u16, u16)>,
 }
@@ -44,6 +49,8 @@ impl Check {
             app_start_timeout: Duration::from_secs(300),
             initial_state: InitialState::Unknown,
             agent: false,
+            incarnation_header: None,
+            on_restart: OnRestart::Keep,
             expected_statuses: vec![(200, 200)],
         }
     }
@@ -58,6 +65,15 @@ impl Check {
             ..Self::readiness()
         }
     }
+}
+
+/// What becomes of the sessions of an instance that has restarted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnRestart {
+    /// They stay.
+    Keep,
+    /// They are bound anew, to whichever instance.
+    Rehome,
 }
 
 /// What an instance counts as before its first readiness verdict.

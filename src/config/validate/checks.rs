@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use super::names::{is_host, is_path};
+use super::names::{self, is_host, is_path};
 use crate::config::node::{Fields, Node};
 use crate::config::tree::Data;
-use crate::config::types::{Check, InitialState};
+use crate::config::types::{Check, InitialState, OnRestart};
 use crate::config::units;
 
 /// What tells the two checks apart.
@@ -53,18 +53,7 @@ pub(super) fn check(node: &Node<'_>, kind: &Kind, base: Option<Check>) -> Option
         check.interval,
     );
     if kind.is_readiness {
-        let keys = ["app_start_timeout_sec", "app_start_timeout"];
-        check.app_start_timeout =
-            time(&mut fields, keys, &APP_START_TIMEOUT, check.app_start_timeout);
-        let states = [("unknown", InitialState::Unknown), ("ready", InitialState::Ready)];
-        let state = fields.take("initial_state").and_then(|node| node.word(&states));
-        check.initial_state = state.unwrap_or(check.initial_state);
-        if let Some(node) = fields.take("agent") {
-            check.agent = node.boolean().unwrap_or(check.agent);
-            if check.agent && check.path.is_none() {
-                node.problem("a TCP connect has no answer to read; allowed: true beside `path`");
-            }
-        }
+        readiness(&mut fields, &mut check);
     } else {
         let keys = ["initial_delay_sec", "initial_delay"];
         check.initial_delay = time(&mut fields, keys, &INITIAL_DELAY, check.initial_delay);
@@ -74,6 +63,44 @@ pub(super) fn check(node: &Node<'_>, kind: &Kind, base: Option<Check>) -> Option
     }
     fields.finish();
     Some(check)
+}
+
+/// The keys that only `readiness_check` has.
+fn readiness(fields: &mut Fields<'_>, check: &mut Check) {
+    let keys = ["app_start_timeout_sec", "app_start_timeout"];
+    check.app_start_timeout = time(fields, keys, &APP_START_TIMEOUT, check.app_start_timeout);
+    let states = [("unknown", InitialState::Unknown), ("ready", InitialState::Ready)];
+    let state = fields.take("initial_state").and_then(|node| node.word(&states));
+    check.initial_state = state.unwrap_or(check.initial_state);
+    if let Some(node) = fields.take("agent") {
+        check.agent = node.boolean().unwrap_or(check.agent);
+        if check.agent && check.path.is_none() {
+            node.problem("a TCP connect has no answer to read; allowed: true beside `path`");
+        }
+    }
+    let field = |node: &Node<'_>| {
+        node.parsed("the name of a response field, none", |text| {
+            names::is_token(text).then(|| text.to_ascii_lowercase())
+        })
+    };
+    let incarnation = fields.take("incarnation_header");
+    if let Some(node) = &incarnation {
+        check.incarnation_header = if node.as_text() == Some("none") { None } else { field(node) };
+        if check.incarnation_header.is_some() && check.path.is_none() {
+            node.problem("a TCP connect has no answer to read; allowed: a name beside `path`");
+        }
+    }
+    if let Some(node) = fields.take("on_restart") {
+        let words = [("keep", OnRestart::Keep), ("re-home", OnRestart::Rehome)];
+        check.on_restart = node.word(&words).unwrap_or(check.on_restart);
+        if check.on_restart == OnRestart::Rehome
+            && incarnation.is_none_or(|node| node.as_text() == Some("none"))
+        {
+            node.problem(
+                "nothing tells of a restart; allowed: re-home beside `incarnation_header`",
+            );
+        }
+    }
 }
 
 /// Reads a check of an app.yaml: whole seconds, and none of Burdock's additions.

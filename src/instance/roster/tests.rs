@@ -1,6 +1,7 @@
 //! Who is chosen, and what reloads, breakers and ramps make of that.
 
 use super::*;
+use crate::config::types::OnRestart;
 use crate::health::breaker::Passage;
 use crate::instance::Trial;
 
@@ -56,15 +57,15 @@ fn a_bound_session_needs_a_permit_too_unless_nobody_else_could_serve() {
     let roster = roster(&format!("instances: [a:1, b:1]\n{HALF_OPEN}"));
     let [one, other] = [0, 1].map(|place| Arc::clone(&roster.members().all()[place]));
     half_open(&one);
-    assert!(roster.bound("a:1").is_ok());
+    assert!(roster.bound("a:1", 0).is_ok());
     let trial = Trial::begin(&one);
-    assert_eq!(roster.bound("a:1").err(), Some(Rehome::BreakerOpen));
+    assert_eq!(roster.bound("a:1", 0).err(), Some(Rehome::BreakerOpen));
     half_open(&other);
-    assert!(roster.bound("a:1").is_err(), "the other has a permit");
+    assert!(roster.bound("a:1", 0).is_err(), "the other has a permit");
     let _another = Trial::begin(&other);
-    assert!(roster.bound("a:1").is_ok(), "neither has: better there than nowhere");
+    assert!(roster.bound("a:1", 0).is_ok(), "neither has: better there than nowhere");
     drop(trial);
-    assert!(roster.bound("b:1").is_err());
+    assert!(roster.bound("b:1", 0).is_err());
 }
 
 #[test]
@@ -175,4 +176,22 @@ fn a_recovered_instance_ramps_up_too_but_not_one_that_everybody_waited_for() {
     other.set_health(Health::Ready, "a test");
     assert_eq!((one.effective_weight(), other.effective_weight()), (100, 10));
     assert_eq!(counts(&roster, 11), [10, 1]);
+}
+
+#[test]
+fn only_sessions_of_an_earlier_life_are_lost_and_reloads_do_not_forget_that() {
+    let text = "instances: [a:1, b:1]\n";
+    let roster = roster(text);
+    let one = Arc::clone(&roster.members().all()[0]);
+    for (life, on_restart) in [("1", OnRestart::Rehome), ("1", OnRestart::Rehome)] {
+        one.lives(life, on_restart, 100);
+        assert!(roster.bound("a:1", 50).is_ok(), "nothing has changed");
+    }
+    one.lives("2", OnRestart::Keep, 150);
+    assert!(roster.bound("a:1", 50).is_ok(), "it was told to keep them");
+    one.lives("3", OnRestart::Rehome, 200);
+    roster.reconcile(&version(text), 1);
+    assert_eq!(one.restarts(), 2);
+    assert_eq!(roster.bound("a:1", 199).err(), Some(Rehome::Restarted));
+    assert!(roster.bound("a:1", 200).is_ok() && roster.bound("b:1", 199).is_ok());
 }

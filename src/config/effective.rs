@@ -243,6 +243,8 @@ fn check(out: &mut Text, key: &str, check: Option<&Check>) {
     let is_readiness = key == "readiness_check";
     out.map(key, |out| {
         out.optional("path", check.path.as_deref().map(scalar));
+        out.optional("grpc", check.grpc.as_deref().map(scalar));
+        out.optional("port", check.port);
         out.optional("host", check.host.as_deref().map(scalar));
         out.duration("timeout", check.timeout);
         out.duration("check_interval", check.interval);

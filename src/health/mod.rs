@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod breaker;
 pub mod check;
+pub mod grpc;
 mod probe;
 pub mod prober;
 

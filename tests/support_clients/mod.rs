@@ -3,6 +3,7 @@
 //! of `burdock` and nothing of its inside.
 
 #![allow(unreachable_pub, reason = "the test file next door is the public")]
+#![allow(dead_code, reason = "no test file uses all of it")]
 
 pub mod process;
 
@@ -128,7 +129,8 @@ fn balancer(config: &Path) -> Process {
     Process::start(&binary, &["run", "-c", config, "--log-format", "json"])
 }
 
-fn program(script: &str, arguments: &[&str]) -> Process {
+/// A program of `tests/clients`.
+pub fn program(script: &str, arguments: &[&str]) -> Process {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let clients = root.join("tests/clients");
     let interpreter = if script.ends_with(".mjs") {
@@ -152,7 +154,8 @@ fn installed(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
-fn listening(server: &mut Process) -> String {
+/// The port that a server says it listens on.
+pub fn listening(server: &mut Process) -> String {
     server.wait_for("`listening PORT NAME`", START_TIMEOUT, |line| {
         line.strip_prefix("listening ")?.split(' ').next().map(str::to_owned)
     })

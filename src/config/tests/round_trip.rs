@@ -101,11 +101,22 @@ fn instances() -> impl Strategy<Value = Vec<Instance>> {
 
 fn check() -> impl Strategy<Value = Check> {
     let path = proptest::option::of("/[!-\"$-~]{0,20}");
+    let place = (proptest::option::of("[ -~]{0,20}"), proptest::option::of(1_u16..));
     let host = proptest::option::of("[a-m]{1,9}(\\.[a-m]{1,9})?(:[1-9][0-9]{0,3})?");
     let statuses = proptest::collection::vec((100_u16..400, 0_u16..100), 1..3);
     let probe = (duration(10_u64..=300_000), duration(10_u64..=300_000));
+    let path = (path, place);
     (path, host, statuses, probe, 1_u32..=10, 1_u32..=10).prop_map(
-        |(path, host, statuses, (timeout, interval), failure_threshold, success_threshold)| Check {
+        |(
+            (path, (grpc, port)),
+            host,
+            statuses,
+            (timeout, interval),
+            failure_threshold,
+            success_threshold,
+        )| Check {
+            grpc: grpc.filter(|name| path.is_none() && name != "none"),
+            port,
             path,
             host,
             timeout,

@@ -5,8 +5,12 @@ use std::time::Duration;
 /// An active health check with App Engine's keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// Request target of the probe; `None` probes by a TCP connect.
+    /// Request target of the probe; without it and `grpc` the probe is a TCP connect.
     pub path: Option<String>,
+    /// Asks for this service by the gRPC health protocol instead; empty is the whole server.
+    pub grpc: Option<String>,
+    /// Where probes go; the instance's own port when absent.
+    pub port: Option<u16>,
     /// `Host` of the probe; the instance's address when absent.
     pub host: Option<String>,
     /// How long one probe may take.
@@ -40,6 +44,8 @@ impl Check {
     pub fn readiness() -> Self {
         Self {
             path: None,
+            grpc: None,
+            port: None,
             host: None,
             timeout: Duration::from_secs(4),
             interval: Duration::from_secs(5),

@@ -45,6 +45,7 @@ pub(super) fn check(node: &Node<'_>, kind: &Kind, base: Option<Check>) -> Option
     let mut fields = node.fields(kind.name)?;
     let base = base.unwrap_or_else(kind.default);
     let mut check = common(&mut fields, base);
+    target(&mut fields, &mut check);
     check.timeout = time(&mut fields, ["timeout_sec", "timeout"], &TIMEOUT, check.timeout);
     check.interval = time(
         &mut fields,
@@ -65,6 +66,24 @@ pub(super) fn check(node: &Node<'_>, kind: &Kind, base: Option<Check>) -> Option
     Some(check)
 }
 
+/// What is asked where, beyond App Engine's `path`.
+fn target(fields: &mut Fields<'_>, check: &mut Check) {
+    let grpc = fields.take("grpc");
+    if let Some(node) = &grpc {
+        let allowed = "the name of a gRPC service, \"\" for the whole server, none";
+        let name = |text: &str| {
+            (text.len() <= 255 && !text.contains(char::is_control)).then(|| text.to_owned())
+        };
+        check.grpc = if node.as_text() == Some("none") { None } else { node.parsed(allowed, name) };
+        if check.grpc.is_some() && check.path.is_some() {
+            node.problem("given beside `path`; allowed: one of the two");
+        }
+    }
+    check.port = fields.optional("port", check.port, |node| {
+        node.integer(1..=65535).and_then(|port| u16::try_from(port).ok())
+    });
+}
+
 /// The keys that only `readiness_check` has.
 fn readiness(fields: &mut Fields<'_>, check: &mut Check) {
     let keys = ["app_start_timeout_sec", "app_start_timeout"];
@@ -75,7 +94,7 @@ fn readiness(fields: &mut Fields<'_>, check: &mut Check) {
     if let Some(node) = fields.take("agent") {
         check.agent = node.boolean().unwrap_or(check.agent);
         if check.agent && check.path.is_none() {
-            node.problem("a TCP connect has no answer to read; allowed: true beside `path`");
+            node.problem("no answer to read without one; allowed: true beside `path`");
         }
     }
     let field = |node: &Node<'_>| {
@@ -87,7 +106,7 @@ fn readiness(fields: &mut Fields<'_>, check: &mut Check) {
     if let Some(node) = &incarnation {
         check.incarnation_header = if node.as_text() == Some("none") { None } else { field(node) };
         if check.incarnation_header.is_some() && check.path.is_none() {
-            node.problem("a TCP connect has no answer to read; allowed: a name beside `path`");
+            node.problem("no answer to read without one; allowed: a name beside `path`");
         }
     }
     if let Some(node) = fields.take("on_restart") {

@@ -438,4 +438,6 @@ fn ring<'a>(all: &'a [Arc<Instance>], before: Option<&Ring>) -> Option<Ring> {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

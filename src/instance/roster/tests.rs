@@ -12,7 +12,7 @@ fn roster(text: &str) -> Arc<Roster> {
     roster
 }
 
-fn version(text: &str) -> types::Version {
+pub(super) fn version(text: &str) -> types::Version {
     let loaded = crate::config::parse(text, std::path::Path::new("burdock.yaml"));
     loaded.unwrap().config.services.remove(0).version
 }

@@ -18,6 +18,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("tunnel::frames", 2),
     ("instance", 3),
     ("discovery", 3),
+    ("health::probe", 3),
     ("health::prober", 3),
     ("snapshot", 4),
     ("proxy", 5),

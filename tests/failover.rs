@@ -352,7 +352,7 @@ async fn four_of_five_killed_at_once_cost_nothing_at_500_requests_a_second() {
 async fn when_every_instance_is_gone_no_request_knocks_at_all_of_them() {
     let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
     let backends = Backend::several(&names).await;
-    let breaker = "breaker: { failures: 2, open: 1h, trials: 1 }\n";
+    let breaker = "breaker: { failures: 2, open: 1h, trials: 1, max_ejected: 100% }\n";
     let burdock = Burdock::start(&yaml(&backends.iter().collect::<Vec<_>>(), breaker)).await;
     for backend in &backends {
         backend.dies().await;

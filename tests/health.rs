@@ -345,3 +345,44 @@ async fn the_breaker_opens_on_live_traffic_and_a_trial_closes_it() {
     let line = burdock.wait_log("breaker half-open", |l| l["instance"] == "a").await;
     assert_eq!(line["target"].as_str().map(str::is_empty), Some(false));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_too_few_ready_unready_instances_serve_and_dead_ones_do_not() {
+    let backends = Backend::several(&["a", "b", "c"]).await;
+    let rest = format!("{}panic_threshold: 50%\nsession_affinity: true\n", support::FAST_CHECKS);
+    let mut burdock = Burdock::start(&yaml(&backends.iter().collect::<Vec<_>>(), &rest)).await;
+    let [a, b, c] = &backends[..] else { unreachable!() };
+    let panic = async |burdock: &Burdock, wanted| {
+        burdock.wait_metric("burdock_panic", &[], |value| value == wanted).await;
+    };
+    for name in ["a", "b", "c"] {
+        burdock.wait_health(name, "ready").await;
+    }
+    panic(&burdock, 0.0).await;
+    let mut bound = burdock.session();
+    let home = bound.get("/").await.instance().to_owned();
+    backends.iter().for_each(|backend| backend.ready(false));
+    panic(&burdock, 1.0).await;
+    for name in ["a", "b", "c"] {
+        burdock.wait_health(name, "unready").await;
+    }
+    let mut newcomers = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        newcomers.insert(burdock.client().get("/").await.instance().to_owned());
+    }
+    assert_eq!(newcomers.len(), 3, "health is ignored");
+    let now = bound.get("/").await.instance().to_owned();
+    assert_eq!(bound.get("/").await.instance(), now, "a bound session stays");
+    assert!(["a", "b", "c"].contains(&home.as_str()));
+    c.alive(false);
+    burdock.wait_health("c", "dead").await;
+    for _ in 0..4 {
+        assert_ne!(burdock.client().get("/").await.instance(), "c");
+    }
+    a.ready(true);
+    b.ready(true);
+    panic(&burdock, 0.0).await;
+    burdock.wait_log("panic over", |line| line["instances"] == 3).await;
+    let began = burdock.log("panic: too few are ready, unready ones serve");
+    assert_eq!((began.len(), &began[0]["ready"]), (1, &1.into()), "{began:?}");
+}

@@ -2,13 +2,13 @@
 //!
 //! Values are read when somebody asks; nothing is summed on a request's path.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::affinity::Rejection;
 use crate::affinity::order::Fate;
-use crate::health::breaker::Passage;
+use crate::health::breaker::{Passage, Trigger};
 use crate::health::{Admin, Health, Rehome};
 use crate::instance::lane::CLASSES;
 use crate::instance::{Instance, Lane, Roster};
@@ -46,6 +46,13 @@ pub const NAMES: &[(&str, &str, &str)] = &[
         "What instances ordered about sessions, by what became of it.",
     ),
     ("burdock_rehomes_total", "counter", "Requests whose session moved, by reason."),
+    ("burdock_panic", "gauge", "1 while unready instances serve because too few are ready."),
+    ("burdock_breaker_opened_total", "counter", "Breakers that opened, by cause."),
+    (
+        "burdock_breaker_held_total",
+        "counter",
+        "Times that max_ejected kept a breaker from opening.",
+    ),
     ("burdock_tunnels_opened_total", "counter", "Tunnels opened."),
     ("burdock_tunnels_ended_total", "counter", "Tunnels ended, by cause."),
     (
@@ -54,7 +61,11 @@ pub const NAMES: &[(&str, &str, &str)] = &[
         "Tunnels ended, by who sent which Close; none for who sent none.",
     ),
     ("burdock_tunnel_duration_seconds", "histogram", "How long tunnels lived."),
-    ("burdock_instance_admin", "gauge", "1 for the state that the operator says."),
+    (
+        "burdock_instance_admin",
+        "gauge",
+        "1 for the state that the operator wants, or the instance if that is stricter.",
+    ),
     ("burdock_instance_health", "gauge", "1 for the state that health checks say."),
     ("burdock_instance_breaker", "gauge", "0 closed, 1 half-open, 2 open."),
     ("burdock_instance_weight", "gauge", "Share of new sessions."),
@@ -63,6 +74,12 @@ pub const NAMES: &[(&str, &str, &str)] = &[
         "gauge",
         "Sessions by token that had a request in the last 150 to 300 s, or tunnels if more; estimated.",
     ),
+    (
+        "burdock_instance_effective_weight",
+        "gauge",
+        "The same now; less during slow_start, or if the instance asks for less.",
+    ),
+    ("burdock_instance_restarts_total", "counter", "Restarts that the instance told of."),
     ("burdock_instance_requests_in_flight", "gauge", "Requests in flight."),
     ("burdock_instance_tunnels", "gauge", "Open tunnels."),
     ("burdock_instance_tunnels_opened_total", "counter", "Tunnels opened."),
@@ -109,7 +126,7 @@ impl Rows<'_> {
     }
 
     /// Label values come from enums and from the configuration, whose names need no escaping.
-    fn row(&mut self, labels: &[(&str, &str)], value: u64) {
+    fn row(&mut self, labels: &[(&str, &str)], value: impl Display) {
         self.text.push_str(self.name);
         for (place, (key, label)) in labels.iter().enumerate() {
             let open = if place == 0 { '{' } else { ',' };
@@ -203,6 +220,13 @@ fn version_rows(rows: &mut Rows<'_>, roster: &Roster) {
             row(&[("outcome", "keyed")], load(&tally.keyed));
             row(&[("outcome", "keyless")], load(&tally.keyless));
         }
+        "burdock_panic" => row(&[], u64::from(roster.is_in_panic())),
+        "burdock_breaker_opened_total" => {
+            for (trigger, counter) in Trigger::ALL.iter().zip(&tally.opened) {
+                row(&[("cause", trigger.label())], load(counter));
+            }
+        }
+        "burdock_breaker_held_total" => row(&[], load(&tally.held)),
         "burdock_tunnels_opened_total" => row(&[], load(&tally.tunnels)),
         "burdock_tunnels_ended_total" => {
             for (end, counter) in TunnelEnd::ALL.iter().zip(&tally.ended) {
@@ -239,6 +263,9 @@ fn rows_of_instance(rows: &mut Rows<'_>, instance: &Instance) {
     ];
     let sum = |of: &dyn Fn(&Lane) -> u64| instance.lanes().iter().map(of).sum::<u64>();
     let name = rows.name;
+    if name == "burdock_instance_effective_weight" {
+        return rows.row(&labels, f64::from(instance.effective_weight()) / 100.0);
+    }
     let mut row = |extra: &[(&str, &str)], value| rows.row(&[&labels[..], extra].concat(), value);
     match name {
         "burdock_requests_total" => {
@@ -270,6 +297,7 @@ fn rows_of_instance(rows: &mut Rows<'_>, instance: &Instance) {
         ),
         "burdock_instance_weight" => row(&[], u64::from(instance.weight())),
         "burdock_instance_sessions" => row(&[], instance.session_count(Instant::now())),
+        "burdock_instance_restarts_total" => row(&[], instance.restarts()),
         "burdock_instance_requests_in_flight" => row(&[], sum(&Lane::requests)),
         "burdock_instance_tunnels" => row(&[], sum(&Lane::tunnels)),
         "burdock_instance_tunnels_opened_total" => row(&[], sum(&Lane::opened)),

@@ -262,6 +262,8 @@ fn versions(label: &str, old: &Version, new: &Version, changes: &mut Vec<Change>
         ("readiness_check", old.readiness_check != new.readiness_check),
         ("liveness_check", old.liveness_check != new.liveness_check),
         ("breaker", old.breaker != new.breaker),
+        ("panic_threshold", old.panic_threshold != new.panic_threshold),
+        ("slow_start", old.slow_start != new.slow_start),
         ("retry", old.retry != new.retry),
         ("queue", old.queue != new.queue),
         ("upgrades", old.upgrades != new.upgrades),

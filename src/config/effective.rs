@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::types::{
     Action, Affinity, AffinityKeys, Balance, CacheControl, Check, Close, Config, Drain, Exit,
-    FirstBurst, HashKey, InitialState, Instance, RebalanceMode, SameSite, Secure, Service,
-    Timeouts, Version, Websocket, Workers,
+    FirstBurst, HashKey, InitialState, Instance, OnRestart, RebalanceMode, SameSite, Secure,
+    Service, Timeouts, Version, Websocket, Workers,
 };
 use super::units::{format_duration, format_percent, format_size};
 
@@ -96,10 +96,17 @@ fn version(out: &mut Text, version: &Version) {
         None => out.key("breaker", "off"),
         Some(breaker) => out.map("breaker", |out| {
             out.key("failures", breaker.failures);
+            out.optional("error_share", breaker.error_share.map(format_percent));
+            out.duration("window", breaker.window);
+            out.key("min_requests", breaker.min_requests);
             out.duration("open", breaker.open);
+            out.duration("max_open", breaker.max_open);
             out.key("trials", breaker.trials);
+            out.key("max_ejected", format_percent(breaker.max_ejected));
         }),
     }
+    out.key("panic_threshold", format_percent(version.panic_threshold));
+    out.optional("slow_start", version.slow_start.map(format_duration));
     out.map("retry", |out| {
         out.key("attempts", version.retry.attempts);
         out.key("max_body", format_size(version.retry.max_body as u64));
@@ -274,6 +281,8 @@ fn check(out: &mut Text, key: &str, check: Option<&Check>) {
     let is_readiness = key == "readiness_check";
     out.map(key, |out| {
         out.optional("path", check.path.as_deref().map(scalar));
+        out.optional("grpc", check.grpc.as_deref().map(scalar));
+        out.optional("port", check.port);
         out.optional("host", check.host.as_deref().map(scalar));
         out.duration("timeout", check.timeout);
         out.duration("check_interval", check.interval);
@@ -288,6 +297,13 @@ fn check(out: &mut Text, key: &str, check: Option<&Check>) {
                     InitialState::Ready => "ready",
                 },
             );
+            out.key("agent", check.agent);
+            out.optional("incarnation_header", check.incarnation_header.as_deref().map(scalar));
+            let on_restart = match check.on_restart {
+                OnRestart::Keep => "keep",
+                OnRestart::Rehome => "re-home",
+            };
+            out.key("on_restart", on_restart);
         } else {
             out.duration("initial_delay", check.initial_delay);
         }

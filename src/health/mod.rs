@@ -1,11 +1,14 @@
 //! What an instance may receive: four independent axes, folded once.
 //!
-//! The machines that move the axes are pure ([`check`], [`breaker`]); only [`prober`] opens
-//! sockets. There is deliberately no single status: an instance can be draining, unready and
+//! The machines that move the axes are pure ([`check`], [`breaker`]); only [`prober`] and
+//! its probes open sockets. There is deliberately no single status: an instance can be draining, unready and
 //! ejected at once, and each axis recovers by itself.
 
+pub mod agent;
 pub mod breaker;
 pub mod check;
+pub mod grpc;
+mod probe;
 pub mod prober;
 
 /// Whether the configuration, or discovery, still names the instance.
@@ -19,7 +22,7 @@ pub enum Membership {
     Gone,
 }
 
-/// What the operator says.
+/// What the operator says, or the instance itself where that is stricter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admin {
     /// It serves.
@@ -101,11 +104,13 @@ pub enum Rehome {
     NoAnswer,
     /// It has too many tunnels, and another too few.
     Rebalanced,
+    /// It was restarted, and its sessions are lost there.
+    Restarted,
 }
 
 impl Rehome {
     /// Every reason, in the order of the metric's rows.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Unready,
         Self::Dead,
         Self::BreakerOpen,
@@ -116,6 +121,7 @@ impl Rehome {
         Self::Reset,
         Self::NoAnswer,
         Self::Rebalanced,
+        Self::Restarted,
     ];
 
     /// The label in logs and metrics.
@@ -131,6 +137,7 @@ impl Rehome {
             Self::Reset => "reset",
             Self::NoAnswer => "no_answer",
             Self::Rebalanced => "rebalanced",
+            Self::Restarted => "restarted",
         }
     }
 }

@@ -1,31 +1,23 @@
 //! Active checks: a task for each check of each instance. It outlives reloads that don't change
 //! that check, and ends when the instance is gone.
 //!
-//! The prober opens sockets and feeds the pure machines of [`super::check`]; what they say goes to
-//! the instance. First probes are spread, so that a start or a reload is no burst; each later one
+//! The prober feeds what [`super::probe`] learns to the pure machines of [`super::check`]; what they
+//! say goes to the instance, and so does what it says of itself. First probes are spread, so that a start or a reload is no burst; each later one
 //! is a little early or late, so that balancers don't fall into step.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use http::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
-use http::{Request, StatusCode, Uri};
-use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::config::types::{self, InitialState};
 use crate::health::Health;
-use crate::health::check::{Check, Outcome, Verdict};
-use crate::instance::{Instance, Roster};
+use crate::health::check::{Check, Verdict};
+use crate::health::probe::{self, Answer};
+use crate::instance::{Departure, Instance, Roster};
 
-/// What probes call themselves.
-const PROBE: &str = concat!("burdock-probe/", env!("CARGO_PKG_VERSION"));
 /// First probes of many instances are spread this far apart, but never beyond one interval.
 const SPREAD: Duration = Duration::from_millis(2);
 /// An interval is up to this share longer or shorter, in percent.
@@ -56,15 +48,30 @@ struct Watched {
     liveness: Option<AbortHandle>,
 }
 
+/// Sees to the end of a drain that an instance has asked for.
+pub type OnDrain = Arc<dyn Fn(Arc<Instance>, Departure) + Send + Sync>;
+
 /// Probes every instance of every version.
-#[derive(Debug, Default)]
 pub struct Prober {
     tasks: JoinSet<()>,
     watched: HashMap<usize, Watched>,
     verdict: Arc<Notify>,
+    on_drain: OnDrain,
+}
+
+impl std::fmt::Debug for Prober {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prober").field("watched", &self.watched).finish_non_exhaustive()
+    }
 }
 
 impl Prober {
+    /// One that probes nothing yet.
+    pub fn new(on_drain: OnDrain) -> Self {
+        let (tasks, watched, verdict) = Default::default();
+        Self { tasks, watched, verdict, on_drain }
+    }
+
     /// Probes what these versions name, drained instances included, and nothing else. A check that
     /// didn't change is not disturbed.
     pub fn follow<'a>(&mut self, versions: impl Iterator<Item = (&'a types::Version, &'a Roster)>) {
@@ -139,6 +146,7 @@ impl Prober {
                     instance: Arc::clone(instance),
                     vitals: Arc::clone(&watched.vitals),
                     verdict: Arc::clone(&self.verdict),
+                    on_drain: Arc::clone(&self.on_drain),
                     added: watched.added,
                     start: due + window(check).mul_f64(fastrand::f64()),
                 };
@@ -219,6 +227,15 @@ enum Kind {
     Liveness,
 }
 
+impl Kind {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Readiness => "readiness",
+            Self::Liveness => "liveness",
+        }
+    }
+}
+
 /// One check of one instance.
 struct Probe {
     kind: Kind,
@@ -226,6 +243,7 @@ struct Probe {
     instance: Arc<Instance>,
     vitals: Arc<Mutex<Vitals>>,
     verdict: Arc<Notify>,
+    on_drain: OnDrain,
     added: Instant,
     start: Instant,
 }
@@ -243,8 +261,10 @@ impl Probe {
         tokio::time::sleep_until(self.start.into()).await;
         loop {
             let began = Instant::now();
-            let (outcome, reason) = self.probe().await;
-            self.record(outcome, &reason);
+            let address = self.instance.address();
+            let answer = probe::probe(&self.check, address, self.kind.label()).await;
+            self.record(&answer);
+            let reason = answer.reason;
             let ready = self.instance.health() == Health::Ready;
             if !warned && !ready && self.added.elapsed() > self.check.app_start_timeout {
                 warned = true;
@@ -258,75 +278,23 @@ impl Probe {
         }
     }
 
-    fn record(&self, outcome: Outcome, reason: &str) {
+    fn record(&self, answer: &Answer) {
+        if let Some(incarnation) = &answer.incarnation {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+            self.instance.lives(incarnation, self.check.on_restart, now);
+        }
+        if let Some(drain) = answer.report.and_then(|report| self.instance.heed(report)) {
+            (self.on_drain)(Arc::clone(&self.instance), drain);
+        }
         let mut vitals = self.vitals.lock().unwrap_or_else(PoisonError::into_inner);
         let check = match self.kind {
             Kind::Readiness => &mut vitals.readiness,
             Kind::Liveness => &mut vitals.liveness,
         };
-        check.record(outcome, (&self.check).into());
+        check.record(answer.outcome, (&self.check).into());
         let health = vitals.health();
         drop(vitals);
-        self.instance.set_health(health, reason);
+        self.instance.set_health(health, &answer.reason);
         self.verdict.notify_waiters();
     }
-
-    /// One probe, and in words what came of it.
-    async fn probe(&self) -> (Outcome, String) {
-        let kind = match self.kind {
-            Kind::Readiness => "readiness",
-            Kind::Liveness => "liveness",
-        };
-        let result = tokio::time::timeout(self.check.timeout, self.ask()).await;
-        match result {
-            Ok(Ok(status)) if self.passes(status) => {
-                (Outcome::Pass, format!("{kind} check passed"))
-            }
-            Ok(Ok(status)) => (Outcome::Refused, format!("{kind} check answered {status}")),
-            Ok(Err(error)) => (Outcome::NoAnswer, format!("{kind} check: {error}")),
-            Err(_elapsed) => {
-                (Outcome::NoAnswer, format!("{kind} check: no answer in {:?}", self.check.timeout))
-            }
-        }
-    }
-
-    fn passes(&self, status: StatusCode) -> bool {
-        let expected = &self.check.expected_statuses;
-        expected.iter().any(|(from, to)| (*from..=*to).contains(&status.as_u16()))
-    }
-
-    /// A connection of its own for each probe: a kept one would tell nothing about new ones.
-    async fn ask(&self) -> Result<StatusCode, ProbeError> {
-        let stream =
-            TcpStream::connect(self.instance.address()).await.map_err(ProbeError::Connect)?;
-        let Some(path) = &self.check.path else { return Ok(StatusCode::OK) };
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let host = self.check.host.as_deref().unwrap_or(self.instance.address());
-        let mut request = Request::new(Empty::<Bytes>::new());
-        *request.uri_mut() = Uri::try_from(path.as_str()).map_err(|_bad| ProbeError::Target)?;
-        let headers = request.headers_mut();
-        headers.insert(HOST, HeaderValue::from_str(host).map_err(|_bad| ProbeError::Target)?);
-        headers.insert(USER_AGENT, HeaderValue::from_static(PROBE));
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        let answer = sender.send_request(request);
-        tokio::pin!(answer);
-        tokio::select! {
-            biased;
-            answer = &mut answer => return Ok(answer?.status()),
-            over = connection => over?,
-        }
-        // The connection is over; what came of the request is known.
-        Ok(answer.await?.status())
-    }
-}
-
-/// Why a probe got no answer.
-#[derive(Debug, thiserror::Error)]
-enum ProbeError {
-    #[error("connecting: {0}")]
-    Connect(#[source] std::io::Error),
-    #[error("{0}")]
-    Http(#[from] hyper::Error),
-    #[error("path or host is no valid request target")]
-    Target,
 }

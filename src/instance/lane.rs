@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use crate::health::breaker::Counts;
 use crate::instance::bell::Bells;
 use crate::instance::in_flight::{Kind, Stage};
 use crate::instance::pool::Pool;
@@ -32,6 +33,8 @@ pub struct Lane {
     tunnels: AtomicU64,
     answers: [AtomicU64; CLASSES],
     failures: AtomicU64,
+    /// Failures and 5xx answers, but those of upgrades that were not refused.
+    spoiled: AtomicU64,
     kept: AtomicU64,
     opened: AtomicU64,
     ended: [AtomicU64; TunnelEnd::ALL.len()],
@@ -142,6 +145,17 @@ impl Lane {
     /// Counts an attempt without an answer.
     pub fn failed(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an attempt that went badly, as the breaker sees it.
+    pub(super) fn spoiled(&self) {
+        self.spoiled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Attempts that have ended, as the breaker sees them.
+    pub(super) fn outcomes(&self) -> Counts {
+        let answers = self.answers.iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>();
+        Counts { attempts: answers + self.failures(), bad: self.spoiled.load(Ordering::Relaxed) }
     }
 
     /// Resolves when the instance comes into distress after this call.

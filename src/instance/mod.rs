@@ -13,8 +13,12 @@ pub mod departure;
 mod events;
 mod in_flight;
 pub mod lane;
+mod life;
 pub mod link;
 pub mod moves;
+mod outcome;
+mod packed;
+mod panic;
 pub mod pool;
 mod presence;
 pub mod queue;
@@ -23,8 +27,11 @@ pub mod recent;
 pub mod rehomes;
 pub mod roster;
 pub mod sessions;
+mod share;
 pub mod stream;
+pub mod tally;
 mod trial;
+mod wishes;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -33,7 +40,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use crate::config::types::{self, Drain, State};
-use crate::health::breaker::{Breaker, Change, Passage, Permit};
+use crate::health::breaker::{Breaker, Change, Passage};
 use crate::health::{self, Admin, Eligibility, Health, Membership, Rehome};
 
 pub use departure::{Cause, Departure};
@@ -43,8 +50,11 @@ pub use roster::{Members, Roster};
 pub use trial::Trial;
 
 use departure::Departures;
+use life::Life;
+use packed::{pack, unpack};
 use presence::Presence;
 use sessions::Sessions;
+use share::Share;
 
 /// Who an instance is, on every replica of Burdock and across restarts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -68,14 +78,27 @@ pub enum Distress {
     Dead,
 }
 
+/// Who wants something of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The operator, by the configuration.
+    Operator,
+    /// The instance itself.
+    Agent,
+}
+
 /// The axes, changed together with what is folded from them.
 #[derive(Debug)]
 struct Axes {
     membership: Membership,
     admin: Admin,
+    /// What is wanted of it, by [`Source`].
+    wanted: [State; 2],
     health: Health,
     breaker: Breaker,
     limits: Option<types::Breaker>,
+    /// Whether too few of its siblings are ready for its own readiness to matter.
+    panic: bool,
 }
 
 /// One process that serves a version.
@@ -86,6 +109,8 @@ pub struct Instance {
     weight: AtomicU32,
     /// `max_requests` and `max_tunnels`; 0 for none.
     limits: [AtomicU32; 2],
+    share: Share,
+    life: Life,
     axes: Mutex<Axes>,
     /// The fold of `axes`, see [`pack`].
     eligibility: AtomicU8,
@@ -93,6 +118,8 @@ pub struct Instance {
     /// Whether the breaker is closed and has no failure to forget: the common case, for which a
     /// success takes no lock.
     calm: AtomicBool,
+    /// Whether the breaker is other than closed.
+    ejected: AtomicBool,
     departures: Departures,
     presence: Presence,
     /// Those that are bound to it.
@@ -113,17 +140,22 @@ impl Instance {
         roster: Weak<Roster>,
     ) -> Self {
         let (membership, breaker) = (Membership::Present, Breaker::default());
-        let axes = Axes { membership, admin: Admin::Active, health, breaker, limits };
+        let wanted = [State::Active; 2];
+        let admin = Admin::Active;
+        let axes = Axes { membership, admin, wanted, health, breaker, limits, panic: false };
         let eligibility = AtomicU8::new(pack(axes.fold()));
         Self {
             identity,
             address: config.address.clone(),
             weight: AtomicU32::new(config.weight),
             limits: limits_of(config).map(AtomicU32::new),
+            share: Share::default(),
+            life: Life::default(),
             axes: Mutex::new(axes),
             eligibility,
             distress: AtomicU8::new(Distress::Fine as u8),
             calm: AtomicBool::new(true),
+            ejected: AtomicBool::new(false),
             departures: Departures::default(),
             presence: Presence::default(),
             sessions: Sessions::new(Instant::now()),
@@ -146,6 +178,29 @@ impl Instance {
     /// Its share of new sessions.
     pub fn weight(&self) -> u32 {
         self.weight.load(Ordering::Relaxed)
+    }
+
+    /// The same now, in hundredths: less while it ramps up, or where it asks for less.
+    pub fn effective_weight(&self) -> u32 {
+        self.share.of(self.weight())
+    }
+
+    /// Others take new sessions already when it begins to.
+    pub(crate) fn joins_others(&self) {
+        self.begin_ramp();
+        if self.eligibility().new_sessions {
+            self.begin_ramp();
+        }
+    }
+
+    /// Takes the next step of its ramp; whether there are more.
+    pub(crate) fn advance_ramp(&self, now: Instant) -> bool {
+        self.share.advance(now)
+    }
+
+    fn begin_ramp(&self) {
+        let slow_start = || self.roster.upgrade().and_then(|roster| roster.begin_ramp());
+        self.share.begin(slow_start, Instant::now());
     }
 
     /// The part that belongs to one worker.
@@ -208,7 +263,7 @@ impl Instance {
         self.axes().membership
     }
 
-    /// What the operator says of it.
+    /// What is wanted of it.
     pub fn admin(&self) -> Admin {
         self.axes().admin
     }
@@ -243,16 +298,6 @@ impl Instance {
         self.departures.call_off(Cause::Removed);
     }
 
-    /// Whether its breaker would let an attempt begin now. Takes nothing: the permit that a
-    /// half-open breaker asks for is taken by [`Trial::begin`].
-    pub fn admits(&self) -> bool {
-        if self.calm.load(Ordering::Relaxed) {
-            return true;
-        }
-        let axes = self.axes();
-        axes.limits.is_none_or(|limits| axes.breaker.admits(&limits))
-    }
-
     /// Whether a request that is bound to none may come here, if there is a place.
     pub(crate) fn takes_new_sessions(&self) -> bool {
         self.weight() > 0 && self.eligibility().new_sessions && self.admits()
@@ -267,19 +312,6 @@ impl Instance {
     fn is_held_back(&self) -> bool {
         self.membership() == Membership::Present
             && matches!(self.eligibility().bound, Ok(()) | Err(Rehome::BreakerOpen))
-    }
-
-    fn permit(&self) -> Option<Permit> {
-        if self.calm.load(Ordering::Relaxed) {
-            return None;
-        }
-        let mut axes = self.axes();
-        let limits = axes.limits?;
-        axes.breaker.permit(&limits)
-    }
-
-    fn give_back(&self, permit: Permit) {
-        self.axes().breaker.give_back(permit);
     }
 
     /// A verdict of health checks.
@@ -310,39 +342,20 @@ impl Instance {
         }
     }
 
-    /// Takes over what the operator wants of it. Gives the drain that begins, if one does: whoever
-    /// reloads waits for its end.
-    pub(crate) fn administer(&self, wanted: State, config: &types::Version) -> Option<Departure> {
-        let mut axes = self.axes();
-        let (admin, cause) = match (wanted, axes.admin) {
-            (State::Active, Admin::Active)
-            | (State::Draining, Admin::Draining | Admin::Drained)
-            | (State::Disabled, Admin::Disabled) => return None,
-            (State::Active, _) => (Admin::Active, None),
-            (State::Draining, _) => (Admin::Draining, Some(Cause::Draining)),
-            (State::Disabled, _) => (Admin::Disabled, Some(Cause::Disabled)),
-        };
-        axes.admin = admin;
-        self.fold(&axes);
-        drop(axes);
-        self.departures.call_off(Cause::Draining);
-        self.departures.call_off(Cause::Disabled);
-        let window = cause?.window(&config.websocket.closes, config.drain);
-        let departure = Departure::begin(cause?, window, Instant::now());
-        self.depart(departure);
-        (departure.cause == Cause::Draining).then_some(departure)
+    /// Whether it counts among those that `panic_threshold` is a share of, and as a ready one.
+    pub(crate) fn standing(&self) -> Option<bool> {
+        let axes = self.axes();
+        let has_verdict = axes.health != Health::Unknown;
+        let counts = axes.membership == Membership::Present && axes.admin == Admin::Active;
+        (counts && has_verdict).then_some(axes.health == Health::Ready)
     }
 
-    /// Its drain has come to its end, if that is still the drain that it is in; whether it was.
-    pub fn finish_drain(&self, drain: Departure) -> bool {
+    /// Whether its readiness matters from now on. Whoever says so publishes.
+    pub(crate) fn set_panic(&self, panic: bool) {
         let mut axes = self.axes();
-        let is_it =
-            axes.admin == Admin::Draining && self.departures.of(Cause::Draining) == Some(drain);
-        if is_it {
-            axes.admin = Admin::Drained;
-            self.publish(axes);
+        if std::mem::replace(&mut axes.panic, panic) != panic {
+            self.fold(&axes);
         }
-        is_it
     }
 
     /// The configuration names it again, or no longer, or its drain is over.
@@ -378,7 +391,7 @@ impl Instance {
         let mut axes = self.axes();
         axes.limits = limits;
         let change = match limits {
-            Some(limits) => axes.breaker.relimit(&limits),
+            Some(limits) => axes.breaker.relimit(&limits, Instant::now()),
             None => axes.breaker.reset(),
         };
         self.fold(&axes);
@@ -386,53 +399,20 @@ impl Instance {
         self.tell(change);
     }
 
-    /// It answered a request.
-    pub fn succeeded(&self, trial: Option<Trial>) {
-        if self.calm.load(Ordering::Relaxed) {
-            return;
-        }
-        let permit = trial.and_then(Trial::end);
-        let mut axes = self.axes();
-        let Some(limits) = axes.limits else { return };
-        let change = axes.breaker.succeeded(permit, &limits);
-        self.calm.store(axes.breaker.is_calm(), Ordering::Relaxed);
-        if change.is_some() {
-            self.publish(axes);
-            self.tell(change);
-        }
-    }
-
-    /// A request to it failed without an answer. Gives the instant when an opened breaker is due.
-    pub fn failed(&self, trial: Option<Trial>, now: Instant) -> Option<Instant> {
-        let permit = trial.and_then(Trial::end);
-        let mut axes = self.axes();
-        let limits = axes.limits?;
-        let change = axes.breaker.failed(permit, &limits, now);
-        self.calm.store(axes.breaker.is_calm(), Ordering::Relaxed);
-        let Some(Change::Opened { until }) = change else { return None };
-        self.publish(axes);
-        self.tell(change);
-        Some(until)
-    }
-
-    /// Lets an open breaker begin its trials when it is time.
-    pub fn tick(&self, now: Instant) {
-        let mut axes = self.axes();
-        let change = axes.breaker.tick(now);
-        if change.is_some() {
-            self.publish(axes);
-            self.tell(change);
-        }
-    }
-
     fn axes(&self) -> MutexGuard<'_, Axes> {
         self.axes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn fold(&self, axes: &Axes) {
-        self.eligibility.store(pack(axes.fold()), Ordering::Release);
+        let eligibility = axes.fold();
+        let before = unpack(self.eligibility.swap(pack(eligibility), Ordering::AcqRel));
+        // In a panic all are as welcome as they can be.
+        if eligibility.new_sessions && !before.new_sessions && !axes.panic {
+            self.begin_ramp();
+        }
         self.calm.store(axes.breaker.is_calm(), Ordering::Relaxed);
-        let distress = match axes.health {
+        self.ejected.store(axes.breaker.passage() != Passage::Passes, Ordering::Relaxed);
+        let distress = match axes.health_that_counts() {
             Health::Dead => Distress::Dead,
             Health::Unanswered => Distress::Unanswered,
             Health::Unknown | Health::Ready | Health::Unready => Distress::Fine,
@@ -455,6 +435,9 @@ impl Instance {
     fn tell(&self, change: Option<Change>) {
         if let Some(change) = change {
             events::breaker_changed(&self.identity, change);
+            if let Some(roster) = self.roster.upgrade() {
+                roster.tally.breaker_changed(change);
+            }
         }
     }
 
@@ -466,7 +449,15 @@ impl Instance {
 
 impl Axes {
     fn fold(&self) -> Eligibility {
-        health::eligibility(self.membership, self.admin, self.health, self.breaker.passage())
+        let health = self.health_that_counts();
+        health::eligibility(self.membership, self.admin, health, self.breaker.passage())
+    }
+
+    fn health_that_counts(&self) -> Health {
+        match self.health {
+            Health::Unready | Health::Unanswered if self.panic => Health::Ready,
+            health => health,
+        }
     }
 }
 
@@ -477,41 +468,4 @@ fn limits_of(config: &types::Instance) -> [u32; 2] {
 
 fn is_unready(health: Health) -> bool {
     matches!(health, Health::Unready | Health::Unanswered)
-}
-
-const NEW_SESSIONS: u8 = 0x80;
-
-/// One byte: bit 7 for new sessions, below it 0 or the reason's place in [`Rehome::ALL`] plus one.
-fn pack(eligibility: Eligibility) -> u8 {
-    let reason = match eligibility.bound {
-        Ok(()) => 0,
-        Err(reason) => {
-            let place = Rehome::ALL.iter().position(|known| *known == reason);
-            place.expect("ALL lists every reason") as u8 + 1
-        }
-    };
-    reason | if eligibility.new_sessions { NEW_SESSIONS } else { 0 }
-}
-
-fn unpack(byte: u8) -> Eligibility {
-    let bound = match byte & !NEW_SESSIONS {
-        0 => Ok(()),
-        place => Err(Rehome::ALL[usize::from(place) - 1]),
-    };
-    Eligibility { new_sessions: byte & NEW_SESSIONS != 0, bound }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn eligibility_survives_packing() {
-        for bound in Rehome::ALL.into_iter().map(Err).chain([Ok(())]) {
-            for new_sessions in [true, false] {
-                let eligibility = Eligibility { new_sessions, bound };
-                assert_eq!(unpack(pack(eligibility)), eligibility);
-            }
-        }
-    }
 }

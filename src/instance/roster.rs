@@ -6,27 +6,26 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::affinity::Rejection;
-use crate::affinity::order::Fate;
 use crate::balance::{self, Bound, Draw, Field, Ring, Rotation};
-use crate::config::types::{self, Balance};
+use crate::config::types::{self, Balance, Drain};
 use crate::health::{Health, Membership, Rehome};
 use crate::instance::budget::Budget;
 use crate::instance::crowd::Crowd;
 use crate::instance::moves::Moves;
+use crate::instance::panic::Panic;
 use crate::instance::queue::{Full, Queue, Ticket, Want};
 use crate::instance::rate::Rate;
 use crate::instance::recent::Recent;
 use crate::instance::rehomes::Rehomes;
-use crate::instance::{Departure, Identity, Instance, Kind, Lane};
-use crate::observe::counters::TunnelEnd;
-use crate::observe::tunnels;
+use crate::instance::tally::Tally;
+pub use crate::instance::tally::count;
+use crate::instance::{Departure, Identity, Instance, Kind, Lane, Source};
 
 /// An engine.io session that made no request for this long is forgotten. A client makes one each
 /// `pingInterval`, 25 s by default, for as long as it polls.
@@ -43,9 +42,17 @@ pub struct Roster {
     members: ArcSwap<Members>,
     /// Held while [`Members`] is made anew, so that no change is lost.
     remake: Mutex<()>,
+    /// Held while one asks whether its breaker may open.
+    ejecting: Mutex<()>,
     turn: AtomicU64,
     crowd: Crowd,
     websocket: ArcSwap<types::Websocket>,
+    care: Mutex<Care>,
+    panic: Panic,
+    /// Whether an instance may be ramping up.
+    ramping: AtomicBool,
+    /// Whether a configuration has been taken over: before that, everything is new.
+    is_set_up: AtomicBool,
     /// Credit for retries.
     pub budget: Budget,
     /// Of tunnels that are opened.
@@ -64,6 +71,15 @@ pub struct Roster {
     pub tally: Tally,
 }
 
+/// How instances are treated that come, go or say something of themselves.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Care {
+    pub(super) slow_start: Option<Duration>,
+    pub(super) drain: Drain,
+    /// Whether what they say of themselves counts.
+    pub(super) heeds: bool,
+}
+
 /// The instances of a version as they stand.
 #[derive(Debug)]
 pub struct Members {
@@ -71,6 +87,8 @@ pub struct Members {
     /// Present ones in the order of the configuration, then removed ones that still drain; last of
     /// all removed ones whose name is another's now.
     all: Arc<[Arc<Instance>]>,
+    /// So many of them are present.
+    present: usize,
     /// So many of them have their name for themselves.
     named: usize,
     by_name: Arc<HashMap<String, Arc<Instance>>>,
@@ -108,45 +126,13 @@ impl Manner {
     }
 }
 
-/// Counts of a version, shared by all workers.
-#[derive(Debug, Default)]
-pub struct Tally {
-    /// Sessions begun.
-    pub new: AtomicU64,
-    /// Requests with an id of the app's own.
-    pub keyed: AtomicU64,
-    /// Requests without one where there could be one.
-    pub keyless: AtomicU64,
-    /// Requests that reached their bound instance, at instances that are gone.
-    pub kept: AtomicU64,
-    /// Sessions moved, by reason.
-    pub rehomed: [AtomicU64; Rehome::ALL.len()],
-    /// Tokens rejected, by reason.
-    pub rejected: [AtomicU64; Rejection::ALL.len()],
-    /// Requests that brought rejected tokens only.
-    pub unhonoured: AtomicU64,
-    /// What became of instances' orders.
-    pub orders: [AtomicU64; Fate::ALL.len()],
-    /// Requests tried again, by reason.
-    pub retried: [AtomicU64; Rehome::ALL.len()],
-    /// Requests that had to wait for a place.
-    pub queued: AtomicU64,
-    /// Tunnels opened.
-    pub tunnels: AtomicU64,
-    /// Tunnels ended, by cause.
-    pub ended: [AtomicU64; TunnelEnd::ALL.len()],
-    /// How long they lived.
-    pub tunnel_lifetimes: tunnels::Lifetimes,
-    /// The Closes that were sent in them.
-    pub tunnel_closes: tunnels::Closes,
-}
-
 impl Roster {
     /// A version without instances yet.
     pub fn new(service: &str, version: &str, now: Instant) -> Self {
         let empty = Members {
             manner: Manner::default(),
             all: Arc::default(),
+            present: 0,
             named: 0,
             by_name: Arc::default(),
             field: Field { rotation: Rotation::default(), ring: None },
@@ -157,9 +143,14 @@ impl Roster {
             version: version.to_owned(),
             members: ArcSwap::from_pointee(empty),
             remake: Mutex::new(()),
+            ejecting: Mutex::new(()),
             turn: AtomicU64::new(0),
             crowd: Crowd::new(now),
             websocket: ArcSwap::default(),
+            care: Mutex::default(),
+            panic: Panic::default(),
+            ramping: AtomicBool::new(false),
+            is_set_up: AtomicBool::new(false),
             budget: Budget::new(now),
             upgrades: Rate::new(now),
             rehomes: Rehomes::default(),
@@ -184,6 +175,16 @@ impl Roster {
     /// What the configuration says of its tunnels today, however old they are.
     pub fn websocket(&self) -> Guard<Arc<types::Websocket>> {
         self.websocket.load()
+    }
+
+    /// What the configuration says of its instances today.
+    pub(super) fn care(&self) -> Care {
+        *self.care.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether unready instances serve, because too few are ready.
+    pub fn is_in_panic(&self) -> bool {
+        self.panic.is_on()
     }
 
     /// Whether one more tunnel may be opened now.
@@ -214,7 +215,7 @@ impl Roster {
                     instance.load()
                 }
             };
-            carried * 1000 / u64::from(instance.weight().max(1))
+            carried * 100_000 / u64::from(instance.effective_weight().max(1))
         };
         let refused = |index: usize| {
             let instance = &members.all[index];
@@ -268,17 +269,19 @@ impl Roster {
         others.all.iter().any(|other| !Arc::ptr_eq(other, instance) && other.could_help())
     }
 
-    /// The instance of this name, if it may serve the sessions bound to it.
-    pub fn bound(&self, name: &str) -> Result<Arc<Instance>, Rehome> {
+    /// The instance of this name, if it may serve a session bound to it, or renewed, at `renewed` in
+    /// seconds since the epoch.
+    pub fn bound(&self, name: &str, renewed: u64) -> Result<Arc<Instance>, Rehome> {
         let members = self.members();
         let instance = members.by_name.get(name).ok_or(Rehome::Removed)?;
-        self.serves(instance)?;
+        self.serves(instance, renewed)?;
         Ok(Arc::clone(instance))
     }
 
-    /// Whether this instance may serve the sessions bound to it.
-    pub fn serves(&self, instance: &Arc<Instance>) -> Result<(), Rehome> {
+    /// Whether this instance may serve a session bound to it, or renewed, at `renewed`.
+    pub fn serves(&self, instance: &Arc<Instance>, renewed: u64) -> Result<(), Rehome> {
         let verdict = match instance.eligibility().bound {
+            Ok(()) if instance.has_lost(renewed) => Err(Rehome::Restarted),
             Ok(()) if !instance.admits() => Err(Rehome::BreakerOpen),
             verdict => verdict,
         };
@@ -289,11 +292,30 @@ impl Roster {
         }
     }
 
+    /// Whether the breaker of `instance` may open; then it counts as open from now on. `share` is
+    /// `max_ejected`.
+    pub(super) fn eject(&self, instance: &Instance, share: u32) -> bool {
+        let _guard = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let members = self.members();
+        let present = members.present();
+        let ejected = present.iter().filter(|instance| instance.is_ejected()).count();
+        let most = (present.len() as u64 * u64::from(share) / 10_000).max(1);
+        let may = (ejected as u64) < most;
+        if may {
+            instance.eject();
+        }
+        may
+    }
+
     /// Takes over what the configuration says. Gives the instances that are new and those that it
     /// no longer names.
     pub fn reconcile(self: &Arc<Self>, config: &types::Version, workers: usize) -> Reconciled {
         let _guard = self.remake.lock().unwrap_or_else(PoisonError::into_inner);
         self.websocket.store(Arc::new(config.websocket.clone()));
+        let heeds = config.readiness_check.as_ref().is_some_and(|check| check.agent);
+        let care = Care { slow_start: config.slow_start, drain: config.drain, heeds };
+        *self.care.lock().unwrap_or_else(PoisonError::into_inner) = care;
+        self.panic.limit(config.panic_threshold);
         let before = self.members.load_full();
         let mut reconciled = Reconciled::default();
         let mut all = Vec::with_capacity(config.instances.len());
@@ -315,7 +337,13 @@ impl Roster {
                 }
             }
             let Some(here) = all.last() else { continue };
-            if let Some(drain) = here.administer(instance.state, config) {
+            if !heeds {
+                here.ignore_report();
+            }
+            let closes = &config.websocket.closes;
+            if let Some(drain) =
+                here.administer(Source::Operator, instance.state, closes, config.drain)
+            {
                 reconciled.draining.push((Arc::clone(here), drain));
             }
         }
@@ -327,6 +355,7 @@ impl Roster {
             known.set_membership(Membership::Removed);
             all.push(Arc::clone(known));
         }
+        self.is_set_up.store(true, Ordering::Relaxed);
         self.publish(Manner::of(config), all);
         reconciled
     }
@@ -347,15 +376,40 @@ impl Roster {
         self.publish(before.manner.clone(), all);
     }
 
+    /// How long an instance that begins to take new sessions takes fewer; from now on one does.
+    pub(super) fn begin_ramp(&self) -> Option<Duration> {
+        let slow_start = self.care().slow_start;
+        if slow_start.is_some() {
+            self.ramping.store(true, Ordering::Relaxed);
+        }
+        slow_start
+    }
+
+    /// Lets instances that ramp up take what they may by now.
+    pub fn advance_ramps(&self, now: Instant) {
+        if !self.ramping.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let members = self.members();
+        // All of them, not any of them.
+        let ramping = members.everyone().iter().filter(|instance| instance.advance_ramp(now));
+        if ramping.count() > 0 {
+            self.ramping.store(true, Ordering::Relaxed);
+        }
+        self.refresh();
+    }
+
     /// Publishes what the instances may receive now.
     pub(super) fn refresh(&self) {
         let _guard = self.remake.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.members.load_full();
+        self.panic.look(self, &before.all);
         let (rotation, weight) = rotation(&before.all);
         let field = Field { rotation, ring: before.field.ring.clone() };
         self.members.store(Arc::new(Members {
             manner: before.manner.clone(),
             all: Arc::clone(&before.all),
+            present: before.present,
             named: before.named,
             by_name: Arc::clone(&before.by_name),
             field,
@@ -395,13 +449,17 @@ impl Roster {
             }
         }
         let named = all.len();
+        let is_present = |instance: &&Arc<Instance>| instance.membership() == Membership::Present;
+        let present = all.iter().take_while(is_present).count();
         all.append(&mut nameless);
+        self.panic.look(self, &all);
         let before = self.members();
         let ring = manner.has_ring().then(|| ring(&all, before.field.ring.as_deref())).flatten();
         let (rotation, weight) = rotation(&all);
         let field = Field { rotation, ring: ring.map(Arc::new) };
         let (all, by_name): (Arc<[_]>, _) = (all.into(), Arc::new(by_name));
-        let members = Members { manner, all: Arc::clone(&all), named, by_name, field, weight };
+        let shared = Arc::clone(&all);
+        let members = Members { manner, all: shared, present, named, by_name, field, weight };
         self.members.store(Arc::new(members));
         self.call_waiters(&all);
     }
@@ -422,7 +480,12 @@ impl Roster {
             Some(types::InitialState::Unknown) => Health::Unknown,
             Some(types::InitialState::Ready) | None => Health::Ready,
         };
-        Instance::new(identity, instance, health, config.breaker, workers, Arc::downgrade(self))
+        let roster = Arc::downgrade(self);
+        let admitted = Instance::new(identity, instance, health, config.breaker, workers, roster);
+        if self.is_set_up.load(Ordering::Relaxed) {
+            admitted.joins_others();
+        }
+        admitted
     }
 }
 
@@ -449,6 +512,11 @@ impl Members {
     /// The instance of each name, draining ones last.
     pub fn all(&self) -> &[Arc<Instance>] {
         &self.all[..self.named]
+    }
+
+    /// Those that the configuration names.
+    pub fn present(&self) -> &[Arc<Instance>] {
+        &self.all[..self.present]
     }
 
     /// [`Self::all`], and the draining ones whose name is another's now.
@@ -509,8 +577,9 @@ pub struct Reconciled {
 fn rotation(all: &[Arc<Instance>]) -> (Rotation, u64) {
     let weighted = all.iter().enumerate();
     let open = weighted.filter(|(_, instance)| instance.eligibility().new_sessions);
-    let open: Vec<_> = open.map(|(index, instance)| (index, instance.weight())).collect();
-    (Rotation::build(&open), open.iter().map(|(_, weight)| u64::from(*weight)).sum())
+    let open: Vec<_> = open.map(|(index, instance)| (index, instance.effective_weight())).collect();
+    let weight = open.iter().map(|(index, _)| u64::from(all[*index].weight())).sum();
+    (Rotation::build(&open), weight)
 }
 
 /// Every present instance, whatever its health: see [`Ring`].
@@ -523,149 +592,7 @@ fn ring<'a>(all: &'a [Arc<Instance>], before: Option<&Ring>) -> Option<Ring> {
     Ring::build(present.map(on_ring), before)
 }
 
-/// Adds one.
-pub fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::health::breaker::Passage;
-    use crate::instance::Trial;
-
-    /// A roster of what `text` configures.
-    fn roster(text: &str) -> Arc<Roster> {
-        let roster = Arc::new(Roster::new("default", "default", Instant::now()));
-        roster.reconcile(&version(text), 1);
-        roster
-    }
-
-    fn version(text: &str) -> types::Version {
-        let loaded = crate::config::parse(text, std::path::Path::new("burdock.yaml"));
-        loaded.unwrap().config.services.remove(0).version
-    }
-
-    const HALF_OPEN: &str = "breaker: { failures: 1, open: 1ms, trials: 1 }\n";
-
-    /// Lets the breaker of an instance open, and begin its trials.
-    fn half_open(instance: &Instance) {
-        let due = instance.failed(None, Instant::now()).unwrap();
-        instance.tick(due);
-        assert_eq!(instance.passage(), Passage::Trial);
-    }
-
-    #[test]
-    fn choosing_takes_no_permit_and_an_attempt_gives_its_own_back() {
-        for balance in ["even", "least_requests", "random", "hash"] {
-            let text = format!("balance: {balance}\ninstances: [a:1, b:1, c:1]\n{HALF_OPEN}");
-            let roster = roster(&text);
-            let one = Arc::clone(&roster.members().all()[0]);
-            half_open(&one);
-            let choose = |random: u64| {
-                let key = random.to_be_bytes();
-                roster.choose(Draw { key: Some(&key), random }, Kind::Request, &[]).unwrap()
-            };
-            let chosen = |instance: &Arc<Instance>| {
-                let mut random = fastrand::Rng::with_seed(7);
-                (0..100).filter(|_| Arc::ptr_eq(&choose(random.u64(..)), instance)).count()
-            };
-            assert!(chosen(&one) > 1, "{balance}: a choice is no trial");
-            let trial = Trial::begin(&one);
-            assert!(trial.is_some() && Trial::begin(&one).is_none(), "{balance}: one at a time");
-            assert_eq!(chosen(&one), 0, "{balance}: on trial");
-            drop(trial);
-            assert!(chosen(&one) > 1, "{balance}: its client left");
-            one.succeeded(Trial::begin(&one));
-            assert_eq!(one.passage(), Passage::Passes);
-        }
-    }
-
-    #[test]
-    fn a_bound_session_needs_a_permit_too_unless_nobody_else_could_serve() {
-        let roster = roster(&format!("instances: [a:1, b:1]\n{HALF_OPEN}"));
-        let [one, other] = [0, 1].map(|place| Arc::clone(&roster.members().all()[place]));
-        half_open(&one);
-        assert!(roster.bound("a:1").is_ok());
-        let trial = Trial::begin(&one);
-        assert_eq!(roster.bound("a:1").err(), Some(Rehome::BreakerOpen));
-        half_open(&other);
-        assert!(roster.bound("a:1").is_err(), "the other has a permit");
-        let _another = Trial::begin(&other);
-        assert!(roster.bound("a:1").is_ok(), "neither has: better there than nowhere");
-        drop(trial);
-        assert!(roster.bound("b:1").is_err());
-    }
-
-    #[test]
-    fn removed_instances_serve_new_sessions_while_no_present_one_can() {
-        let roster = roster("instances: [{ name: a, address: a:1 }, { name: b, address: b:1 }]");
-        let [a, b] = [0, 1].map(|place| Arc::clone(&roster.members().all()[place]));
-        let check = "readiness_check: {}\n";
-        let named = "instances: [{ name: a, address: a:2 }, { name: c, address: c:1 }]";
-        let reconciled = roster.reconcile(&version(&format!("{check}{named}")), 1);
-        assert_eq!((reconciled.added.len(), reconciled.removed.len()), (2, 2));
-        let new = &reconciled.added;
-        assert!(roster.members().all().iter().all(|known| !Arc::ptr_eq(known, &a)), "one a only");
-        let chosen = |tried: &[Arc<Instance>]| -> Vec<_> {
-            let draw = |random| Draw { key: None, random };
-            (0..8)
-                .map(|random| roster.choose(draw(random), Kind::Request, tried).unwrap())
-                .collect()
-        };
-        let goes_to = |tried: &[Arc<Instance>], instance: &Arc<Instance>| {
-            chosen(tried).iter().filter(|chosen| Arc::ptr_eq(chosen, instance)).count()
-        };
-        assert_eq!((goes_to(&[], &a), goes_to(&[], &b)), (4, 4), "the new ones are unknown");
-        assert_eq!(goes_to(&[Arc::clone(&a)], &b), 8);
-        new[1].set_health(Health::Ready, "a test");
-        assert_eq!(goes_to(&[], &new[1]), 8, "one that is present takes over");
-        let tried = [Arc::clone(&new[1])];
-        assert_eq!((goes_to(&tried, &a), goes_to(&tried, &b)), (4, 4), "it was tried in vain");
-        roster.forget(&b);
-        assert_eq!(goes_to(&tried, &a), 8, "the drain of the other is over");
-        let again = "instances: [{ name: a, address: a:1 }]";
-        assert_eq!(roster.reconcile(&version(again), 1).added.len(), 0, "it is known");
-        assert_eq!((goes_to(&[], &a), a.membership()), (8, Membership::Present));
-    }
-
-    #[test]
-    fn a_reload_of_the_breaker_holds_for_one_that_is_half_open() {
-        let text = |rest: &str| format!("instances: [a:1, b:1]\nbreaker: {rest}\n");
-        let roster = roster(&text("{ failures: 1, open: 1ms, trials: 3 }"));
-        let one = Arc::clone(&roster.members().all()[0]);
-        half_open(&one);
-        let trials = [Trial::begin(&one), Trial::begin(&one)];
-        assert!(one.admits());
-        roster.reconcile(&version(&text("{ failures: 1, open: 1ms, trials: 2 }")), 1);
-        assert!(!one.admits(), "two are on trial");
-        drop(trials);
-        one.succeeded(Trial::begin(&one));
-        assert_eq!(one.passage(), Passage::Trial);
-        roster.reconcile(&version(&text("{ failures: 1, open: 1ms, trials: 1 }")), 1);
-        assert_eq!(one.passage(), Passage::Passes, "it has passed as many as are asked for");
-        half_open(&one);
-        let trial = Trial::begin(&one);
-        roster.reconcile(&version(&text("off")), 1);
-        assert!(one.admits());
-        one.failed(trial, Instant::now());
-        assert!(one.admits() && one.passage() == Passage::Passes);
-    }
-
-    #[test]
-    fn a_change_of_health_makes_no_new_ring() {
-        let text = "balance: hash\ninstances: [a:1, b:1]\n";
-        let roster = roster(text);
-        let ring = || roster.members().field.ring.clone().unwrap();
-        let before = ring();
-        let one = Arc::clone(&roster.members().all()[0]);
-        let other = Arc::clone(&roster.members().all()[1]);
-        one.set_health(Health::Unready, "a test");
-        assert!(Arc::ptr_eq(&before, &ring()));
-        for key in 0..50u8 {
-            let draw = Draw { key: Some(&[key]), random: 0 };
-            let chosen = roster.choose(draw, Kind::Request, &[]).unwrap();
-            assert!(Arc::ptr_eq(&chosen, &other), "the ring holds it, but nobody finds it there");
-        }
-    }
-}
+mod model;
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use hyper::upgrade::OnUpgrade;
 
 use crate::affinity::query;
 use crate::instance::body::{Broken, Hold, Upload};
-use crate::instance::{InFlight, Roster, Trial};
+use crate::instance::{InFlight, Instance, Roster, Trial};
 use crate::observe::access;
 use crate::observe::counters::TunnelEnd;
 use crate::proxy::client::{Busy, Client};
@@ -49,6 +49,8 @@ pub struct Exchange {
     in_flight: Option<InFlight>,
     /// Its permit until there is an outcome, if its instance's breaker is half-open.
     trial: Option<Trial>,
+    /// Whether it asks for a tunnel.
+    pub upgrade: bool,
     /// Attempts made.
     pub attempts: u32,
     /// What became of its session.
@@ -89,6 +91,7 @@ impl Exchange {
             roster: None,
             in_flight: None,
             trial: None,
+            upgrade: false,
             attempts: 0,
             affinity: Outcome::Off,
             session: None,
@@ -135,9 +138,16 @@ impl Exchange {
     }
 
     /// An attempt brought an answer.
-    pub fn succeeded(&mut self) {
-        if let Some(in_flight) = &self.in_flight {
-            in_flight.instance().succeeded(self.trial.take());
+    pub fn succeeded(&mut self, status: StatusCode) {
+        let Some(in_flight) = &self.in_flight else { return };
+        in_flight.lane().answered(status);
+        let (instance, trial) = (in_flight.instance(), self.trial.take());
+        // What an upgrade is refused with is the application's business.
+        if status.is_server_error() && !self.upgrade {
+            let due = instance.erred(in_flight.worker(), trial, Instant::now());
+            tick_when_due(instance, due);
+        } else {
+            instance.succeeded(trial);
         }
     }
 
@@ -158,12 +168,10 @@ impl Exchange {
             return Ok(());
         };
         in_flight.lane().failed();
-        if let Some(until) = in_flight.instance().failed(self.trial.take(), Instant::now()) {
-            let instance = Arc::clone(in_flight.instance());
-            tokio::spawn(async move {
-                tokio::time::sleep_until(until.into()).await;
-                instance.tick(Instant::now());
-            });
+        if failure.is_blamed(self.upgrade) {
+            let instance = in_flight.instance();
+            let due = instance.failed(in_flight.worker(), self.trial.take(), Instant::now());
+            tick_when_due(instance, due);
         }
         // Whether or not another attempt follows, nothing is under way here any more.
         self.in_flight.as_mut().map(InFlight::vacate);
@@ -174,9 +182,6 @@ impl Exchange {
     pub fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
         self.first_byte = Some(self.started.elapsed());
-        if let Some(in_flight) = &self.in_flight {
-            in_flight.lane().answered(status);
-        }
         if let Some(upload) = &self.upload {
             upload.settle();
         }
@@ -255,6 +260,16 @@ impl Exchange {
         self.error = None;
         Some(account)
     }
+}
+
+/// Lets a breaker that has opened begin its trials in time.
+fn tick_when_due(instance: &Arc<Instance>, due: Option<Instant>) {
+    let Some(due) = due else { return };
+    let instance = Arc::clone(instance);
+    tokio::spawn(async move {
+        tokio::time::sleep_until(due.into()).await;
+        instance.tick(Instant::now());
+    });
 }
 
 fn visible(value: Option<&HeaderValue>) -> &str {

@@ -81,7 +81,8 @@ async fn pass(
         true => Upgrade::asked(head, fields, &version.upgrades, exchange.connect.is_some()),
         false => None,
     };
-    if upgrade.is_some() {
+    exchange.upgrade = upgrade.is_some();
+    if exchange.upgrade {
         roster.admit_tunnel(exchange.started).ok_or(Reason::UpgradeLimit)?;
     }
     let kind = if upgrade.is_some() { Kind::Tunnel } else { Kind::Request };
@@ -131,7 +132,7 @@ async fn pass(
         };
         let failure = match result {
             Ok(mut answer) => {
-                exchange.succeeded();
+                exchange.succeeded(answer.response.status());
                 exchange.affinity = session.outcome();
                 let headers = answer.response.headers_mut();
                 let (notice, mark) = session.settle(&instance, worker, headers);

@@ -38,6 +38,12 @@ impl Failure {
         matches!(self, Self::NoSocket)
     }
 
+    /// Whether it speaks against the instance. An upgrade that fails later than the connection may
+    /// be what the application wants.
+    pub fn is_blamed(self, upgrade: bool) -> bool {
+        !self.is_own() && (!upgrade || self.is_harmless())
+    }
+
     /// Whether the instance has certainly not acted on the request.
     fn is_harmless(self) -> bool {
         match self {
@@ -90,6 +96,21 @@ mod tests {
             assert!(!counts(failure, true) && counts(failure, false));
         }
         assert!(counts(Failure::Reset(Sent::Something), true));
+    }
+
+    #[test]
+    fn an_upgrade_is_held_against_an_instance_only_if_it_could_not_connect() {
+        for (failure, request, upgrade) in [
+            (Failure::Connect, true, true),
+            (Failure::ConnectTimeout, true, true),
+            (Failure::Reset(Sent::Something), true, false),
+            (Failure::FirstByteTimeout, true, false),
+            (Failure::InvalidResponse, true, false),
+            (Failure::NoSocket, false, false),
+        ] {
+            let blamed = (failure.is_blamed(false), failure.is_blamed(true));
+            assert_eq!(blamed, (request, upgrade), "{failure:?}");
+        }
     }
 
     #[test]

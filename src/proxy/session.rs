@@ -256,7 +256,7 @@ impl<'a> Session<'a> {
         let roster = &service.roster;
         let bound = match claim.version == roster.version() {
             true => match roster.moves.follow(bond.mark) {
-                None => roster.bound(claim.instance),
+                None => roster.bound(claim.instance, claim.renewed),
                 Some(to) => {
                     roster.rehomes.note(bond.mark, to, Instant::now());
                     Err(Rehome::Rebalanced)
@@ -287,7 +287,8 @@ impl<'a> Session<'a> {
         let mark = roster.sids.key(sid);
         let Some(instance) = roster.sids.find(mark, Instant::now()) else { return };
         let bond = Bond { issued: None, mark, wants_token: false };
-        self.state = match roster.serves(&instance) {
+        // How old an id is isn't known; an instance that has restarted since answers its own 400.
+        self.state = match roster.serves(&instance, u64::MAX) {
             Ok(()) => State::Bound(bond, instance),
             Err(reason) => State::Moving(bond, reason),
         };
@@ -452,7 +453,7 @@ impl<'a> Session<'a> {
         let roster = &self.service.roster;
         let obeyed = match order::parse(first.as_bytes()).filter(|_| is_alone) {
             Some(Order::Release) => Some(Obeyed::Release),
-            Some(Order::Rebind(to)) => roster.bound(to).ok().map(Obeyed::Rebind),
+            Some(Order::Rebind(to)) => roster.bound(to, wall_clock()).ok().map(Obeyed::Rebind),
             None => None,
         };
         let fate = match obeyed {

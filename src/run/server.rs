@@ -27,6 +27,8 @@ use crate::tunnel::registry::Registry;
 const FIRST_VERDICTS: Duration = Duration::from_secs(1);
 /// Between two looks at idle connections.
 const SWEEP: Duration = Duration::from_secs(5);
+/// Between two steps of an instance that ramps up.
+const RAMP_STEP: Duration = Duration::from_secs(1);
 /// Between two looks at what a drain still waits for.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// What is cut gets this long to notice.
@@ -91,6 +93,13 @@ impl Server {
         let keyring = own_key.keyring(&config.affinity_keys, has_affinity(&config))?;
         let (live, published) = Live::new(Arc::clone(&config), Arc::new(keyring), count);
         let live = Arc::new(live);
+        let prober = Prober::new({
+            let live = Arc::clone(&live);
+            Arc::new(move |instance, drain| {
+                live.nudge();
+                finish_drain(&live, instance, drain);
+            })
+        });
         let doors = Doors::default();
         let unserved = doors.bind(&config, count)?;
         let runtime = NoStealRuntime::new(
@@ -113,11 +122,12 @@ impl Server {
             runtime: Some(runtime),
             workers,
             doors,
-            prober: Prober::default(),
+            prober,
             own_key,
         };
         let registries = server.workers.iter().map(|worker| Arc::clone(&worker.registry)).collect();
         tokio::spawn(rebalance::run(Arc::clone(&server.live), registries));
+        tokio::spawn(ramp(Arc::clone(&server.live)));
         server.retire(&published, &config);
         server.prober.follow(published.snapshot.versions());
         server.prober.first_verdicts(FIRST_VERDICTS).await;
@@ -314,6 +324,16 @@ fn drained(live: &Live, instance: &Instance) {
     live.nudge();
     let identity = instance.identity();
     tracing::info!(service = identity.service, instance = identity.name, "drained");
+}
+
+/// Lets instances that ramp up take a little more.
+async fn ramp(live: Arc<Live>) {
+    loop {
+        tokio::time::sleep(RAMP_STEP).await;
+        for service in live.snapshot().services() {
+            service.roster.advance_ramps(Instant::now());
+        }
+    }
 }
 
 /// Closes idle connections to instances in time, on the worker that owns them.

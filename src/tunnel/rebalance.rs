@@ -107,7 +107,9 @@ fn move_some(
     let instances: Vec<Arc<Instance>> = {
         let members = roster.members();
         let takes = |instance: &&Arc<Instance>| {
-            instance.eligibility().new_sessions && instance.admits() && instance.weight() > 0
+            instance.eligibility().new_sessions
+                && instance.admits()
+                && instance.effective_weight() > 0
         };
         members.all().iter().filter(takes).cloned().collect()
     };
@@ -116,7 +118,7 @@ fn move_some(
         .map(|instance| {
             let open = registries.iter().map(|registry| registry.open(instance)).sum::<usize>();
             let tunnels = open + roster.moves.expected(instance, now);
-            Seat { weight: instance.weight(), tunnels }
+            Seat { weight: instance.effective_weight(), tunnels }
         })
         .collect();
     while let Some((from, to)) = plan(&seats, rebalance.tolerance) {

@@ -108,8 +108,12 @@ fn probe(state: &State, head: Head) -> Vec<u8> {
     } else {
         503
     };
+    let fields = match head.target() {
+        "/readyz" => state.probe_fields.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        _ => String::new(),
+    };
     state.probes.lock().unwrap_or_else(PoisonError::into_inner).push(head);
-    format!("HTTP/1.1 {status} Probe\r\nContent-Length: 0\r\n\r\n").into_bytes()
+    format!("HTTP/1.1 {status} Probe\r\n{fields}Content-Length: 0\r\n\r\n").into_bytes()
 }
 
 async fn misbehave(

@@ -63,6 +63,8 @@ pub(super) struct State {
     /// Statuses for the next `/readyz` probes; then the knob decides.
     pub(super) script: Mutex<VecDeque<u16>>,
     pub(super) hangs_probes: AtomicBool,
+    /// Fields of the answers to `/readyz`, each line with its end.
+    pub(super) probe_fields: Mutex<String>,
     pub(super) fault: Mutex<(Fault, usize)>,
     pub(super) gate: Semaphore,
     pub(super) closes_after_each: AtomicBool,
@@ -138,6 +140,7 @@ impl Backend {
             ready_status: AtomicUsize::new(200),
             script: Mutex::default(),
             hangs_probes: AtomicBool::new(false),
+            probe_fields: Mutex::default(),
             fault: Mutex::default(),
             gate: Semaphore::new(0),
             closes_after_each: AtomicBool::new(false),
@@ -223,6 +226,11 @@ impl Backend {
     pub async fn script_ended(&self) {
         let ended = || self.state.script.lock().unwrap().is_empty().then_some(());
         eventually("the end of the probes' script", ended).await;
+    }
+
+    /// A field that answers to `/readyz` have from now on; a former one is forgotten.
+    pub fn tells_probes(&self, field: &str) {
+        *self.state.probe_fields.lock().unwrap() = format!("{field}\r\n");
     }
 
     /// Probes get no answer; everything else does.

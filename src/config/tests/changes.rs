@@ -48,6 +48,8 @@ fn each_setting_of_a_version_is_named() {
         ("readiness_check: {}", "readiness_check"),
         ("liveness_check: {}", "liveness_check"),
         ("breaker: off", "breaker"),
+        ("panic_threshold: 50%", "panic_threshold"),
+        ("slow_start: 30s", "slow_start"),
         ("retry: off", "retry"),
         ("queue: {max: 1}", "queue"),
         ("upgrades: [websocket, foo]", "upgrades"),

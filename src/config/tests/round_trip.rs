@@ -8,8 +8,9 @@ use proptest::prelude::*;
 use super::{Folder, config, parsed};
 use crate::config::types::{
     Action, Admin, Affinity, AffinityCookie, Balance, Breaker, CacheControl, Check, Close, Closes,
-    Config, Drain, Exit, FirstBurst, HashKey, InitialState, Instance, Listener, Queue, Rebalance,
-    RebalanceMode, Retry, SameSite, Secure, Service, State, Timeouts, Version, Websocket, Workers,
+    Config, Drain, Exit, FirstBurst, HashKey, InitialState, Instance, Listener, OnRestart, Queue,
+    Rebalance, RebalanceMode, Retry, SameSite, Secure, Service, State, Timeouts, Version,
+    Websocket, Workers,
 };
 use crate::config::{effective, load, parse};
 
@@ -102,11 +103,22 @@ fn instances() -> impl Strategy<Value = Vec<Instance>> {
 
 fn check() -> impl Strategy<Value = Check> {
     let path = proptest::option::of("/[!-\"$-~]{0,20}");
+    let place = (proptest::option::of("[ -~]{0,20}"), proptest::option::of(1_u16..));
     let host = proptest::option::of("[a-m]{1,9}(\\.[a-m]{1,9})?(:[1-9][0-9]{0,3})?");
     let statuses = proptest::collection::vec((100_u16..400, 0_u16..100), 1..3);
     let probe = (duration(10_u64..=300_000), duration(10_u64..=300_000));
+    let path = (path, place);
     (path, host, statuses, probe, 1_u32..=10, 1_u32..=10).prop_map(
-        |(path, host, statuses, (timeout, interval), failure_threshold, success_threshold)| Check {
+        |(
+            (path, (grpc, port)),
+            host,
+            statuses,
+            (timeout, interval),
+            failure_threshold,
+            success_threshold,
+        )| Check {
+            grpc: grpc.filter(|name| path.is_none() && name != "none"),
+            port,
             path,
             host,
             timeout,
@@ -227,6 +239,17 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn breaker()(
+        (failures, min_requests, trials) in (1_u32..=1000, 1_u32..=1_000_000, 1_u32..=100),
+        (error_share, max_ejected) in (proptest::option::of(1_u32..=10_000), 0_u32..=10_000),
+        (window, open, longer) in (limit(), limit(), limit()),
+    ) -> Breaker {
+        let max_open = open.max(longer);
+        Breaker { failures, error_share, window, min_requests, open, max_open, trials, max_ejected }
+    }
+}
+
+prop_compose! {
     fn version()(
         name in name(),
         affinity in proptest::option::of(affinity()),
@@ -234,7 +257,9 @@ prop_compose! {
         instances in instances(),
         readiness in proptest::option::of((check(), any::<bool>(), duration(10_u64..=1_800_000))),
         liveness in proptest::option::of((check(), duration(0_u64..=3_600_000))),
-        breaker in proptest::option::of((1_u32..=1000, limit(), 1_u32..=100)),
+        panic_threshold in 0_u32..=10_000,
+        slow_start in proptest::option::of(limit()),
+        breaker in proptest::option::of(breaker()),
         retry in (1_u32..=10, 0_usize..=16 * 1024 * 1024, 0_u32..=10_000, 0_u32..=1_000_000),
         websocket in (proptest::option::of(limit()), 0_u32..=5000, proptest::option::of(limit()), limit()),
         upgrades in proptest::collection::hash_set("[a-z]{3,9}(/[0-9.]{1,3})?", 0..3)
@@ -264,12 +289,17 @@ prop_compose! {
             readiness_check: readiness.map(|(check, is_ready, app_start_timeout)| Check {
                 initial_state: if is_ready { InitialState::Ready } else { InitialState::Unknown },
                 app_start_timeout,
+                incarnation_header: check.path.as_ref().map(|_| "x-life".to_owned()),
+                on_restart: if is_ready && check.path.is_some() { OnRestart::Rehome } else { OnRestart::Keep },
+                agent: is_ready && check.path.is_some(),
                 ..check
             }),
             liveness_check: liveness.map(|(check, initial_delay)| {
                 Check { initial_delay, app_start_timeout: Duration::ZERO, ..check }
             }),
-            breaker: breaker.map(|(failures, open, trials)| Breaker { failures, open, trials }),
+            breaker,
+            panic_threshold,
+            slow_start,
             retry: Retry {
                 attempts: retry.0,
                 max_body: retry.1,

@@ -4,6 +4,7 @@
 //! been filled in. Only `config::load` builds a [`Config`]. This file knows no YAML, no network and
 //! no other room of the crate. Read [`Config`] first, then [`Version`].
 
+mod health;
 mod tunnels;
 
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use health::{Breaker, Check, InitialState, OnRestart};
 pub use tunnels::{Action, Close, Closes, Exit, Rebalance, RebalanceMode, Websocket};
 
 /// One whole configuration file, validated.
@@ -161,6 +163,11 @@ pub struct Version {
     pub liveness_check: Option<Check>,
     /// Passive ejection; `None` switches it off.
     pub breaker: Option<Breaker>,
+    /// Share of ready instances, in basis points, below which unready ones serve too; 0 is never.
+    pub panic_threshold: u32,
+    /// How long an instance that recovered or was added takes fewer new sessions than its weight
+    /// says; `None` for not at all.
+    pub slow_start: Option<Duration>,
     /// What is tried again, and how often.
     pub retry: Retry,
     /// Who waits when instances are full.
@@ -208,8 +215,8 @@ impl Instance {
     }
 }
 
-/// What an operator wants of an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What an operator wants of an instance, the strictest last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum State {
     /// It serves.
     #[default]
@@ -378,86 +385,6 @@ pub enum SameSite {
     Lax,
     /// Always; browsers ask for `Secure`.
     None,
-}
-
-/// An active health check with App Engine's keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
-    /// Request target of the probe; `None` probes by a TCP connect.
-    pub path: Option<String>,
-    /// `Host` of the probe; the instance's address when absent.
-    pub host: Option<String>,
-    /// How long one probe may take.
-    pub timeout: Duration,
-    /// Time between the starts of two probes.
-    pub interval: Duration,
-    /// Consecutive failures that change the verdict to bad, 1 to 10.
-    pub failure_threshold: u32,
-    /// Consecutive successes that change the verdict to good, 1 to 10.
-    pub success_threshold: u32,
-    /// Liveness only: probes begin this long after the instance was added.
-    pub initial_delay: Duration,
-    /// Readiness only: how long an instance may take to become ready before a warning says so.
-    pub app_start_timeout: Duration,
-    /// Readiness only: what an instance counts as before its first verdict.
-    pub initial_state: InitialState,
-    /// Inclusive ranges of statuses that pass; only 200 by default.
-    pub expected_statuses: Vec<(u16, u16)>,
-}
-
-impl Check {
-    /// App Engine's defaults for `readiness_check`.
-    pub fn readiness() -> Self {
-        Self {
-            path: None,
-            host: None,
-            timeout: Duration::from_secs(4),
-            interval: Duration::from_secs(5),
-            failure_threshold: 2,
-            success_threshold: 2,
-            initial_delay: Duration::ZERO,
-            app_start_timeout: Duration::from_secs(300),
-            initial_state: InitialState::Unknown,
-            expected_statuses: vec![(200, 200)],
-        }
-    }
-
-    /// App Engine's defaults for `liveness_check`.
-    pub fn liveness() -> Self {
-        Self {
-            interval: Duration::from_secs(30),
-            failure_threshold: 4,
-            initial_delay: Duration::from_secs(300),
-            app_start_timeout: Duration::ZERO,
-            ..Self::readiness()
-        }
-    }
-}
-
-/// What an instance counts as before its first readiness verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InitialState {
-    /// It gets no traffic.
-    Unknown,
-    /// It gets traffic.
-    Ready,
-}
-
-/// Passive ejection from live traffic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Breaker {
-    /// Consecutive failures that open it, 1 to 1000.
-    pub failures: u32,
-    /// How long it stays open before it lets trial requests pass.
-    pub open: Duration,
-    /// Trial requests that must succeed in a row to close it, 1 to 100.
-    pub trials: u32,
-}
-
-impl Default for Breaker {
-    fn default() -> Self {
-        Self { failures: 5, open: Duration::from_secs(5), trials: 1 }
-    }
 }
 
 /// What is tried again, and how often.

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use super::names::{is_host, is_path};
+use super::names::{self, is_host, is_path};
 use crate::config::node::{Fields, Node};
 use crate::config::tree::Data;
-use crate::config::types::{Check, InitialState};
+use crate::config::types::{Check, InitialState, OnRestart};
 use crate::config::units;
 
 /// What tells the two checks apart.
@@ -45,6 +45,7 @@ pub(super) fn check(node: &Node<'_>, kind: &Kind, base: Option<Check>) -> Option
     let mut fields = node.fields(kind.name)?;
     let base = base.unwrap_or_else(kind.default);
     let mut check = common(&mut fields, base);
+    target(&mut fields, &mut check);
     check.timeout = time(&mut fields, ["timeout_sec", "timeout"], &TIMEOUT, check.timeout);
     check.interval = time(
         &mut fields,
@@ -53,12 +54,7 @@ pub(super) fn check(node: &Node<'_>, kind: &Kind, base: Option<Check>) -> Option
         check.interval,
     );
     if kind.is_readiness {
-        let keys = ["app_start_timeout_sec", "app_start_timeout"];
-        check.app_start_timeout =
-            time(&mut fields, keys, &APP_START_TIMEOUT, check.app_start_timeout);
-        let states = [("unknown", InitialState::Unknown), ("ready", InitialState::Ready)];
-        let state = fields.take("initial_state").and_then(|node| node.word(&states));
-        check.initial_state = state.unwrap_or(check.initial_state);
+        readiness(&mut fields, &mut check);
     } else {
         let keys = ["initial_delay_sec", "initial_delay"];
         check.initial_delay = time(&mut fields, keys, &INITIAL_DELAY, check.initial_delay);
@@ -68,6 +64,62 @@ pub(super) fn check(node: &Node<'_>, kind: &Kind, base: Option<Check>) -> Option
     }
     fields.finish();
     Some(check)
+}
+
+/// What is asked where, beyond App Engine's `path`.
+fn target(fields: &mut Fields<'_>, check: &mut Check) {
+    let grpc = fields.take("grpc");
+    if let Some(node) = &grpc {
+        let allowed = "the name of a gRPC service, \"\" for the whole server, none";
+        let name = |text: &str| {
+            (text.len() <= 255 && !text.contains(char::is_control)).then(|| text.to_owned())
+        };
+        check.grpc = if node.as_text() == Some("none") { None } else { node.parsed(allowed, name) };
+        if check.grpc.is_some() && check.path.is_some() {
+            node.problem("given beside `path`; allowed: one of the two");
+        }
+    }
+    check.port = fields.optional("port", check.port, |node| {
+        node.integer(1..=65535).and_then(|port| u16::try_from(port).ok())
+    });
+}
+
+/// The keys that only `readiness_check` has.
+fn readiness(fields: &mut Fields<'_>, check: &mut Check) {
+    let keys = ["app_start_timeout_sec", "app_start_timeout"];
+    check.app_start_timeout = time(fields, keys, &APP_START_TIMEOUT, check.app_start_timeout);
+    let states = [("unknown", InitialState::Unknown), ("ready", InitialState::Ready)];
+    let state = fields.take("initial_state").and_then(|node| node.word(&states));
+    check.initial_state = state.unwrap_or(check.initial_state);
+    if let Some(node) = fields.take("agent") {
+        check.agent = node.boolean().unwrap_or(check.agent);
+        if check.agent && check.path.is_none() {
+            node.problem("no answer to read without one; allowed: true beside `path`");
+        }
+    }
+    let field = |node: &Node<'_>| {
+        node.parsed("the name of a response field, none", |text| {
+            names::is_token(text).then(|| text.to_ascii_lowercase())
+        })
+    };
+    let incarnation = fields.take("incarnation_header");
+    if let Some(node) = &incarnation {
+        check.incarnation_header = if node.as_text() == Some("none") { None } else { field(node) };
+        if check.incarnation_header.is_some() && check.path.is_none() {
+            node.problem("no answer to read without one; allowed: a name beside `path`");
+        }
+    }
+    if let Some(node) = fields.take("on_restart") {
+        let words = [("keep", OnRestart::Keep), ("re-home", OnRestart::Rehome)];
+        check.on_restart = node.word(&words).unwrap_or(check.on_restart);
+        if check.on_restart == OnRestart::Rehome
+            && incarnation.is_none_or(|node| node.as_text() == Some("none"))
+        {
+            node.problem(
+                "nothing tells of a restart; allowed: re-home beside `incarnation_header`",
+            );
+        }
+    }
 }
 
 /// Reads a check of an app.yaml: whole seconds, and none of Burdock's additions.

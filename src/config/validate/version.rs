@@ -3,6 +3,8 @@
 //! Knows no services. Where an app.yaml describes the version, its values stand in the place of
 //! the defaults, so that Burdock's own keys win.
 
+use std::time::Duration;
+
 use super::names::is_token;
 use super::{LIMIT, affinity, checks, drain, instances, tunnels};
 use crate::config::app_yaml::{self, AppYaml};
@@ -12,7 +14,7 @@ use crate::config::types::{
 };
 
 /// The keys of a version but `timeouts`, which the whole file has too.
-pub(in crate::config) const VERSION_KEYS: [&str; 16] = [
+pub(in crate::config) const VERSION_KEYS: [&str; 18] = [
     "instances",
     "session_affinity",
     "network",
@@ -22,6 +24,8 @@ pub(in crate::config) const VERSION_KEYS: [&str; 16] = [
     "readiness_check",
     "liveness_check",
     "breaker",
+    "panic_threshold",
+    "slow_start",
     "retry",
     "queue",
     "upgrades",
@@ -58,6 +62,11 @@ pub(super) fn version(fields: &mut Fields<'_>, name: &str, timeouts: Timeouts) -
         readiness_check: check(fields, "readiness_check", &checks::READINESS, readiness_check),
         liveness_check: check(fields, "liveness_check", &checks::LIVENESS, liveness_check),
         breaker: breaker(fields),
+        panic_threshold: fields
+            .take("panic_threshold")
+            .and_then(|node| node.percent(100))
+            .unwrap_or_default(),
+        slow_start: fields.optional("slow_start", None, |node| node.duration(LIMIT)),
         retry: retry(fields),
         queue: queue(fields),
         upgrades: tunnels::upgrades(fields),
@@ -171,10 +180,27 @@ fn breaker(fields: &mut Fields<'_>) -> Option<Breaker> {
         return None;
     }
     let mut fields = node.fields("breaker")?;
+    let failures = fields.integer("failures", 1..=1000, default.failures);
+    let error_share = fields.optional("error_share", default.error_share, |node| {
+        let share = node.percent(100)?;
+        if share == 0 {
+            node.problem("0% would open it at once; allowed: above 0% to 100%, none");
+        }
+        Some(share)
+    });
+    let open = fields.duration("open", LIMIT, default.open);
     let breaker = Breaker {
-        failures: fields.integer("failures", 1..=1000, default.failures),
-        open: fields.duration("open", LIMIT, default.open),
+        failures,
+        error_share,
+        window: fields.duration("window", LIMIT, default.window),
+        min_requests: fields.integer("min_requests", 1..=1_000_000, default.min_requests),
+        open,
+        max_open: max_open(&mut fields, open, default.max_open),
         trials: fields.integer("trials", 1..=100, default.trials),
+        max_ejected: fields
+            .take("max_ejected")
+            .and_then(|node| node.percent(100))
+            .unwrap_or(default.max_ejected),
     };
     fields.finish();
     Some(breaker)
@@ -191,6 +217,18 @@ fn queue(fields: &mut Fields<'_>) -> Queue {
     };
     fields.finish();
     queue
+}
+
+/// An `open` beyond the default is no mistake of whoever wrote it.
+fn max_open(fields: &mut Fields<'_>, open: Duration, default: Duration) -> Duration {
+    let node = fields.take("max_open");
+    let given = node.as_ref().and_then(|node| node.duration(LIMIT));
+    if let (Some(node), Some(given)) = (&node, given)
+        && given < open
+    {
+        node.problem("shorter than `open`; allowed: from the value of `open`");
+    }
+    given.unwrap_or(default.max(open))
 }
 
 fn retry(fields: &mut Fields<'_>) -> Retry {

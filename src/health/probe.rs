@@ -1,0 +1,192 @@
+//! One probe: a question to an instance, and what its answer says.
+//!
+//! Each has a connection of its own: a kept one would tell nothing about new ones.
+
+use std::pin::pin;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, TE, USER_AGENT};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+use crate::config::types::Check;
+use crate::health::agent::{self, Report};
+use crate::health::check::Outcome;
+use crate::health::grpc;
+
+/// What probes call themselves.
+const PROBE: &str = concat!("burdock-probe/", env!("CARGO_PKG_VERSION"));
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// A health message has a few bytes.
+const LONGEST_ANSWER: usize = 4096;
+
+/// What came of a probe.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// For the check.
+    pub(super) outcome: Outcome,
+    /// The same in words.
+    pub(super) reason: String,
+    /// What the instance says of itself, where it is asked to.
+    pub(super) report: Option<Report>,
+    /// Which of its lives it is in, where it is asked to tell.
+    pub(super) incarnation: Option<String>,
+}
+
+impl Answer {
+    fn new(outcome: Outcome, reason: String) -> Self {
+        Self { outcome, reason, report: None, incarnation: None }
+    }
+}
+
+/// Asks what `check` says; `kind` is its name in messages.
+pub(super) async fn probe(check: &Check, address: &str, kind: &str) -> Answer {
+    match tokio::time::timeout(check.timeout, ask(check, address, kind)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => Answer::new(Outcome::NoAnswer, format!("{kind} check: {error}")),
+        Err(_elapsed) => {
+            let reason = format!("{kind} check: no answer in {:?}", check.timeout);
+            Answer::new(Outcome::NoAnswer, reason)
+        }
+    }
+}
+
+async fn ask(check: &Check, address: &str, kind: &str) -> Result<Answer, ProbeError> {
+    let elsewhere = check.port.map(|port| at_port(address, port));
+    let address = elsewhere.as_deref().unwrap_or(address);
+    let stream = TcpStream::connect(address).await.map_err(ProbeError::Connect)?;
+    if let Some(service) = &check.grpc {
+        let host = check.host.as_deref().unwrap_or(address);
+        return Ok(match ask_grpc(stream, service, host).await? {
+            Ok(()) => Answer::new(Outcome::Pass, format!("{kind} check passed")),
+            Err(said) => Answer::new(Outcome::Refused, format!("{kind} check answered {said}")),
+        });
+    }
+    let Some(path) = &check.path else {
+        return Ok(Answer::new(Outcome::Pass, format!("{kind} check passed")));
+    };
+    let response = get(stream, path, check.host.as_deref().unwrap_or(address)).await?;
+    let status = response.status();
+    let passes =
+        check.expected_statuses.iter().any(|(from, to)| (*from..=*to).contains(&status.as_u16()));
+    let mut answer = match passes {
+        true => Answer::new(Outcome::Pass, format!("{kind} check passed")),
+        false => Answer::new(Outcome::Refused, format!("{kind} check answered {status}")),
+    };
+    answer.report = check.agent.then(|| report(response.headers(), address));
+    if let Some(value) = check.incarnation_header.as_ref().and_then(|it| response.headers().get(it))
+    {
+        answer.incarnation = Some(value.as_bytes().escape_ascii().to_string());
+    }
+    Ok(answer)
+}
+
+/// The same host at another port.
+fn at_port(address: &str, port: u16) -> String {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    format!("{host}:{port}")
+}
+
+fn report(headers: &HeaderMap, address: &str) -> Report {
+    let values = headers.get_all(agent::FIELD).iter().map(HeaderValue::as_bytes);
+    let (report, unclear) = Report::read(values);
+    if let Some(word) = unclear {
+        tracing::debug!(instance = address, word, "a word of X-Burdock-State means nothing");
+    }
+    report
+}
+
+async fn get(stream: TcpStream, path: &str, host: &str) -> Result<Response<Incoming>, ProbeError> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.uri_mut() = Uri::try_from(path).map_err(|_bad| ProbeError::Target)?;
+    let headers = request.headers_mut();
+    headers.insert(HOST, HeaderValue::from_str(host).map_err(|_bad| ProbeError::Target)?);
+    headers.insert(USER_AGENT, HeaderValue::from_static(PROBE));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    let answer = sender.send_request(request);
+    tokio::pin!(answer);
+    tokio::select! {
+        biased;
+        answer = &mut answer => return Ok(answer?),
+        over = connection => over?,
+    }
+    // The connection is over; what came of the request is known.
+    Ok(answer.await?)
+}
+
+/// What a server of the gRPC health protocol says: that the service serves, or what else.
+async fn ask_grpc(
+    stream: TcpStream,
+    service: &str,
+    host: &str,
+) -> Result<Result<(), String>, ProbeError> {
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    let request = Request::post(format!("http://{host}{}", grpc::PATH))
+        .header(CONTENT_TYPE, "application/grpc")
+        .header(TE, "trailers")
+        .header(USER_AGENT, PROBE)
+        .body(Full::new(Bytes::from(grpc::request(service))))
+        .map_err(|_bad| ProbeError::Target)?;
+    let answer = async move {
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, LONGEST_ANSWER).collect().await.map_err(ProbeError::Body)?;
+        Ok::<_, ProbeError>((head, body))
+    };
+    let mut answer = pin!(answer);
+    let (head, body) = tokio::select! {
+        biased;
+        answer = &mut answer => answer?,
+        over = connection => {
+            over?;
+            answer.await?
+        }
+    };
+    if head.status != StatusCode::OK {
+        return Ok(Err(head.status.to_string()));
+    }
+    // An answer without a message has its status in the head.
+    let trailers = body.trailers().unwrap_or(&head.headers);
+    let code = trailers.get(GRPC_STATUS).map(HeaderValue::as_bytes);
+    if code != Some(b"0") {
+        let code = code.map_or_else(|| "none".to_owned(), |code| code.escape_ascii().to_string());
+        return Ok(Err(format!("grpc-status {code}")));
+    }
+    Ok(match grpc::answer(&body.to_bytes()) {
+        Some(grpc::Status::Serving) => Ok(()),
+        Some(grpc::Status::NotServing) => Err("NOT_SERVING".to_owned()),
+        Some(grpc::Status::Unknown) => Err("UNKNOWN".to_owned()),
+        None => Err("what is no health message".to_owned()),
+    })
+}
+
+/// Why a probe got no answer.
+#[derive(Debug, thiserror::Error)]
+enum ProbeError {
+    #[error("connecting: {0}")]
+    Connect(#[source] std::io::Error),
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    #[error("{0}")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("path or host is no valid request target")]
+    Target,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::at_port;
+
+    #[test]
+    fn another_port_keeps_the_host() {
+        assert_eq!(at_port("10.0.0.1:80", 9), "10.0.0.1:9");
+        assert_eq!(at_port("[::1]:80", 9), "[::1]:9");
+        assert_eq!(at_port("a.example:80", 9), "a.example:9");
+    }
+}

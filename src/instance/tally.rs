@@ -1,0 +1,62 @@
+//! What a version counts, whatever instance it happens at.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::affinity::Rejection;
+use crate::affinity::order::Fate;
+use crate::health::Rehome;
+use crate::health::breaker::{Change, Trigger};
+use crate::observe::counters::TunnelEnd;
+use crate::observe::tunnels;
+
+/// Counts of a version, shared by all workers.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Sessions begun.
+    pub new: AtomicU64,
+    /// Requests with an id of the app's own.
+    pub keyed: AtomicU64,
+    /// Requests without one where there could be one.
+    pub keyless: AtomicU64,
+    /// Requests that reached their bound instance, at instances that are gone.
+    pub kept: AtomicU64,
+    /// Sessions moved, by reason.
+    pub rehomed: [AtomicU64; Rehome::ALL.len()],
+    /// Tokens rejected, by reason.
+    pub rejected: [AtomicU64; Rejection::ALL.len()],
+    /// Requests that brought rejected tokens only.
+    pub unhonoured: AtomicU64,
+    /// What became of instances' orders.
+    pub orders: [AtomicU64; Fate::ALL.len()],
+    /// Requests that had to wait for a place.
+    pub queued: AtomicU64,
+    /// Requests tried again, by reason.
+    pub retried: [AtomicU64; Rehome::ALL.len()],
+    /// Breakers that opened, by trigger.
+    pub opened: [AtomicU64; Trigger::ALL.len()],
+    /// Breakers that `max_ejected` kept from opening.
+    pub held: AtomicU64,
+    /// Tunnels opened.
+    pub tunnels: AtomicU64,
+    /// Tunnels ended, by cause.
+    pub ended: [AtomicU64; TunnelEnd::ALL.len()],
+    /// How long they lived.
+    pub tunnel_lifetimes: tunnels::Lifetimes,
+    /// The Closes that were sent in them.
+    pub tunnel_closes: tunnels::Closes,
+}
+
+impl Tally {
+    pub(super) fn breaker_changed(&self, change: Change) {
+        match change {
+            Change::Opened { trigger, .. } => count(&self.opened[trigger as usize]),
+            Change::Held { .. } => count(&self.held),
+            Change::HalfOpen | Change::Closed => {}
+        }
+    }
+}
+
+/// Adds one.
+pub fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

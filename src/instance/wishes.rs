@@ -1,0 +1,81 @@
+//! What is wanted of an instance: by the operator, and by itself. The stricter counts.
+
+use std::time::Instant;
+
+use crate::config::types::{Closes, Drain, State};
+use crate::health::Admin;
+use crate::health::agent::Report;
+use crate::instance::{Cause, Departure, Instance, Source, events};
+
+impl Instance {
+    /// Takes over what somebody wants of it. Gives the drain that begins, if one does: whoever
+    /// says so waits for its end, and publishes.
+    pub(crate) fn administer(
+        &self,
+        source: Source,
+        wanted: State,
+        closes: &Closes,
+        drain: Drain,
+    ) -> Option<Departure> {
+        let mut axes = self.axes();
+        axes.wanted[source as usize] = wanted;
+        let [one, other] = axes.wanted;
+        let (admin, cause) = match (one.max(other), axes.admin) {
+            (State::Active, Admin::Active)
+            | (State::Draining, Admin::Draining | Admin::Drained)
+            | (State::Disabled, Admin::Disabled) => return None,
+            (State::Active, _) => (Admin::Active, None),
+            (State::Draining, _) => (Admin::Draining, Some(Cause::Draining)),
+            (State::Disabled, _) => (Admin::Disabled, Some(Cause::Disabled)),
+        };
+        axes.admin = admin;
+        self.fold(&axes);
+        drop(axes);
+        self.departures.call_off(Cause::Draining);
+        self.departures.call_off(Cause::Disabled);
+        let window = cause?.window(closes, drain);
+        let departure = Departure::begin(cause?, window, Instant::now());
+        self.depart(departure);
+        (departure.cause == Cause::Draining).then_some(departure)
+    }
+
+    /// Takes over what it says of itself. Gives the drain that begins, if one does.
+    pub fn heed(&self, report: Report) -> Option<Departure> {
+        let roster = self.roster.upgrade()?;
+        let care = roster.care();
+        // A probe may outlive the reload that no longer asks for it by a moment.
+        if !care.heeds {
+            return None;
+        }
+        let before = Report {
+            state: self.axes().wanted[Source::Agent as usize],
+            percent: self.share.asked(report.percent),
+        };
+        if before == report {
+            return None;
+        }
+        events::report_changed(&self.identity, report);
+        let closes = &roster.websocket().closes;
+        let drain = self.administer(Source::Agent, report.state, closes, care.drain);
+        roster.refresh();
+        drain
+    }
+
+    /// What it said of itself counts no longer. Whoever says so administers and publishes.
+    pub(crate) fn ignore_report(&self) {
+        self.axes().wanted[Source::Agent as usize] = State::Active;
+        self.share.asked(Report::default().percent);
+    }
+
+    /// Its drain has come to its end, if that is still the drain that it is in; whether it was.
+    pub fn finish_drain(&self, drain: Departure) -> bool {
+        let mut axes = self.axes();
+        let is_it =
+            axes.admin == Admin::Draining && self.departures.of(Cause::Draining) == Some(drain);
+        if is_it {
+            axes.admin = Admin::Drained;
+            self.publish(axes);
+        }
+        is_it
+    }
+}

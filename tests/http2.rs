@@ -304,11 +304,13 @@ async fn a_flood_of_resets_ends_its_connection_only() {
 
 /// The names of the instances that answer so many requests, all in flight at once.
 async fn at_once(client: &mut H2, backends: &[Backend], n: usize) -> Vec<String> {
-    let before: usize = backends.iter().map(Backend::request_count).sum();
+    let before: Vec<_> = backends.iter().map(Backend::request_count).collect();
     let answers: Vec<_> = (0..n).map(|_| client.begin(h2::get("/gate"), false).0).collect();
-    let came = || backends.iter().map(Backend::request_count).sum::<usize>() == before + n;
-    eventually("all of them", || came().then_some(())).await;
-    backends.iter().for_each(|backend| backend.open_gate(n));
+    let came = || -> Vec<usize> {
+        backends.iter().zip(&before).map(|(it, before)| it.request_count() - before).collect()
+    };
+    eventually("all of them", || (came().iter().sum::<usize>() == n).then_some(())).await;
+    backends.iter().zip(came()).for_each(|(backend, came)| backend.open_gate(came));
     let mut names = Vec::new();
     for answer in answers {
         names.push(h2::finish(answer).await.expect("an answer").instance().to_owned());

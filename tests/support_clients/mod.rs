@@ -4,6 +4,7 @@
 
 #![allow(unreachable_pub, reason = "the test file next door is the public")]
 #![allow(dead_code, reason = "no test file uses all of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 pub mod process;
 

@@ -305,3 +305,51 @@ async fn a_disabled_instance_serves_nobody_and_finishes_what_it_began() {
         burdock.wait_metric(name, &[label], |v| v == value).await;
     }
 }
+
+fn replaced(backend: &Backend, app_start_timeout: &str) -> String {
+    let rest = format!(
+        "readiness_check: {{ path: /readyz, check_interval: 30ms, timeout: 300ms, \
+         app_start_timeout: {app_start_timeout} }}\ndrain: {{ timeout: 50ms, spread: 0s }}\n"
+    );
+    yaml(&[backend], &rest)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_replaces_all_moves_traffic_only_when_a_new_one_is_ready() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let mut burdock = Burdock::start(&replaced(&a, "30s")).await;
+    burdock.wait_health("a", "ready").await;
+    b.ready(false);
+    let mut socket = WebSocket::open(burdock.address(), "/ws", "").await;
+    assert_eq!(burdock.reload(&replaced(&b, "30s")).await["message"], "reloaded");
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < std::time::Duration::from_millis(300) {
+        assert_eq!(burdock.client().get("/").await.instance(), "a", "long past its drain");
+        b.probed(1).await;
+    }
+    socket.echo("still here").await;
+    assert!(burdock.log("drained").is_empty());
+    b.ready(true);
+    burdock.wait_health("b", "ready").await;
+    assert_eq!(burdock.client().get("/").await.instance(), "b");
+    burdock.wait_log("drained", |line| line["instance"] == "a").await;
+    assert_eq!(socket.closed().await.map(|(code, _)| code), Some(1012));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_none_becomes_ready_in_time_an_error_says_so_and_the_old_ones_drain() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let mut burdock = Burdock::start(&replaced(&a, "300ms")).await;
+    burdock.wait_health("a", "ready").await;
+    b.ready(false);
+    assert_eq!(burdock.reload(&replaced(&b, "300ms")).await["message"], "reloaded");
+    assert_eq!(burdock.client().get("/").await.instance(), "a");
+    let told = "no instance became ready within app_start_timeout; the removed ones drain now";
+    let line = burdock.wait_log(told, |line| line["timeout_s"] == 0.3).await;
+    assert_eq!(line["level"], "ERROR");
+    burdock.wait_log("drained", |line| line["instance"] == "a").await;
+    assert_eq!(burdock.client().get("/").await.text(), "503 no_instance\n");
+    assert_eq!(burdock.reload(&replaced(&a, "300ms")).await["message"], "reloaded");
+    burdock.wait_health("a", "ready").await;
+    assert_eq!(burdock.client().get("/").await.instance(), "a", "the way back is the old file");
+}

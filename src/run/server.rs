@@ -12,9 +12,9 @@ use pingora_runtime::{BlockingPoolOpts, NoStealRuntime, RuntimeOpts};
 use crate::affinity::token::Keyring;
 use crate::config::types::{Config, Drain, Workers};
 use crate::config::{ConfigErrors, Loaded, diff};
-use crate::health;
 use crate::health::prober::Prober;
-use crate::instance::{self, Departure, Instance};
+use crate::health::{self, Membership};
+use crate::instance::{self, Departure, Instance, Roster};
 use crate::listener::Worker;
 use crate::run::StartError;
 use crate::run::doors::{Doors, Unserved};
@@ -29,6 +29,8 @@ const FIRST_VERDICTS: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(5);
 /// Between two steps of an instance that ramps up.
 const RAMP_STEP: Duration = Duration::from_secs(1);
+/// Between two looks at whether an instance has become ready.
+const START_LOOK: Duration = Duration::from_millis(50);
 /// Between two looks at what a drain still waits for.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// What is cut gets this long to notice.
@@ -267,13 +269,25 @@ impl Server {
 
     /// Removed and draining instances keep their sessions and tunnels until their deadline.
     fn retire(&self, published: &Published, config: &Config) {
-        for instance in published.changes.iter().flat_map(|change| &change.removed) {
-            let identity = instance.identity();
+        for change in &published.changes {
+            let Some(first) = change.removed.first() else { continue };
+            let identity = first.identity();
             // A service that is gone with its instances drains as it was told to before.
             let mut services = config.services.iter().chain(&self.config.services);
             let service = services.find(|service| service.name == identity.service);
             let drain = service.map(|service| service.version.drain).unwrap_or_default();
-            retire(&self.live, Arc::clone(instance), drain);
+            let check = service.and_then(|service| service.version.readiness_check.as_ref());
+            let patience = check.map(|check| check.app_start_timeout);
+            let (live, removed) = (Arc::clone(&self.live), change.removed.clone());
+            match first.roster().zip(patience).filter(|(roster, _)| !is_succeeded(roster)) {
+                Some((roster, patience)) => {
+                    tokio::spawn(async move {
+                        wait_for_successor(&roster, patience).await;
+                        retire_all(&live, removed, drain);
+                    });
+                }
+                None => retire_all(&live, removed, drain),
+            }
         }
         for (instance, drain) in published.changes.iter().flat_map(|change| &change.draining) {
             finish_drain(&self.live, Arc::clone(instance), *drain);
@@ -291,6 +305,40 @@ impl Server {
 fn has_affinity(config: &Config) -> bool {
     let mut affinities = config.services.iter().filter_map(|it| it.version.affinity.as_ref());
     affinities.any(|affinity| affinity.by.is_none())
+}
+
+/// Whether somebody serves instead of instances that were removed, or nobody is meant to.
+fn is_succeeded(roster: &Roster) -> bool {
+    roster.is_served() || roster.members().present().is_empty()
+}
+
+/// As long as no instance that is named is ready, those that were removed are all there is: their
+/// drain begins when one is, or when the new ones have had their time.
+async fn wait_for_successor(roster: &Roster, patience: Duration) {
+    let succeeded = async {
+        while !is_succeeded(roster) {
+            tokio::time::sleep(START_LOOK).await;
+        }
+    };
+    if tokio::time::timeout(patience, succeeded).await.is_err() {
+        let (service, version) = (roster.service(), roster.version());
+        let timeout_s = patience.as_secs_f64();
+        tracing::error!(
+            service,
+            version,
+            timeout_s,
+            "no instance became ready within app_start_timeout; the removed ones drain now"
+        );
+    }
+}
+
+fn retire_all(live: &Arc<Live>, removed: Vec<Arc<Instance>>, drain: Drain) {
+    // Some may have been named again while they were waited for.
+    let is_removed = |instance: &Arc<Instance>| instance.membership() == Membership::Removed;
+    for instance in removed.into_iter().filter(is_removed) {
+        retire(live, instance, drain);
+    }
+    live.nudge();
 }
 
 fn retire(live: &Arc<Live>, instance: Arc<Instance>, drain: Drain) {

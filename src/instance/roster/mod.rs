@@ -187,6 +187,14 @@ impl Roster {
         self.panic.is_on()
     }
 
+    /// Whether an instance that the configuration names takes new sessions.
+    pub fn is_served(&self) -> bool {
+        let takes = |instance: &Arc<Instance>| {
+            instance.eligibility().new_sessions && instance.effective_weight() > 0
+        };
+        self.members().present().iter().any(takes)
+    }
+
     /// Whether one more tunnel may be opened now.
     pub fn admit_tunnel(&self, now: Instant) -> Option<()> {
         let limit = self.websocket().max_new_per_second;

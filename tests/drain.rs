@@ -30,6 +30,17 @@ async fn an_idle_process_stops_at_once_and_clean() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn clients_that_have_asked_for_nothing_yet_do_not_hold_up_a_stop() {
+    let a = Backend::start("a").await;
+    let mut burdock = Burdock::start(&yaml(&[&a], PATIENT)).await;
+    let mut early = raw::open(burdock.address(), "").await;
+    burdock.wait_metric("burdock_client_connections", &[], |v| v >= 1.0).await;
+    burdock.signal(libc::SIGTERM);
+    assert_eq!(within("its end", early.read_to_end()).await, b"");
+    assert_eq!(burdock.exit_code().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn requests_in_flight_finish_and_new_connections_are_refused() {
     let a = Backend::start("a").await;
     let mut burdock = Burdock::start(&yaml(&[&a], PATIENT)).await;

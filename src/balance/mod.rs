@@ -18,7 +18,7 @@ pub use rotation::Rotation;
 use crate::config::types::Balance;
 
 /// What [`choose`] chooses from.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Field {
     /// Indexes in the order of their turns.
     pub rotation: Rotation,

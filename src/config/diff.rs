@@ -3,6 +3,7 @@
 //! Pure; compares two validated configurations. The order of services, listeners and instances in
 //! the file means nothing and is no change. Read [`diff`] first.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -275,8 +276,9 @@ fn versions(label: &str, old: &Version, new: &Version, changes: &mut Vec<Change>
     for (key, _) in is_changed.into_iter().filter(|(_, is_changed)| *is_changed) {
         changes.push(Change::VersionSetting { version: label.to_owned(), key });
     }
+    let [before, after] = [old, new].map(by_name);
     for instance in &new.instances {
-        match old.instances.iter().find(|known| known.name == instance.name) {
+        match before.get(&*instance.name) {
             Some(known) => instances(label, known, instance, changes),
             None => changes.push(Change::InstanceAdded {
                 version: label.to_owned(),
@@ -285,13 +287,17 @@ fn versions(label: &str, old: &Version, new: &Version, changes: &mut Vec<Change>
         }
     }
     for instance in &old.instances {
-        if new.instances.iter().all(|known| known.name != instance.name) {
+        if !after.contains_key(&*instance.name) {
             changes.push(Change::InstanceRemoved {
                 version: label.to_owned(),
                 instance: instance.name.clone(),
             });
         }
     }
+}
+
+fn by_name(version: &Version) -> HashMap<&str, &Instance> {
+    version.instances.iter().map(|instance| (&*instance.name, instance)).collect()
 }
 
 fn instances(label: &str, old: &Instance, new: &Instance, changes: &mut Vec<Change>) {

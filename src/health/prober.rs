@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::config::types::{self, InitialState};
@@ -20,6 +20,8 @@ use crate::instance::{Departure, Instance, Roster};
 
 /// First probes of many instances are spread this far apart, but never beyond one interval.
 const SPREAD: Duration = Duration::from_millis(2);
+/// Probes under way at once: each holds a socket, for as long as its timeout where nobody answers.
+const MOST_AT_ONCE: usize = 512;
 /// An interval is up to this share longer or shorter, in percent.
 const JITTER: f64 = 5.0;
 
@@ -56,6 +58,7 @@ pub struct Prober {
     tasks: JoinSet<()>,
     watched: HashMap<usize, Watched>,
     verdict: Arc<Notify>,
+    turns: Arc<Semaphore>,
     on_drain: OnDrain,
 }
 
@@ -69,7 +72,8 @@ impl Prober {
     /// One that probes nothing yet.
     pub fn new(on_drain: OnDrain) -> Self {
         let (tasks, watched, verdict) = Default::default();
-        Self { tasks, watched, verdict, on_drain }
+        let turns = Arc::new(Semaphore::new(MOST_AT_ONCE));
+        Self { tasks, watched, verdict, turns, on_drain }
     }
 
     /// Probes what these versions name, drained instances included, and nothing else. A check that
@@ -146,6 +150,7 @@ impl Prober {
                     instance: Arc::clone(instance),
                     vitals: Arc::clone(&watched.vitals),
                     verdict: Arc::clone(&self.verdict),
+                    turns: Arc::clone(&self.turns),
                     on_drain: Arc::clone(&self.on_drain),
                     added: watched.added,
                     start: due + window(check).mul_f64(fastrand::f64()),
@@ -243,6 +248,7 @@ struct Probe {
     instance: Arc<Instance>,
     vitals: Arc<Mutex<Vitals>>,
     verdict: Arc<Notify>,
+    turns: Arc<Semaphore>,
     on_drain: OnDrain,
     added: Instant,
     start: Instant,
@@ -260,9 +266,12 @@ impl Probe {
         let mut warned = self.kind == Kind::Liveness;
         tokio::time::sleep_until(self.start.into()).await;
         loop {
+            // Nobody closes the semaphore.
+            let turn = self.turns.acquire().await;
             let began = Instant::now();
             let address = self.instance.address();
             let answer = probe::probe(&self.check, address, self.kind.label()).await;
+            drop(turn);
             self.record(&answer);
             let reason = answer.reason;
             let ready = self.instance.health() == Health::Ready;

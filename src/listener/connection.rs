@@ -93,7 +93,11 @@ async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr, listener: t
             .max_header_size(MAX_HEAD)
             .serve_connection(io, Proxy(Arc::clone(&client))),
     );
-    let leave = |it: &mut Box<Connection>| Pin::new(&mut **it).graceful_shutdown();
+    let leave = |it: &mut Box<Connection>| {
+        Pin::new(&mut **it).graceful_shutdown();
+        // Browsers connect before they know what to ask; hyper would wait for that.
+        matches!(client.pace.waits(), Waits::Head(_, HeadBytes::None))
+    };
     let over = attend(&mut connection, &client, |it, cx| poll(it, &client, cx), leave).await;
     let was_busy = client.pace.is_busy();
     if let Over::Late(reason) = over {

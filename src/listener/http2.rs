@@ -103,7 +103,10 @@ pub(super) async fn serve(client: Arc<Client>, stream: TcpStream, early: Bytes) 
             .enable_connect_protocol()
             .serve_connection(io, Proxy { connection: Arc::clone(&client), begun }),
     );
-    let leave = |it: &mut Pin<Box<Connection>>| it.as_mut().graceful_shutdown();
+    let leave = |it: &mut Pin<Box<Connection>>| {
+        it.as_mut().graceful_shutdown();
+        false
+    };
     let over = attend(&mut connection, &client, |it, cx| poll(it, &client, cx), leave).await;
     let Over::Late(reason) = over else { return };
     client.cut(reason);

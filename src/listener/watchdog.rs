@@ -26,12 +26,13 @@ pub(super) enum Over {
     Broken,
 }
 
-/// Runs `connection`, the watchdog beside it, and the drain when it comes: `leave` is called then.
+/// Runs `connection`, the watchdog beside it, and the drain when it comes: `leave` is called then,
+/// and says whether that is the end.
 pub(super) async fn attend<Connection>(
     connection: &mut Connection,
     client: &Client,
     poll: impl Fn(&mut Connection, &mut Context<'_>) -> Poll<Over>,
-    leave: impl Fn(&mut Connection),
+    leave: impl Fn(&mut Connection) -> bool,
 ) -> Over {
     let mut phase = client.live.phase();
     let mut watchdog = Watchdog::new(client);
@@ -46,7 +47,9 @@ pub(super) async fn attend<Connection>(
             over = poll_fn(|cx| both(connection, cx)) => return over,
             _ = phase.wait_for(|phase| *phase != Phase::Serving), if !draining => {
                 draining = true;
-                leave(connection);
+                if leave(connection) {
+                    return Over::Finished;
+                }
             }
         }
     }

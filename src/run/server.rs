@@ -171,14 +171,17 @@ impl Server {
             }
         };
         failed.store(0, Ordering::Relaxed);
+        let begun = Instant::now();
         let published = self.live.publish(Arc::clone(&config), Arc::new(keyring));
+        let publish_ms = begun.elapsed().as_secs_f64() * 1000.0;
         self.prober.follow(published.snapshot.versions());
         self.retire(&published, &config);
         self.exchange(&config, unserved);
         self.config = config;
         let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
         let generation = published.snapshot.generation;
-        tracing::info!(generation, changes = changes.join("; "), %cause, "reloaded");
+        let changes = changes.join("; ");
+        tracing::info!(generation, changes, publish_ms, %cause, "reloaded");
     }
 
     /// Notes a configuration that was refused.

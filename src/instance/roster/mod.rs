@@ -4,7 +4,12 @@
 //! [`Members`] is published whole whenever an instance joins, leaves or changes what it may
 //! receive; a request loads it once and needs no lock.
 
-use std::collections::hash_map::Entry;
+mod members;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::balance::{self, Bound, Draw, Field, Ring, Rotation};
+use crate::balance::{self, Bound, Draw};
 use crate::config::types::{self, Balance, Drain};
 use crate::health::{Health, Membership, Rehome};
 use crate::instance::budget::Budget;
@@ -24,8 +29,12 @@ use crate::instance::rate::Rate;
 use crate::instance::recent::Recent;
 use crate::instance::rehomes::Rehomes;
 use crate::instance::tally::Tally;
-pub use crate::instance::tally::count;
 use crate::instance::{Departure, Identity, Instance, Kind, Lane, Source};
+
+pub use crate::instance::tally::count;
+pub use members::Members;
+
+use members::Manner;
 
 /// An engine.io session that made no request for this long is forgotten. A client makes one each
 /// `pingInterval`, 25 s by default, for as long as it polls.
@@ -80,68 +89,13 @@ pub(super) struct Care {
     pub(super) heeds: bool,
 }
 
-/// The instances of a version as they stand.
-#[derive(Debug)]
-pub struct Members {
-    manner: Manner,
-    /// Present ones in the order of the configuration, then removed ones that still drain; last of
-    /// all removed ones whose name is another's now.
-    all: Arc<[Arc<Instance>]>,
-    /// So many of them are present.
-    present: usize,
-    /// So many of them have their name for themselves.
-    named: usize,
-    by_name: Arc<HashMap<String, Arc<Instance>>>,
-    field: Field,
-    /// Of those in the rotation.
-    weight: u64,
-}
-
-/// How a version chooses.
-#[derive(Debug, Clone, Default)]
-struct Manner {
-    balance: Balance,
-    /// Whether requests may bring a key whatever `balance` is.
-    keyed: bool,
-    load_factor: Option<u32>,
-}
-
-impl Manner {
-    fn of(config: &types::Version) -> Self {
-        let affinity = config.affinity.as_ref();
-        Self {
-            balance: config.balance.clone(),
-            keyed: affinity.is_some_and(|affinity| affinity.by.is_some()),
-            load_factor: affinity.and_then(|affinity| affinity.load_factor),
-        }
-    }
-
-    fn has_ring(&self) -> bool {
-        self.keyed
-            || match self.balance {
-                Balance::Hash(_) => true,
-                Balance::Even | Balance::LeastRequests | Balance::LeastSessions => false,
-                Balance::Random => false,
-            }
-    }
-}
-
 impl Roster {
     /// A version without instances yet.
     pub fn new(service: &str, version: &str, now: Instant) -> Self {
-        let empty = Members {
-            manner: Manner::default(),
-            all: Arc::default(),
-            present: 0,
-            named: 0,
-            by_name: Arc::default(),
-            field: Field { rotation: Rotation::default(), ring: None },
-            weight: 0,
-        };
         Self {
             service: service.to_owned(),
             version: version.to_owned(),
-            members: ArcSwap::from_pointee(empty),
+            members: ArcSwap::from_pointee(Members::default()),
             remake: Mutex::new(()),
             ejecting: Mutex::new(()),
             turn: AtomicU64::new(0),
@@ -281,7 +235,7 @@ impl Roster {
     /// seconds since the epoch.
     pub fn bound(&self, name: &str, renewed: u64) -> Result<Arc<Instance>, Rehome> {
         let members = self.members();
-        let instance = members.by_name.get(name).ok_or(Rehome::Removed)?;
+        let instance = members.named(name).ok_or(Rehome::Removed)?;
         self.serves(instance, renewed)?;
         Ok(Arc::clone(instance))
     }
@@ -411,19 +365,9 @@ impl Roster {
     pub(super) fn refresh(&self) {
         let _guard = self.remake.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.members.load_full();
-        self.panic.look(self, &before.all);
-        let (rotation, weight) = rotation(&before.all);
-        let field = Field { rotation, ring: before.field.ring.clone() };
-        self.members.store(Arc::new(Members {
-            manner: before.manner.clone(),
-            all: Arc::clone(&before.all),
-            present: before.present,
-            named: before.named,
-            by_name: Arc::clone(&before.by_name),
-            field,
-            weight,
-        }));
-        self.call_waiters(&before.all);
+        self.panic.look(self, before.everyone());
+        self.members.store(Arc::new(before.anew()));
+        self.call_waiters(before.everyone());
     }
 
     /// Lets those who wait see what the instances may receive now.
@@ -445,31 +389,10 @@ impl Roster {
 
     /// Publishes these. Of several with one name the first takes over its sessions at once.
     fn publish(&self, manner: Manner, instances: Vec<Arc<Instance>>) {
-        let mut by_name = HashMap::with_capacity(instances.len());
-        let (mut all, mut nameless) = (Vec::with_capacity(instances.len()), Vec::new());
-        for instance in instances {
-            match by_name.entry(instance.identity().name.clone()) {
-                Entry::Vacant(free) => {
-                    free.insert(Arc::clone(&instance));
-                    all.push(instance);
-                }
-                Entry::Occupied(_) => nameless.push(instance),
-            }
-        }
-        let named = all.len();
-        let is_present = |instance: &&Arc<Instance>| instance.membership() == Membership::Present;
-        let present = all.iter().take_while(is_present).count();
-        all.append(&mut nameless);
-        self.panic.look(self, &all);
-        let before = self.members();
-        let ring = manner.has_ring().then(|| ring(&all, before.field.ring.as_deref())).flatten();
-        let (rotation, weight) = rotation(&all);
-        let field = Field { rotation, ring: ring.map(Arc::new) };
-        let (all, by_name): (Arc<[_]>, _) = (all.into(), Arc::new(by_name));
-        let shared = Arc::clone(&all);
-        let members = Members { manner, all: shared, present, named, by_name, field, weight };
-        self.members.store(Arc::new(members));
-        self.call_waiters(&all);
+        self.panic.look(self, &instances);
+        let members = Arc::new(Members::of(manner, instances, &self.members()));
+        self.members.store(Arc::clone(&members));
+        self.call_waiters(members.everyone());
     }
 
     fn admit(
@@ -506,70 +429,6 @@ impl Roster {
     }
 }
 
-impl Members {
-    /// Instances that may be chosen, the sum of their weights, and of what is in flight there.
-    pub(super) fn crowd(&self) -> (usize, u64, impl FnOnce() -> u64) {
-        let loads = || {
-            let all = self.all.iter().enumerate();
-            let open = all.filter(|(index, _)| self.field.rotation.has(*index));
-            open.map(|(_, instance)| instance.load()).sum()
-        };
-        (self.all.len(), self.weight, loads)
-    }
-
-    /// The instance of each name, draining ones last.
-    pub fn all(&self) -> &[Arc<Instance>] {
-        &self.all[..self.named]
-    }
-
-    /// Those that the configuration names.
-    pub fn present(&self) -> &[Arc<Instance>] {
-        &self.all[..self.present]
-    }
-
-    /// [`Self::all`], and the draining ones whose name is another's now.
-    pub fn everyone(&self) -> &[Arc<Instance>] {
-        &self.all
-    }
-
-    /// Whether a request that is bound to none may go to this instance, if there is a place: it
-    /// takes new sessions, or nobody does and it would be a last resort.
-    fn welcomes(&self, instance: &Instance) -> bool {
-        let is_last = || {
-            let takes = |it: &Arc<Instance>| it.takes_new_sessions();
-            instance.weight() > 0
-                && (instance.could_help() || instance.is_held_back())
-                && !self.all.iter().any(takes)
-        };
-        instance.takes_new_sessions() || is_last()
-    }
-
-    /// Where a request goes that no present instance takes: after a reload that replaced them all,
-    /// to one that is removed and still serves its sessions; else to one that only its breaker
-    /// keeps from new sessions, be it open or without a permit for a trial. The breaker spares
-    /// clients a detour; where there is nowhere else to go, a try is better than an error for
-    /// certain.
-    fn last_resort(
-        &self,
-        random: u64,
-        kind: Kind,
-        tried: &[Arc<Instance>],
-    ) -> Option<Arc<Instance>> {
-        let is_fresh = |instance: &Arc<Instance>| {
-            instance.weight() > 0
-                && !instance.is_full(kind)
-                && !tried.iter().any(|tried| Arc::ptr_eq(tried, instance))
-        };
-        let fresh = || self.all.iter().filter(|instance| is_fresh(instance));
-        let mut left: Vec<_> = fresh().filter(|instance| instance.could_help()).collect();
-        if left.is_empty() {
-            left = fresh().filter(|instance| instance.is_held_back()).collect();
-        }
-        let place = random.checked_rem(left.len() as u64)? as usize;
-        Some(Arc::clone(left[place]))
-    }
-}
-
 /// What a reload did to a version's instances.
 #[derive(Debug, Default)]
 pub struct Reconciled {
@@ -580,27 +439,3 @@ pub struct Reconciled {
     /// The operator drains them from now on.
     pub draining: Vec<(Arc<Instance>, Departure)>,
 }
-
-/// Who may be chosen, and the sum of their weights.
-fn rotation(all: &[Arc<Instance>]) -> (Rotation, u64) {
-    let weighted = all.iter().enumerate();
-    let open = weighted.filter(|(_, instance)| instance.eligibility().new_sessions);
-    let open: Vec<_> = open.map(|(index, instance)| (index, instance.effective_weight())).collect();
-    let weight = open.iter().map(|(index, _)| u64::from(all[*index].weight())).sum();
-    (Rotation::build(&open), weight)
-}
-
-/// Every present instance, whatever its health: see [`Ring`].
-fn ring<'a>(all: &'a [Arc<Instance>], before: Option<&Ring>) -> Option<Ring> {
-    let present = all.iter().enumerate();
-    let present = present.filter(|(_, instance)| instance.membership() == Membership::Present);
-    let on_ring = |(index, instance): (usize, &'a Arc<Instance>)| {
-        (index, instance.identity().name.as_str(), instance.weight())
-    };
-    Ring::build(present.map(on_ring), before)
-}
-
-#[cfg(test)]
-mod model;
-#[cfg(test)]
-mod tests;

@@ -195,3 +195,21 @@ fn only_sessions_of_an_earlier_life_are_lost_and_reloads_do_not_forget_that() {
     assert_eq!(roster.bound("a:1", 199).err(), Some(Rehome::Restarted));
     assert!(roster.bound("a:1", 200).is_ok() && roster.bound("b:1", 199).is_ok());
 }
+
+#[test]
+fn a_change_among_ten_thousand_is_published_within_milliseconds() {
+    let rows: Vec<_> = (1..=10_000).map(|port| format!("a:{port}")).collect();
+    let rows = rows.join(", ");
+    for rest in ["", "panic_threshold: 50%\n", "balance: hash\n"] {
+        let roster = roster(&format!("{rest}slow_start: 30s\ninstances: [{rows}]\n"));
+        let one = Arc::clone(&roster.members().all()[7]);
+        let took = [Health::Unready, Health::Ready, Health::Unready, Health::Ready].map(|health| {
+            let begun = Instant::now();
+            one.set_health(health, "a test");
+            begun.elapsed()
+        });
+        println!("{} instances, {rest:?}: {took:?}", roster.members().all().len());
+        // The best: what else the machine does is not what is promised.
+        assert!(took.iter().min().is_some_and(|best| *best < Duration::from_millis(50)));
+    }
+}

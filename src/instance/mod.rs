@@ -35,7 +35,7 @@ mod wishes;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -194,8 +194,8 @@ impl Instance {
     }
 
     /// Takes the next step of its ramp; whether there are more.
-    pub(crate) fn advance_ramp(&self, now: Instant) -> bool {
-        self.share.advance(now)
+    pub(crate) fn advance_ramp(&self, now: Instant, slow_start: Option<Duration>) -> bool {
+        self.share.advance(now, slow_start)
     }
 
     fn begin_ramp(&self) {

@@ -23,8 +23,8 @@ pub(super) struct Share {
     asked: AtomicU32,
     /// Whether its next beginning is everybody's, as at the start of the process.
     is_spared: AtomicBool,
-    /// When its ramp began, and how long it is.
-    ramp: Mutex<Option<(Instant, Duration)>>,
+    /// When its ramp began.
+    ramp: Mutex<Option<Instant>>,
 }
 
 impl Default for Share {
@@ -56,16 +56,17 @@ impl Share {
         if self.is_spared.swap(false, Ordering::Relaxed) {
             return;
         }
-        let ramp = slow_start().map(|slow_start| (now, slow_start));
+        let ramp = slow_start().map(|_| now);
         *self.ramp.lock().unwrap_or_else(PoisonError::into_inner) = ramp;
         self.percent.store(if ramp.is_some() { FLOOR } else { WHOLE }, Ordering::Relaxed);
     }
 
-    /// Takes the next step; whether there are more.
-    pub(super) fn advance(&self, now: Instant) -> bool {
+    /// Takes the next step of a ramp that is to be this long by now; whether there are more.
+    pub(super) fn advance(&self, now: Instant, slow_start: Option<Duration>) -> bool {
         let mut ramp = self.ramp.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((began, slow_start)) = *ramp else { return false };
-        let percent = ramped(now.saturating_duration_since(began), slow_start);
+        let Some(began) = *ramp else { return false };
+        let since = now.saturating_duration_since(began);
+        let percent = slow_start.map_or(WHOLE, |slow_start| ramped(since, slow_start));
         if percent == WHOLE {
             *ramp = None;
         }
@@ -83,10 +84,10 @@ mod tests {
         let (share, now) = (Share::default(), Instant::now());
         let slow_start = || Some(Duration::from_secs(30));
         share.begin(slow_start, now);
-        assert_eq!((share.of(1), share.advance(now)), (100, false));
+        assert_eq!((share.of(1), share.advance(now, slow_start())), (100, false));
         share.begin(slow_start, now);
         let after = |seconds| {
-            let more = share.advance(now + Duration::from_secs(seconds));
+            let more = share.advance(now + Duration::from_secs(seconds), slow_start());
             (share.of(1), more)
         };
         assert_eq!(share.of(1), 10);
@@ -100,7 +101,6 @@ mod tests {
         assert_eq!(share.of(1000), 0);
         share.asked(100);
         share.begin(slow_start, now);
-        share.begin(|| None, now);
-        assert_eq!((share.of(1), share.advance(now)), (100, false), "switched off meanwhile");
+        assert_eq!((share.advance(now, None), share.of(1)), (false, 100), "switched off meanwhile");
     }
 }

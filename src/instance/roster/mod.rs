@@ -352,9 +352,10 @@ impl Roster {
         if !self.ramping.swap(false, Ordering::Relaxed) {
             return;
         }
-        let members = self.members();
+        let (members, slow_start) = (self.members(), self.care().slow_start);
         // All of them, not any of them.
-        let ramping = members.everyone().iter().filter(|instance| instance.advance_ramp(now));
+        let ramping =
+            members.everyone().iter().filter(|instance| instance.advance_ramp(now, slow_start));
         if ramping.count() > 0 {
             self.ramping.store(true, Ordering::Relaxed);
         }

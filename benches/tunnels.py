@@ -156,7 +156,7 @@ def main():
                 rows = {proxy.name: idle(proxy, options.tunnels) for proxy in started}
                 table(f"{options.tunnels} idle tunnels", ["bytes, opened", "bytes, used", "idle CPU %"], rows)
                 drain(folder, a, b, options.tunnels, children)
-            for size in SIZES if options.rounds else []:
+            for size in SIZES if options.rounds and options.seconds else []:
                 rows = rounds(started, options.rounds, lambda proxy: talk(proxy, size, options.seconds))
                 table(f"echo of {size} bytes", ["CPU us/message", "p50 us", "p99 us", "messages/s"], rows)
             if options.opens and options.rounds:

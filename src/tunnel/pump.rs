@@ -100,12 +100,13 @@ impl Direction {
         }
     }
 
-    /// Moves what can be moved; ready when the sender's end has been passed on.
+    /// Moves what can be moved; ready when the sender's end has been passed on. The `last` direction
+    /// to end need not pass it on: both sockets are closed then, which says as much.
     fn poll(
         &mut self,
-        from: &mut Socket,
-        to: &mut Socket,
+        (from, to): (&mut Socket, &mut Socket),
         (entry, lane): (&Entry, &Lane),
+        last: bool,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Fault>> {
         if self.finished {
@@ -119,6 +120,10 @@ impl Direction {
             if self.ended {
                 if !self.may_end {
                     return Poll::Pending;
+                }
+                if last {
+                    self.finished = true;
+                    return Poll::Ready(Ok(()));
                 }
                 let ended = ready!(Pin::new(&mut *to).poll_shutdown(cx));
                 self.finished = true;
@@ -326,8 +331,9 @@ impl Pump {
         self.up.ping |= self.entry.take_ping(Sender::Instance);
         self.down.ping |= self.entry.take_ping(Sender::Client);
         let told = (&*self.entry, account.in_flight.lane());
-        let up = self.up.poll(&mut self.client, &mut self.instance, told, cx);
-        let down = self.down.poll(&mut self.instance, &mut self.client, told, cx);
+        let (client, instance) = (&mut self.client, &mut self.instance);
+        let up = self.up.poll((client, instance), told, self.down.finished, cx);
+        let down = self.down.poll((instance, client), told, self.up.finished, cx);
         if self.up.finished || self.down.finished {
             self.entry.half_close();
         }

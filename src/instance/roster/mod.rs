@@ -329,6 +329,7 @@ impl Roster {
             return;
         }
         instance.set_membership(Membership::Gone);
+        self.queue.evict(instance);
         instance.lanes().iter().for_each(|lane| lane.pool.clear());
         let before = self.members.load_full();
         let kept = instance.lanes().iter().map(Lane::kept).sum();

@@ -1,7 +1,7 @@
 //! Active checks: a task for each check of each instance. It outlives reloads that don't change
 //! that check, and ends when the instance is gone.
 //!
-//! The prober feeds what [`super::probe`] learns to the pure machines of [`super::check`]; what they
+//! The prober feeds what `super::probe` learns to the pure machines of [`super::check`]; what they
 //! say goes to the instance, and so does what it says of itself. First probes are spread, so that a start or a reload is no burst; each later one
 //! is a little early or late, so that balancers don't fall into step.
 

@@ -147,6 +147,10 @@ async fn what_no_instance_may_see_is_refused_on_its_stream_alone() {
     }
     assert_eq!(a.requests().len(), before);
     assert_eq!(client.get("/").await.status, 200);
+    let off = "upgrades: []\n";
+    burdock.reload(&yaml(&[&a], off)).await;
+    let (head, _body, _stream) = client.dial("/ws/200", &[]).await;
+    assert_eq!(head.status(), 501, "no 2xx where no tunnel is");
 }
 
 #[tokio::test(flavor = "multi_thread")]

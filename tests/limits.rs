@@ -220,3 +220,33 @@ async fn a_place_is_free_again_however_a_request_ends() {
     .await;
     burdock.wait_metric("burdock_instance_requests_in_flight", &[], |v| v == 0.0).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_version_makes_new_sessions_wait_rather_than_fill_what_drains() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let text = limited(&[&a, &b], "max_requests: 1", "");
+    let burdock = Burdock::start(&text.replace("name: b,", "name: b, state: draining,")).await;
+    let busy = gated(&burdock, None);
+    a.request(1).await;
+    let late = gated(&burdock, None);
+    waiting(&burdock, 1).await;
+    a.open_gate(2);
+    for request in [busy, late] {
+        assert_eq!(within("an answer", request).await.unwrap().instance(), "a");
+    }
+    assert_eq!(b.request_count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_comes_by_a_reload_lets_in_who_waits_when_older_ones_leave() {
+    let a = Backend::start("a").await;
+    let burdock = Burdock::start(&yaml(&[&a], "")).await;
+    let old = WebSocket::open(burdock.address(), "/ws", "").await;
+    let patient = "queue: { timeout: 1d }\n";
+    burdock.reload(&limited(&[&a], "max_tunnels: 1", patient)).await;
+    let address = burdock.address();
+    let new = tokio::spawn(async move { WebSocket::open(address, "/ws", "").await });
+    waiting(&burdock, 1).await;
+    drop(old);
+    within("a place", new).await.unwrap().echo("in").await;
+}

@@ -6,10 +6,13 @@ use std::ops::Range;
 use std::time::Duration;
 
 use ::cookie::{Cookie, SameSite as CookieSameSite};
-use http::header::{COOKIE, HeaderMap, HeaderValue};
+use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 
 use crate::affinity::Rejection;
 use crate::config::types::{AffinityCookie, SameSite, Secure};
+
+/// What the name of a paired cookie ends with.
+const PAIRED: &[u8] = b"_XS";
 
 /// A carrier's value, which outlives its removal from the fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +93,23 @@ fn remove(headers: &mut HeaderMap, name: &str) {
     }
 }
 
+/// Takes the cookie of this name, and the one that is paired with it, out of what an answer sets.
+pub fn unset(headers: &mut HeaderMap, name: &str) {
+    let is_ours = |line: &HeaderValue| {
+        let line = line.as_bytes();
+        let set = line.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
+        set.strip_suffix(PAIRED).unwrap_or(set) == name.as_bytes()
+    };
+    if !headers.get_all(SET_COOKIE).iter().any(is_ours) {
+        return;
+    }
+    let lines: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().cloned().collect();
+    headers.remove(SET_COOKIE);
+    for line in lines.into_iter().filter(|line| !is_ours(line)) {
+        headers.append(SET_COOKIE, line);
+    }
+}
+
 /// The `Set-Cookie` value that carries `value`; `https` is how the client came.
 pub fn set(cookie: &AffinityCookie, value: String, https: bool) -> HeaderValue {
     let mut built = Cookie::build((cookie.name.as_str(), value))
@@ -160,6 +180,18 @@ mod tests {
 
     fn cookies(headers: &HeaderMap) -> Vec<&str> {
         headers.get_all(COOKIE).iter().map(|line| line.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn an_instance_cannot_set_the_cookies_of_the_token() {
+        let mut headers = HeaderMap::new();
+        unset(&mut headers, "B");
+        for line in ["B=forged", "app=1; Path=/", " B_XS =forged", "BB=2", "b=3", "B"] {
+            headers.append(SET_COOKIE, HeaderValue::from_static(line));
+        }
+        unset(&mut headers, "B");
+        let left: Vec<_> = headers.get_all(SET_COOKIE).iter().collect();
+        assert_eq!(left, ["app=1; Path=/", "BB=2", "b=3"]);
     }
 
     #[test]

@@ -78,7 +78,9 @@ async fn ask(check: &Check, address: &str, kind: &str) -> Result<Answer, ProbeEr
         true => Answer::new(Outcome::Pass, format!("{kind} check passed")),
         false => Answer::new(Outcome::Refused, format!("{kind} check answered {status}")),
     };
-    answer.report = check.agent.then(|| report(response.headers(), address));
+    // An answer of somebody else in its place, a sidecar's 502, says nothing of what it wants.
+    let speaks = passes || response.headers().contains_key(agent::FIELD);
+    answer.report = (check.agent && speaks).then(|| report(response.headers(), address));
     if let Some(value) = check.incarnation_header.as_ref().and_then(|it| response.headers().get(it))
     {
         answer.incarnation = Some(value.as_bytes().escape_ascii().to_string());

@@ -43,8 +43,8 @@ pub struct InFlight {
     instance: Arc<Instance>,
     worker: usize,
     stage: Stage,
-    /// Whether somebody may wait for this place.
-    wanted: bool,
+    /// Whether nobody is called when it is given back.
+    silent: bool,
     /// Whether it is counted no longer.
     over: bool,
 }
@@ -58,22 +58,18 @@ impl InFlight {
         };
         let limit = instance.limit(kind);
         let mut guard = Self::count(Arc::clone(instance), worker, stage);
-        if limit == 0 {
-            return Some(guard);
-        }
-        guard.wanted = instance.taken(kind) <= u64::from(limit);
-        guard.wanted.then_some(guard)
+        guard.silent = limit > 0 && instance.taken(kind) > u64::from(limit);
+        (!guard.silent).then_some(guard)
     }
 
     fn count(instance: Arc<Instance>, worker: usize, stage: Stage) -> Self {
         instance.lane(worker).count(stage).fetch_add(1, Ordering::SeqCst);
-        Self { instance, worker, stage, wanted: false, over: false }
+        Self { instance, worker, stage, silent: false, over: false }
     }
 
     /// The instance has switched protocols: the place is the tunnel's from now on.
-    pub fn become_tunnel(&mut self) -> Self {
-        let mut tunnel = Self::count(Arc::clone(&self.instance), self.worker, Stage::Tunnel);
-        tunnel.wanted = std::mem::take(&mut self.wanted);
+    pub fn become_tunnel(&self) -> Self {
+        let tunnel = Self::count(Arc::clone(&self.instance), self.worker, Stage::Tunnel);
         tunnel.lane().open();
         tunnel
     }
@@ -84,16 +80,19 @@ impl InFlight {
             return;
         }
         self.lane().count(self.stage).fetch_sub(1, Ordering::SeqCst);
-        if self.wanted
+        let kind = self.stage.kind();
+        // A limit may be younger than what it bounds.
+        if !self.silent
+            && self.instance.limit(kind) > 0
             && let Some(roster) = self.instance.roster()
         {
-            roster.serve(&self.instance, self.stage.kind());
+            roster.serve(&self.instance, kind);
         }
     }
 
     /// Gives the place back without a word to those who wait for it.
     pub(super) fn forgo(mut self) {
-        self.wanted = false;
+        self.silent = true;
     }
 
     /// Whose it is.

@@ -300,7 +300,7 @@ impl Instance {
 
     /// Whether a request that is bound to none may come here, if there is a place.
     pub(crate) fn takes_new_sessions(&self) -> bool {
-        self.weight() > 0 && self.eligibility().new_sessions && self.admits()
+        self.effective_weight() > 0 && self.eligibility().new_sessions && self.admits()
     }
 
     /// Whether a request may come here that has nowhere else to go.

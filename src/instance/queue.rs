@@ -95,10 +95,10 @@ impl Queue {
     }
 
     /// Lets those in that `instance` has a place for now, of those that are bound to none only if
-    /// they are `welcome`.
-    pub(super) fn serve(&self, instance: &Arc<Instance>, kind: Kind, welcome: bool) {
+    /// they are `welcome`, and not more than `most`.
+    pub(super) fn serve(&self, instance: &Arc<Instance>, kind: Kind, welcome: bool, most: usize) {
         let mut line = self.line();
-        loop {
+        for _ in 0..most {
             let next =
                 line.1.iter().find(|(_, waiter)| waiter.want.would_take(instance, kind, welcome));
             let Some((number, waiter)) = next else { break };
@@ -106,7 +106,7 @@ impl Queue {
             let Some(place) = InFlight::begin(instance, worker, kind) else { break };
             let waiter = line.1.remove(&number);
             if let Some(Err(place)) = waiter.map(|waiter| waiter.sender.send(Some(place))) {
-                // It left this moment. Its place is for the next, not to be vacated under the lock.
+                // It left this moment. Its place is not to be vacated under the lock.
                 place.into_iter().for_each(InFlight::forgo);
             }
         }

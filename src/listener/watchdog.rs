@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::listener::connection::LINGER;
 use crate::proxy::client::{Client, Waits};
 use crate::proxy::error::Reason;
 use crate::snapshot::{Phase, Snapshot};
@@ -37,6 +38,8 @@ pub(super) async fn attend<Connection>(
     let mut phase = client.live.phase();
     let mut watchdog = Watchdog::new(client);
     let mut draining = false;
+    // Whoever has nothing under way any more need not agree that it is over.
+    let mut patience = std::pin::pin!(tokio::time::sleep(Duration::MAX));
     let mut both = |connection: &mut Connection, cx: &mut Context<'_>| match poll(connection, cx) {
         Poll::Ready(over) => Poll::Ready(over),
         Poll::Pending => watchdog.poll(client, cx).map(Over::Late),
@@ -50,6 +53,13 @@ pub(super) async fn attend<Connection>(
                 if leave(connection) {
                     return Over::Finished;
                 }
+                patience.as_mut().reset(tokio::time::Instant::now() + LINGER);
+            }
+            () = patience.as_mut(), if draining => {
+                if !client.pace.is_busy() {
+                    return Over::Finished;
+                }
+                patience.as_mut().reset(tokio::time::Instant::now() + LINGER);
             }
         }
     }

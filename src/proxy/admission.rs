@@ -59,7 +59,11 @@ pub fn look(
     match session.choose(tried, came, otherwise) {
         Ok(instance) => match InFlight::begin(&instance, worker, kind) {
             Some(place) => Found::Place(place),
-            None => Found::Full,
+            None => {
+                // For a moment this one counted too, and may have kept another from a vacated place.
+                roster.serve(&instance, kind);
+                Found::Full
+            }
         },
         Err(reason) if reason == otherwise && roster.is_full(kind, tried) => Found::Full,
         Err(reason) => Found::Nobody(reason),

@@ -164,17 +164,18 @@ impl Exchange {
             attempt = self.attempts,
             "an attempt failed"
         );
-        let Some(in_flight) = self.in_flight.as_ref().filter(|_| !failure.is_own()) else {
-            return Ok(());
-        };
-        in_flight.lane().failed();
-        if failure.is_blamed(self.upgrade) {
-            let instance = in_flight.instance();
-            let due = instance.failed(in_flight.worker(), self.trial.take(), Instant::now());
-            tick_when_due(instance, due);
+        let trial = self.trial.take();
+        let Some(in_flight) = &mut self.in_flight else { return Ok(()) };
+        if !failure.is_own() {
+            in_flight.lane().failed();
+            if failure.is_blamed(self.upgrade) {
+                let instance = in_flight.instance();
+                let due = instance.failed(in_flight.worker(), trial, Instant::now());
+                tick_when_due(instance, due);
+            }
         }
         // Whether or not another attempt follows, nothing is under way here any more.
-        self.in_flight.as_mut().map(InFlight::vacate);
+        in_flight.vacate();
         Ok(())
     }
 
@@ -239,7 +240,7 @@ impl Exchange {
     /// Hands over what a tunnel needs to know of the request that opened it. Text is copied: what
     /// came from the client's head would keep all of its read buffer.
     pub fn into_tunnel(mut self: Box<Self>) -> Option<tunnel::Account> {
-        let in_flight = self.in_flight.as_mut()?.become_tunnel();
+        let in_flight = self.in_flight.as_ref()?.become_tunnel();
         let line = self.line(self.started);
         let account = tunnel::Account {
             roster: self.roster.clone()?,

@@ -81,6 +81,10 @@ async fn pass(
         true => Upgrade::asked(head, fields, &version.upgrades, exchange.connect.is_some()),
         false => None,
     };
+    // Passed on as a plain request its answer would look like an open tunnel.
+    if exchange.connect.is_some() && upgrade.is_none() {
+        return Err(Reason::ConnectUnsupported);
+    }
     exchange.upgrade = upgrade.is_some();
     if exchange.upgrade {
         roster.admit_tunnel(exchange.started).ok_or(Reason::UpgradeLimit)?;
@@ -151,7 +155,7 @@ async fn pass(
         tried.push(instance);
         found = admission::look(&session, search, &tried, failure.into());
         let Some(admits) = found.admits() else { continue };
-        if retry::counts(failure, admits) {
+        if retry::counts(failure, admits) || tried.len() > 2 * limits.attempts as usize {
             counted += 1;
             if counted > limits.attempts || !roster.budget.pay(limits, Instant::now()) {
                 return Err(failure.into());
@@ -179,6 +183,10 @@ fn prepare<'a>(
         head.headers.insert(HOST, host);
         let path = head.uri.path_and_query().cloned();
         head.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+    }
+    // A target that is nothing but a fragment is empty without it.
+    if head.uri.path().is_empty() {
+        head.uri = Uri::from_static("/");
     }
     exchange.host = head.headers.get(HOST).cloned();
     let host = exchange.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();

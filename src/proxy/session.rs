@@ -9,7 +9,7 @@ use http::request;
 
 use crate::affinity::Rejection;
 use crate::affinity::carriers;
-use crate::affinity::cookie::Value;
+use crate::affinity::cookie::{self, Value};
 use crate::affinity::engine_io::{self, Ask};
 use crate::affinity::memory::Memory;
 use crate::affinity::order::{self, Fate, Order};
@@ -217,7 +217,7 @@ impl<'a> Session<'a> {
     /// or it was already told to go elsewhere.
     fn refuse_move(&mut self, reason: Rehome) {
         let affinity = self.service.version().affinity.as_ref();
-        let may_move = matches!(reason, Rehome::Removed | Rehome::Rebalanced);
+        let may_move = matches!(reason, Rehome::Removed | Rehome::Rebalanced | Rehome::Restarted);
         if affinity.is_some_and(|affinity| affinity.strict) && !may_move {
             self.state = State::Refused(reason);
         }
@@ -414,9 +414,12 @@ impl<'a> Session<'a> {
     ) -> (Option<Box<Notice>>, Option<u64>) {
         let Some(affinity) = &self.service.version().affinity else { return (None, None) };
         let is_due = self.count(instance, worker);
+        // What an instance says there is no token.
         if let Some(name) = &affinity.header {
-            // What an instance says there is no token.
             answer.remove(name);
+        }
+        if affinity.by.is_none() && !affinity.pass_cookie {
+            cookie::unset(answer, &affinity.cookie.name);
         }
         let home = match self.obey(affinity, answer) {
             None => is_due.then(|| Arc::clone(instance)),

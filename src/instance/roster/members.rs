@@ -148,10 +148,15 @@ impl Members {
         kind: Kind,
         tried: &[Arc<Instance>],
     ) -> Option<Arc<Instance>> {
+        let is_untried = |it: &Arc<Instance>| !tried.iter().any(|tried| Arc::ptr_eq(tried, it));
+        let is_full =
+            |it: &Arc<Instance>| it.is_full(kind) && it.takes_new_sessions() && is_untried(it);
+        // A place at one of those is worth waiting for.
+        if self.all.iter().any(is_full) {
+            return None;
+        }
         let is_fresh = |instance: &Arc<Instance>| {
-            instance.weight() > 0
-                && !instance.is_full(kind)
-                && !tried.iter().any(|tried| Arc::ptr_eq(tried, instance))
+            instance.weight() > 0 && !instance.is_full(kind) && is_untried(instance)
         };
         let fresh = || self.all.iter().filter(|instance| is_fresh(instance));
         let mut left: Vec<_> = fresh().filter(|instance| instance.could_help()).collect();

@@ -19,6 +19,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use crate::balance::{self, Bound, Draw};
 use crate::config::types::{self, Balance, Drain};
+use crate::health::breaker::Passage;
 use crate::health::{Health, Membership, Rehome};
 use crate::instance::budget::Budget;
 use crate::instance::crowd::Crowd;
@@ -211,17 +212,36 @@ impl Roster {
 
     /// Waits for a place at the instance that `want` is bound to, or at any.
     pub fn wait(&self, want: Want, max: usize) -> Result<Ticket<'_>, Full> {
-        let kind = want.kind;
+        let (kind, bound) = (want.kind, want.bound.clone());
         let ticket = self.queue.join(want, max)?;
-        let members = self.members();
-        members.all.iter().for_each(|instance| self.serve(instance, kind));
+        match bound {
+            // It may have been let down since it was last looked at.
+            Some(bound) if !self.keeps_waiters(&bound) => self.queue.evict(&bound),
+            Some(bound) => self.serve(&bound, kind),
+            None => {
+                let members = self.members();
+                let vacant = members.all.iter().filter(|instance| !instance.is_full(kind));
+                vacant.for_each(|instance| self.serve(instance, kind));
+            }
+        }
         Ok(ticket)
     }
 
     /// Lets those in that `instance` has a place for now.
-    pub(super) fn serve(&self, instance: &Arc<Instance>, kind: Kind) {
+    pub fn serve(&self, instance: &Arc<Instance>, kind: Kind) {
         if !self.queue.is_empty() {
-            self.queue.serve(instance, kind, self.members().welcomes(instance));
+            // On trial one follows the other.
+            let most = if instance.passage() == Passage::Passes { usize::MAX } else { 1 };
+            self.queue.serve(instance, kind, self.members().welcomes(instance), most);
+        }
+    }
+
+    /// Whether those who are bound to it do well to wait for a place there.
+    fn keeps_waiters(&self, instance: &Arc<Instance>) -> bool {
+        match instance.eligibility().bound {
+            Ok(()) => true,
+            Err(Rehome::BreakerOpen) => !self.has_others(instance),
+            Err(_) => false,
         }
     }
 
@@ -378,9 +398,7 @@ impl Roster {
             return;
         }
         for instance in all {
-            let bound = instance.eligibility().bound;
-            let stays = bound == Err(Rehome::BreakerOpen) && !self.has_others(instance);
-            if bound.is_ok() || stays {
+            if self.keeps_waiters(instance) {
                 self.serve(instance, Kind::Request);
                 self.serve(instance, Kind::Tunnel);
             } else {

@@ -71,12 +71,21 @@ async fn the_stricter_of_operator_and_instance_counts_and_its_weight_is_a_part()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_restart_sessions_of_before_move_once_and_later_ones_stay() {
+    restart("").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_locks_no_strict_session_out() {
+    restart("affinity: { strict: true }\n").await;
+}
+
+async fn restart(affinity: &str) {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     a.tells_probes("X-Life: 1");
     b.tells_probes("X-Life: 1");
     let rest = "readiness_check: { path: /readyz, check_interval: 30ms, incarnation_header: X-Life, \
                 on_restart: re-home }\nsession_affinity: true\n";
-    let mut burdock = Burdock::start(&yaml(&[&a, &b], rest)).await;
+    let mut burdock = Burdock::start(&yaml(&[&a, &b], &format!("{rest}{affinity}"))).await;
     let mut sessions = [burdock.session(), burdock.session(), burdock.session(), burdock.session()];
     let mut homes = Vec::new();
     for session in &mut sessions {

@@ -19,6 +19,9 @@ const CALM: Duration = Duration::from_secs(1);
 /// Between two looks, at least.
 const STEP: Duration = Duration::from_millis(20);
 
+/// Instances whose limits are kept during a look; among more, looking them up would cost as much.
+const KNOWN: usize = 16;
+
 /// A tunnel of which one side has ended its direction may be silent for this many seconds: a peer
 /// that is gone for good says nothing more either.
 const HALF_CLOSED_IDLE: u32 = 60;
@@ -233,14 +236,15 @@ impl Registry {
         rows.retain(Row::is_held);
         schedule(&mut rows, phase, now);
         let mut next = CALM;
+        let mut known = Limits::default();
         for row in rows.iter().filter(|row| row.is_open()) {
-            let limits = row.limits();
-            match row.due(limits.as_deref()) {
+            let limits = known.of(row);
+            match row.due(limits) {
                 Some((due, end)) if due <= now => row.entry.tell(end),
                 Some((due, _)) => next = next.min(due - now),
                 None => {}
             }
-            if let Some(limits) = &limits {
+            if let Some(limits) = limits {
                 row.mind_silence(limits, second);
             }
         }
@@ -252,6 +256,30 @@ impl Registry {
     }
 }
 
+/// The limits of instances that were just looked at: many tunnels share few.
+#[derive(Default)]
+struct Limits(Vec<(*const Instance, Option<Arc<Websocket>>)>);
+
+impl Limits {
+    /// A tunnel's own limits; streams have none here.
+    fn of(&mut self, row: &Row) -> Option<&Websocket> {
+        if row.kind == Kind::Stream {
+            return None;
+        }
+        let instance = Arc::as_ptr(&row.instance);
+        let place = self.0.iter().position(|(known, _)| *known == instance);
+        let place = place.unwrap_or_else(|| {
+            if self.0.len() == KNOWN {
+                self.0.clear();
+            }
+            let roster = row.instance.roster();
+            self.0.push((instance, roster.map(|roster| Arc::clone(&roster.websocket()))));
+            self.0.len() - 1
+        });
+        self.0[place].1.as_deref()
+    }
+}
+
 impl Row {
     /// The tunnel or stream itself holds the other handle.
     fn is_held(&self) -> bool {
@@ -260,12 +288,6 @@ impl Row {
 
     fn is_open(&self) -> bool {
         self.entry.order.load(Ordering::Relaxed) == 0 && self.is_held()
-    }
-
-    /// A tunnel's own limits; streams have none here.
-    fn limits(&self) -> Option<Arc<Websocket>> {
-        let roster = matches!(self.kind, Kind::Tunnel(_)).then(|| self.instance.roster());
-        roster.flatten().map(|roster| Arc::clone(&roster.websocket()))
     }
 
     /// Its next end, and why.

@@ -164,7 +164,7 @@ impl Upload {
         let gate = gate.map(|gate| {
             let opened = async move {
                 // Whichever comes first; an instance that never says 100 gets the body too.
-                let _ = pingora_timeout::timeout(CONTINUE_TIMEOUT, gate.notified()).await;
+                let _ = tokio::time::timeout(CONTINUE_TIMEOUT, gate.notified()).await;
             };
             Box::pin(opened) as Pin<Box<dyn Future<Output = ()> + Send>>
         });

@@ -177,7 +177,8 @@ impl Attempt<'_> {
         worker: usize,
         mut opening: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, Failure> {
-        let mut timer = pin!(pingora_timeout::sleep(self.version.timeouts.connect));
+        // Not one of pingora's: where nothing streams, their clock need not run.
+        let mut timer = pin!(tokio::time::sleep(self.version.timeouts.connect));
         loop {
             // Listening begins before looking, so that nothing is missed in between.
             let alarmed = self.instance.lane(worker).alarmed();

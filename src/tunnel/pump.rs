@@ -385,7 +385,7 @@ impl Pump {
             self.up.close(close.code, &close.reason);
             self.down.close(close.code, &close.reason);
         }
-        let grace = Box::pin(pingora_timeout::sleep(websocket.close_grace));
+        let grace = Box::pin(tokio::time::sleep(websocket.close_grace));
         self.ending = Some(Ending { end, code: close.map(|close| close.code), grace });
     }
 
@@ -416,7 +416,7 @@ impl Pump {
             let websocket = account.roster.websocket();
             let close = &websocket.closes.instance;
             self.down.close(close.code, &close.reason);
-            let grace = Box::pin(pingora_timeout::sleep(websocket.close_grace));
+            let grace = Box::pin(tokio::time::sleep(websocket.close_grace));
             self.ending = Some(Ending { end, code: Some(close.code), grace });
         }
         self.down.ended = true;

@@ -93,9 +93,11 @@ async fn restart(affinity: &str) {
     }
     // Tokens tell whole seconds: those of the second of the restart are taken for the new life's.
     let second = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let begun = second().unwrap().as_secs();
-    support::eventually("the next second", || (second().unwrap().as_secs() > begun).then_some(()))
-        .await;
+    let begun = second().expect("a clock after 1970").as_secs();
+    support::eventually("the next second", || {
+        (second().expect("a clock").as_secs() > begun).then_some(())
+    })
+    .await;
     b.tells_probes("X-Life: 2");
     let line = burdock.wait_log("instance restarted", |line| line["instance"] == "b").await;
     assert_eq!((&line["from"], &line["to"]), (&"1".into(), &"2".into()));

@@ -28,6 +28,7 @@ use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING}
 use http::{Request, Response, Uri, request};
 use hyper::body::{Body, Incoming};
 
+use crate::config::types::Version;
 use crate::instance::body::Upload;
 use crate::instance::{Instance, Kind, roster};
 use crate::proxy::admission::{Found, Search};
@@ -76,39 +77,20 @@ async fn pass(
     let roster = &service.roster;
     roster.budget.earn(&version.retry);
 
-    // With a body it is no opening handshake that anybody knows, but a request like any other.
-    let upgrade = match incoming.is_end_stream() {
-        true => Upgrade::asked(head, fields, &version.upgrades, exchange.connect.is_some()),
-        false => None,
-    };
-    // Passed on as a plain request its answer would look like an open tunnel.
-    if exchange.connect.is_some() && upgrade.is_none() {
-        return Err(Reason::ConnectUnsupported);
-    }
-    exchange.upgrade = upgrade.is_some();
-    if exchange.upgrade {
-        roster.admit_tunnel(exchange.started).ok_or(Reason::UpgradeLimit)?;
-    }
-    let kind = if upgrade.is_some() { Kind::Tunnel } else { Kind::Request };
-    let alone = exchange.client.origin(&snapshot).trusted;
-    let stream = exchange.client.is_stream().then(|| Arc::clone(&exchange.client));
-    let stream = stream.filter(|_| !alone);
-    let https = exchange.https;
-    let visit = Visit { https, kind, client: exchange.address(), stream, fields };
-    let mut session = Session::read(&snapshot, service, head, visit);
+    let upgrade = upgrade(exchange, head, fields, service, &incoming)?;
     let origin = exchange.client.origin(&snapshot);
+    let kind = if upgrade.is_some() { Kind::Tunnel } else { Kind::Request };
+    let of_one_client = exchange.client.is_stream() && !origin.trusted;
+    let stream = of_one_client.then(|| Arc::clone(&exchange.client));
+    let (https, client) = (exchange.https, exchange.address());
+    let visit = Visit { https, kind, client, stream, fields };
+    let mut session = Session::read(&snapshot, service, head, visit);
     let forwarding = snapshot.config.forwarding;
     let new_id = exchange::new_request_id;
     let protocol = upgrade.as_ref().map(Upgrade::name);
     exchange.request_id =
         headers::to_instance(&mut head.headers, fields, forwarding, origin, protocol, new_id);
-    let upload = (!incoming.is_end_stream()).then(|| {
-        frame(head);
-        // Once some of its body was sent, only an idempotent request is ever tried again.
-        let limit = if head.method.is_idempotent() { version.retry.max_body } else { 0 };
-        let hold = Box::new(exchange.client.stay_busy());
-        Upload::new(incoming, limit, version.timeouts.idle, exchange.started, hold)
-    });
+    let upload = upload(exchange, head, incoming, version);
     exchange.upload.clone_from(&upload);
 
     let has_host = exchange.host.is_some();
@@ -163,6 +145,50 @@ async fn pass(
         }
         roster::count(&roster.tally.retried[reason as usize]);
     }
+}
+
+/// What the request wants to switch to, if it may.
+fn upgrade(
+    exchange: &mut Exchange,
+    head: &request::Parts,
+    fields: Fields,
+    service: &Service,
+    incoming: &Incoming,
+) -> Result<Option<Upgrade>, Reason> {
+    // With a body it is no opening handshake that anybody knows, but a request like any other.
+    let upgrade = match incoming.is_end_stream() {
+        true => {
+            let allowed = &service.version().upgrades;
+            Upgrade::asked(head, fields, allowed, exchange.connect.is_some())
+        }
+        false => None,
+    };
+    // Passed on as a plain request its answer would look like an open tunnel.
+    if exchange.connect.is_some() && upgrade.is_none() {
+        return Err(Reason::ConnectUnsupported);
+    }
+    exchange.upgrade = upgrade.is_some();
+    if exchange.upgrade {
+        service.roster.admit_tunnel(exchange.started).ok_or(Reason::UpgradeLimit)?;
+    }
+    Ok(upgrade)
+}
+
+/// The request's body, if it has one.
+fn upload(
+    exchange: &Exchange,
+    head: &mut request::Parts,
+    incoming: Incoming,
+    version: &Version,
+) -> Option<Upload> {
+    if incoming.is_end_stream() {
+        return None;
+    }
+    frame(head);
+    // Once some of its body was sent, only an idempotent request is ever tried again.
+    let limit = if head.method.is_idempotent() { version.retry.max_body } else { 0 };
+    let hold = Box::new(exchange.client.stay_busy());
+    Some(Upload::new(incoming, limit, version.timeouts.idle, exchange.started, hold))
 }
 
 /// Routes a request and gives its head the form in which instances get it.

@@ -77,7 +77,7 @@ async fn pass(
     let roster = &service.roster;
     roster.budget.earn(&version.retry);
 
-    let upgrade = upgrade(exchange, head, fields, service, &incoming)?;
+    let upgrade = asked_upgrade(exchange, head, fields, service, &incoming)?;
     let origin = exchange.client.origin(&snapshot);
     let kind = if upgrade.is_some() { Kind::Tunnel } else { Kind::Request };
     let of_one_client = exchange.client.is_stream() && !origin.trusted;
@@ -148,7 +148,7 @@ async fn pass(
 }
 
 /// What the request wants to switch to, if it may.
-fn upgrade(
+fn asked_upgrade(
     exchange: &mut Exchange,
     head: &request::Parts,
     fields: Fields,

@@ -24,6 +24,7 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ("burdock_workers", "gauge", "Worker threads."),
     ("burdock_config_generation", "gauge", "Configurations taken over since the start."),
     ("burdock_config_last_reload_success", "gauge", "0 if the last reload was rejected."),
+    ("burdock_upgrades_failed_total", "counter", "Upgrades in which no process took over."),
     ("burdock_client_connections", "gauge", "Open client connections, tunnels not counted."),
     ("burdock_client_connections_total", "counter", "Client connections accepted."),
     ("burdock_accept_errors_total", "counter", "Accepts that failed."),
@@ -175,6 +176,7 @@ fn process_rows(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bool {
         "burdock_config_last_reload_success" => {
             1 - counters.reload_failed.load(Ordering::Relaxed).min(1)
         }
+        "burdock_upgrades_failed_total" => counters.upgrades_failed.load(Ordering::Relaxed),
         "burdock_client_connections" => counters.connections(),
         "burdock_client_connections_total" => counters.accepted.load(Ordering::Relaxed),
         "burdock_accept_errors_total" => counters.accept_errors.load(Ordering::Relaxed),

@@ -183,6 +183,9 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     if old.workers != new.workers {
         changes.push(Change::NeedsRestart { key: "workers" });
     }
+    if old.user != new.user {
+        changes.push(Change::NeedsRestart { key: "user" });
+    }
     settings(old, new, &mut changes);
     affinity_keys(&old.affinity_keys, &new.affinity_keys, &mut changes);
     listeners(&old.listeners, &new.listeners, &mut changes);
@@ -222,6 +225,7 @@ fn settings(old: &Config, new: &Config, changes: &mut Vec<Change>) {
         ("access_log", old.access_log != new.access_log),
         ("timeouts", old.client_timeouts != new.client_timeouts),
         ("shutdown", old.shutdown != new.shutdown),
+        ("upgrade", old.upgrade != new.upgrade),
     ];
     let changed = is_changed.into_iter().filter(|(_, is_changed)| *is_changed);
     changes.extend(changed.map(|(key, _)| Change::Setting { key }));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::types::{
     Action, Affinity, AffinityKeys, Balance, CacheControl, Check, Close, Config, Drain, Exit,
     FirstBurst, HashKey, InitialState, Instance, OnRestart, RebalanceMode, SameSite, Secure,
-    Service, Timeouts, Version, Websocket, Workers,
+    Service, Timeouts, User, Version, Websocket, Workers,
 };
 use super::units::{format_duration, format_percent, format_size};
 
@@ -50,6 +50,14 @@ pub fn effective(config: &Config) -> String {
         out.duration("keep_alive", config.client_timeouts.keep_alive);
     });
     drain(&mut out, "shutdown", &config.shutdown);
+    drain(&mut out, "upgrade", &config.upgrade);
+    match &config.user {
+        None => out.key("user", "none"),
+        Some(User { name, group: None }) => out.key("user", scalar(name)),
+        Some(User { name, group: Some(group) }) => {
+            out.key("user", scalar(&format!("{name}:{group}")))
+        }
+    }
     out.map("services", |out| {
         for it in &config.services {
             out.map(&scalar(&it.name), |out| service(out, it));

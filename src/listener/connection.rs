@@ -98,7 +98,7 @@ async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr, listener: t
         // Browsers connect before they know what to ask; hyper would wait for that.
         matches!(client.pace.waits(), Waits::Head(_, HeadBytes::None))
     };
-    let over = attend(&mut connection, &client, |it, cx| poll(it, &client, cx), leave).await;
+    let over = attend(&mut connection, &client, true, |it, cx| poll(it, &client, cx), leave).await;
     let was_busy = client.pace.is_busy();
     if let Over::Late(reason) = over {
         client.cut(reason);

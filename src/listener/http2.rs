@@ -107,7 +107,8 @@ pub(super) async fn serve(client: Arc<Client>, stream: TcpStream, early: Bytes) 
         it.as_mut().graceful_shutdown();
         false
     };
-    let over = attend(&mut connection, &client, |it, cx| poll(it, &client, cx), leave).await;
+    // A GOAWAY loses nothing (RFC 9113 section 6.8), so there is no reason to wait.
+    let over = attend(&mut connection, &client, false, |it, cx| poll(it, &client, cx), leave).await;
     let Over::Late(reason) = over else { return };
     client.cut(reason);
     if !client.pace.is_busy() {

@@ -40,7 +40,7 @@ pub struct BindError {
 pub struct Bound {
     /// With port 0 replaced.
     pub address: SocketAddr,
-    /// One per worker.
+    /// One per worker, or more.
     pub sockets: Vec<StdListener>,
 }
 
@@ -49,13 +49,38 @@ pub struct Bound {
 pub fn bind(address: SocketAddr, workers: usize, shared: bool) -> Result<Bound, BindError> {
     let failed = |cause| BindError { address, cause };
     let address = if shared { address } else { vacant(address).map_err(failed)? };
-    let listen = || {
-        let socket = claim(address, true)?;
-        socket.listen(BACKLOG)?;
-        Ok(StdListener::from(socket))
-    };
-    let sockets: Result<Vec<_>, _> = (0..workers).map(|_| listen()).collect();
+    let sockets: Result<Vec<_>, _> = (0..workers).map(|_| open(address)).collect();
     Ok(Bound { address, sockets: sockets.map_err(failed)? })
+}
+
+/// One more socket that listens at `address`.
+fn open(address: SocketAddr) -> std_io::Result<StdListener> {
+    let socket = claim(address, true)?;
+    socket.listen(BACKLOG)?;
+    Ok(StdListener::from(socket))
+}
+
+/// Takes sockets over that listen at `address` already: at least one for each worker.
+pub fn adopt(
+    address: SocketAddr,
+    mut sockets: Vec<StdListener>,
+    workers: usize,
+) -> Result<Bound, BindError> {
+    let failed = |cause| BindError { address, cause };
+    for socket in &sockets {
+        socket.set_nonblocking(true).map_err(failed)?;
+    }
+    let given = sockets.len();
+    while sockets.len() < workers {
+        // The kernel spreads connections over sockets that share their port. Where those that were
+        // given don't share it, some workers have to share a socket.
+        let another = match open(address) {
+            Ok(socket) => socket,
+            Err(_owned) => sockets[sockets.len() % given].try_clone().map_err(failed)?,
+        };
+        sockets.push(another);
+    }
+    Ok(Bound { address, sockets })
 }
 
 /// `address` with a port, if nobody has it. Without SO_REUSEPORT: with it, a second Burdock would

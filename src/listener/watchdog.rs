@@ -27,18 +27,32 @@ pub(super) enum Over {
     Broken,
 }
 
+/// How far a connection is with a drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    /// There is none.
+    No,
+    /// It may rest for a while.
+    Resting,
+    /// It has been told.
+    Told,
+}
+
 /// Runs `connection`, the watchdog beside it, and the drain when it comes: `leave` is called then,
-/// and says whether that is the end.
+/// or after the rest that it `may_rest`, and says whether that is the end.
 pub(super) async fn attend<Connection>(
     connection: &mut Connection,
     client: &Client,
+    may_rest: bool,
     poll: impl Fn(&mut Connection, &mut Context<'_>) -> Poll<Over>,
     leave: impl Fn(&mut Connection) -> bool,
 ) -> Over {
     let mut phase = client.live.phase();
+    let mut known = Phase::Serving;
     let mut watchdog = Watchdog::new(client);
-    let mut draining = false;
-    // Whoever has nothing under way any more need not agree that it is over.
+    let mut leaving = Leaving::No;
+    // The end of its rest; then, whoever has nothing under way any more need not agree that it is
+    // over.
     let mut patience = std::pin::pin!(tokio::time::sleep(Duration::MAX));
     let mut both = |connection: &mut Connection, cx: &mut Context<'_>| match poll(connection, cx) {
         Poll::Ready(over) => Poll::Ready(over),
@@ -48,17 +62,22 @@ pub(super) async fn attend<Connection>(
         tokio::select! {
             biased;
             over = poll_fn(|cx| both(connection, cx)) => return over,
-            _ = phase.wait_for(|phase| *phase != Phase::Serving), if !draining => {
-                draining = true;
-                if leave(connection) {
-                    return Over::Finished;
-                }
-                patience.as_mut().reset(tokio::time::Instant::now() + LINGER);
+            // Somebody who takes over may himself be told to stop before the rest is over.
+            Ok(now) = phase.wait_for(|phase| *phase != known), if leaving != Leaving::Told => {
+                known = *now;
+                leaving = Leaving::Resting;
+                let rest = known.rest().filter(|_| may_rest).unwrap_or_else(Instant::now);
+                patience.as_mut().reset(rest.into());
             }
-            () = patience.as_mut(), if draining => {
-                if !client.pace.is_busy() {
+            () = patience.as_mut(), if leaving != Leaving::No => {
+                let is_over = match leaving {
+                    Leaving::Told => !client.pace.is_busy(),
+                    Leaving::No | Leaving::Resting => leave(connection),
+                };
+                if is_over {
                     return Over::Finished;
                 }
+                leaving = Leaving::Told;
                 patience.as_mut().reset(tokio::time::Instant::now() + LINGER);
             }
         }

@@ -101,6 +101,8 @@ pub struct Counters {
     pub accept_errors: AtomicU64,
     /// 1 if the last reload was rejected.
     pub reload_failed: AtomicU64,
+    /// Upgrades in which no process took over.
+    pub upgrades_failed: AtomicU64,
 }
 
 impl Counters {

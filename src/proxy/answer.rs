@@ -97,6 +97,9 @@ pub fn respond(
         upload.abandon();
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    if head.status != StatusCode::SWITCHING_PROTOCOLS && exchange.client.is_leaving() {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     let way = match (answer.origin, unsent) {
         (Origin::Kept(link) | Origin::Spent(link), Some(upload)) => {
             Way::Apart(tokio::spawn(send_rest(link, upload)).abort_handle())
@@ -164,6 +167,7 @@ fn pass(
 pub fn refuse(mut exchange: Box<Exchange>, reason: Reason) -> Response<AnswerBody> {
     exchange.refused(reason);
     let unread = exchange.unsent().is_some();
+    let leaving = exchange.client.is_leaving();
     // Without a status nobody is there to read the answer.
     let status = reason.outward().1.unwrap_or(StatusCode::BAD_GATEWAY);
     let text = format!("{} {}\n", status.as_u16(), reason.label());
@@ -175,7 +179,7 @@ pub fn refuse(mut exchange: Box<Exchange>, reason: Reason) -> Response<AnswerBod
     // After a request that is not understood, or not read to its end, nobody knows where the next
     // one begins.
     let unclear = status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED;
-    if unread || (unclear && status != StatusCode::NOT_FOUND) {
+    if unread || leaving || (unclear && status != StatusCode::NOT_FOUND) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {

@@ -90,6 +90,12 @@ impl Client {
         self.connection.is_some()
     }
 
+    /// Whether its connection ends with the next answer, for want of anything but that to tell it
+    /// by (RFC 9112 section 9.6); a stream's is told otherwise.
+    pub fn is_leaving(&self) -> bool {
+        self.live.is_leaving() && !self.is_stream()
+    }
+
     /// The other end's address as text.
     pub fn peer_text(&self) -> &str {
         self.peer_text.to_str().unwrap_or_default()

@@ -85,7 +85,20 @@ pub enum Phase {
         from: Instant,
         /// All must be.
         until: Instant,
+        /// Kept connections without a request may stay until then: another process has taken over,
+        /// and a client that was about to ask need not notice.
+        rest: Instant,
     },
+}
+
+impl Phase {
+    /// Until when kept connections may rest; `None` as long as nothing asks them to go.
+    pub fn rest(self) -> Option<Instant> {
+        match self {
+            Self::Serving => None,
+            Self::Draining { rest, .. } => Some(rest),
+        }
+    }
 }
 
 /// What all workers share.
@@ -97,6 +110,8 @@ pub struct Live {
     /// Worker threads.
     pub workers: usize,
     phase: watch::Sender<Phase>,
+    /// Whether the phase is another than `Serving`, for those who look at each request.
+    leaving: AtomicBool,
     /// Whether what is left is being dropped.
     cut: AtomicBool,
     /// One per worker, so that a nudge that finds nobody waiting is kept.
@@ -122,6 +137,7 @@ impl Live {
             counters: Counters::default(),
             workers,
             phase: watch::Sender::new(Phase::Serving),
+            leaving: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             nudges: (0..workers).map(|_| Notify::new()).collect(),
         };
@@ -148,10 +164,16 @@ impl Live {
         self.phase.subscribe()
     }
 
-    /// Begins the end.
-    pub fn drain(&self, from: Instant, until: Instant) {
-        self.phase.send_replace(Phase::Draining { from, until });
+    /// Begins the end: tunnels are closed in `window`, kept connections may rest until `rest`.
+    pub fn drain(&self, (from, until): (Instant, Instant), rest: Instant) {
+        self.leaving.store(true, Ordering::Relaxed);
+        self.phase.send_replace(Phase::Draining { from, until, rest });
         self.nudge();
+    }
+
+    /// Whether clients are to come back by another connection.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// What is left is about to be dropped.

@@ -90,17 +90,20 @@ fn services_and_versions_come_and_go() {
 fn settings_of_the_process_and_listeners() {
     let new = "instances: [a:1]\nworkers: 2\nlisteners: [\":80\"]\ntrusted_proxies: [10.0.0.0/8]\n\
                forwarding: {forwarded: true}\nadmin: off\naccess_log: false\n\
-               timeouts: {keep_alive: 1s}\nshutdown: {timeout: 60s}\n";
+               timeouts: {keep_alive: 1s}\nshutdown: {timeout: 60s}\n\
+               upgrade: {timeout: 60s}\nuser: www-data\n";
     assert_eq!(
         changes("instances: [a:1]", new),
         [
             "workers: takes effect after a restart",
+            "user: takes effect after a restart",
             "trusted_proxies: changed",
             "forwarding: changed",
             "admin: changed",
             "access_log: changed",
             "timeouts: changed",
             "shutdown: changed",
+            "upgrade: changed",
             "listener 0.0.0.0:80 added",
             "listener 0.0.0.0:8080 removed",
         ]

@@ -34,7 +34,8 @@ zzz: 1
     let expected = "\
 c.yaml:1: workers: found the number 0; allowed: auto, or a whole number from 1 to 1024
 c.yaml:2: listners: unknown key, did you mean `listeners`?; allowed in configuration: workers, \
-listeners, trusted_proxies, forwarding, admin, affinity_keys, access_log, timeouts, shutdown, services
+listeners, trusted_proxies, forwarding, admin, affinity_keys, access_log, timeouts, shutdown, upgrade, \
+user, services
 c.yaml:4: timeouts.conect: unknown key, did you mean `connect`?; allowed in timeouts: header_read, \
 keep_alive, connect, first_byte, idle
 c.yaml:5: timeouts.idle: the number 60 has no unit, write 60s or 60ms; allowed: a duration from 1ms \
@@ -58,7 +59,8 @@ from 0% to 50%, such as 5% or 0.5%
 c.yaml:23: services.chat.versions.v1.drain.spread: longer than `timeout`; allowed: up to the value of \
 `timeout`
 c.yaml:24: zzz: unknown key; allowed in configuration: workers, listeners, trusted_proxies, \
-forwarding, admin, affinity_keys, access_log, timeouts, shutdown, services";
+forwarding, admin, affinity_keys, access_log, timeouts, shutdown, upgrade, user, \
+services";
     assert_eq!(errors(text), expected);
 }
 

@@ -24,6 +24,13 @@ const TOP: &[Row] = &[
     ("timeouts: { idle: @ }", LIMIT_GOOD, LIMIT_BAD),
     ("shutdown: { timeout: @ }", WAIT_GOOD, WAIT_BAD),
     ("shutdown: { spread: @ }", &["0s", "30s"], &["31s", "10", "null"]),
+    ("upgrade: { timeout: @ }", WAIT_GOOD, WAIT_BAD),
+    ("upgrade: { spread: @ }", &["0s", "30s"], &["31s", "10", "null"]),
+    (
+        "user: @",
+        &["none", "www-data", "\"www-data:adm\""],
+        &["null", "5", "\"a b\"", "\":x\"", "\"x:\""],
+    ),
     (
         "listeners: [@]",
         &[

@@ -9,7 +9,7 @@ use super::{Folder, config, parsed};
 use crate::config::types::{
     Action, Admin, Affinity, AffinityCookie, Balance, Breaker, CacheControl, Check, Close, Closes,
     Config, Drain, Exit, FirstBurst, HashKey, InitialState, Instance, Listener, OnRestart, Queue,
-    Rebalance, RebalanceMode, Retry, SameSite, Secure, Service, State, Timeouts, Version,
+    Rebalance, RebalanceMode, Retry, SameSite, Secure, Service, State, Timeouts, User, Version,
     Websocket, Workers,
 };
 use crate::config::{effective, load, parse};
@@ -334,6 +334,8 @@ proptest! {
         workers in proptest::option::of(1_usize..=1024),
         admin in proptest::option::of((any::<bool>(), 1_u16..9000)),
         shutdown in drain(),
+        upgrade in drain(),
+        user in proptest::option::of(("[a-z]{1,9}1", proptest::option::of("[a-z]{1,9}"))),
         port in 9001_u16..,
         http2: bool,
     ) {
@@ -345,6 +347,8 @@ proptest! {
             if explicit { named } else { Admin { address: Admin::DEFAULT_ADDRESS, ..named } }
         });
         config.shutdown = shutdown;
+        config.upgrade = upgrade;
+config.user = user.map(|(name, group)| User { name, group });
         config.services = vec![Service {
             name: service,
             hosts: hosts.into_iter().collect(),

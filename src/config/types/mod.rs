@@ -38,8 +38,21 @@ pub struct Config {
     pub client_timeouts: ClientTimeouts,
     /// How long a stopping process waits for requests and tunnels.
     pub shutdown: Drain,
+    /// How long a process that another has taken over from waits for its tunnels and connections.
+    pub upgrade: Drain,
+    /// Who a process that was started as root becomes; read at the start only.
+    pub user: Option<User>,
     /// At least one; names are unique.
     pub services: Vec<Service>,
+}
+
+/// A user of the system, and a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Its name.
+    pub name: String,
+    /// Another group than the user's own.
+    pub group: Option<String>,
 }
 
 /// The number of worker threads.

@@ -21,7 +21,8 @@ use ipnet::IpNet;
 use super::node::{Fields, Node};
 use super::tree::Data;
 use super::types::{
-    Admin, AffinityKeys, ClientTimeouts, Config, Drain, Forwarding, Listener, Timeouts, Workers,
+    Admin, AffinityKeys, ClientTimeouts, Config, Drain, Forwarding, Listener, Timeouts, User,
+    Workers,
 };
 
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
@@ -41,6 +42,8 @@ pub(super) fn config(root: &Node<'_>) -> Option<Config> {
     let access_log = fields.boolean("access_log", true);
     let (client_timeouts, timeouts) = timeouts(&mut fields);
     let shutdown = drain(&mut fields, "shutdown");
+    let upgrade = drain(&mut fields, "upgrade");
+    let user = fields.take("user").and_then(|node| user(&node));
     let services = service::services(&mut fields, timeouts);
     fields.finish();
     Some(Config {
@@ -53,6 +56,8 @@ pub(super) fn config(root: &Node<'_>) -> Option<Config> {
         access_log,
         client_timeouts,
         shutdown,
+        upgrade,
+        user,
         services,
     })
 }
@@ -65,6 +70,27 @@ fn workers(node: &Node<'_>) -> Option<Workers> {
         Data::Integer(count @ 1..=1024) => usize::try_from(count).ok().map(Workers::Count),
         _ => node.wrong("auto, or a whole number from 1 to 1024"),
     }
+}
+
+/// Names of the system are looked up when they are needed, where this process runs.
+fn user(node: &Node<'_>) -> Option<User> {
+    let is_name = |name: &str| {
+        let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+        (1..=32).contains(&name.len()) && name.bytes().all(safe)
+    };
+    const ALLOWED: &str = "none, NAME or NAME:GROUP";
+    let Some(text) = node.as_text() else { return node.wrong(ALLOWED) };
+    if text == "none" {
+        return None;
+    }
+    let (name, group) = match text.split_once(':') {
+        Some((name, group)) => (name, Some(group)),
+        None => (text, None),
+    };
+    if !is_name(name) || !group.is_none_or(is_name) {
+        return node.wrong(ALLOWED);
+    }
+    Some(User { name: name.to_owned(), group: group.map(str::to_owned) })
 }
 
 /// At least one, even where all that are given are wrong.

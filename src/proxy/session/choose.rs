@@ -86,7 +86,9 @@ impl Session<'_> {
         let reason = match failure {
             Failure::Connect | Failure::ConnectTimeout | Failure::NoSocket => Rehome::ConnectFailed,
             Failure::Reset(_) | Failure::InvalidResponse => Rehome::Reset,
-            Failure::FirstByteTimeout | Failure::Unanswered(_) => Rehome::NoAnswer,
+            Failure::FirstByteTimeout | Failure::TryTimeout | Failure::Unanswered(_) => {
+                Rehome::NoAnswer
+            }
             Failure::Dead(_) => Rehome::Dead,
         };
         if let State::Bound(bond, _) = self.state {
@@ -94,5 +96,43 @@ impl Session<'_> {
             self.refuse_move(reason);
         }
         reason
+    }
+
+    /// Whether a request may go elsewhere though its instance could still answer it, or has.
+    pub fn may_leave(&self) -> bool {
+        let affinity = self.service.version().affinity.as_ref();
+        self.bound().is_none() || affinity.is_none_or(|affinity| !affinity.strict)
+    }
+
+    /// Another instance is asked since an answer told of an error: a bound session leaves, for as
+    /// long as it takes to see whether somebody does better. Gives where it was.
+    pub fn try_elsewhere(&mut self) -> Option<Arc<Instance>> {
+        let State::Bound(bond, home) = &self.state else { return None };
+        let (bond, home) = (*bond, Arc::clone(home));
+        self.state = State::Moving(bond, Rehome::Status);
+        Some(home)
+    }
+
+    /// Nobody does better: it is bound to `home` again, if it was.
+    pub fn return_home(&mut self, home: Option<Arc<Instance>>) {
+        if let State::Moving(bond, Rehome::Status) = self.state
+            && let Some(home) = home
+        {
+            self.state = State::Bound(bond, home);
+        }
+    }
+
+    /// Where a request that is bound to none could go as well as to where it is. Not where the first
+    /// requests of its client are kept together.
+    pub fn beside(&self, tried: &[Arc<Instance>]) -> Option<Arc<Instance>> {
+        let is_free = match self.state {
+            State::Off | State::Keyless => true,
+            State::Absent | State::Rejected(_) => self.burst.is_none() && self.stream.is_none(),
+            State::Keyed | State::Bound(..) | State::Moving(..) | State::Refused(_) => false,
+        };
+        let roster = is_free.then_some(&self.service.roster)?;
+        let draw = Draw { key: self.key.as_deref(), random: self.random };
+        let chosen = roster.choose_beside(draw, self.kind, tried)?;
+        chosen.takes_new_sessions().then_some(chosen)
     }
 }

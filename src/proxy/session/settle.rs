@@ -39,7 +39,7 @@ impl Session<'_> {
             cookie::unset(answer, &affinity.cookie.name);
         }
         let home = match self.obey(affinity, answer) {
-            None => is_due.then(|| Arc::clone(instance)),
+            None => is_due.then(|| Arc::clone(self.bound().unwrap_or(instance))),
             Some(Obeyed::Release) => {
                 return (Some(Box::new(Notice::release(affinity, self.https))), None);
             }

@@ -37,6 +37,8 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ("burdock_requests_total", "counter", "Answers of instances, by class of status."),
     ("burdock_failures_total", "counter", "Attempts at an instance that brought no answer."),
     ("burdock_retries_total", "counter", "Requests tried again on another instance, by reason."),
+    ("burdock_hedges_total", "counter", "Requests that a second instance was asked for as well."),
+    ("burdock_hedges_won_total", "counter", "Those that the second instance won."),
     ("burdock_queue_length", "gauge", "Requests that wait for a place at an instance."),
     ("burdock_queued_total", "counter", "Requests that had to wait for a place."),
     ("burdock_affinity_total", "counter", "Requests by what became of their session."),
@@ -202,6 +204,8 @@ fn version_rows(rows: &mut Rows<'_>, roster: &Roster) {
                 row(&[("reason", reason.label())], load(counter));
             }
         }
+        "burdock_hedges_total" => row(&[], load(&tally.hedges)),
+        "burdock_hedges_won_total" => row(&[], load(&tally.hedges_won)),
         "burdock_queue_length" => row(&[], roster.queue.len() as u64),
         "burdock_queued_total" => row(&[], load(&tally.queued)),
         "burdock_affinity_rejected_total" => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::types::{
     Action, Affinity, AffinityKeys, Balance, CacheControl, Check, Close, Config, Drain, Exit,
-    FirstBurst, HashKey, InitialState, Instance, OnRestart, RebalanceMode, SameSite, Secure,
+    FirstBurst, HashKey, InitialState, Instance, OnRestart, RebalanceMode, Retry, SameSite, Secure,
     Service, Timeouts, User, Version, Websocket, Workers,
 };
 use super::units::{format_duration, format_percent, format_size};
@@ -115,12 +115,7 @@ fn version(out: &mut Text, version: &Version) {
     }
     out.key("panic_threshold", format_percent(version.panic_threshold));
     out.optional("slow_start", version.slow_start.map(format_duration));
-    out.map("retry", |out| {
-        out.key("attempts", version.retry.attempts);
-        out.key("max_body", format_size(version.retry.max_body as u64));
-        out.key("budget", format_percent(version.retry.budget));
-        out.key("budget_floor", version.retry.budget_floor);
-    });
+    out.map("retry", |out| retry(out, &version.retry));
     out.map("queue", |out| {
         out.key("max", version.queue.max);
         out.duration("timeout", version.queue.timeout);
@@ -315,11 +310,23 @@ fn check(out: &mut Text, key: &str, check: Option<&Check>) {
         } else {
             out.duration("initial_delay", check.initial_delay);
         }
-        let statuses = check.expected_statuses.iter().map(|(first, last)| {
-            if first == last { first.to_string() } else { format!("{first}-{last}") }
-        });
-        out.list("expected_statuses", statuses);
+        out.list("expected_statuses", check.expected_statuses.iter().map(statuses));
     });
+}
+
+fn retry(out: &mut Text, retry: &Retry) {
+    out.key("attempts", retry.attempts);
+    out.key("max_body", format_size(retry.max_body as u64));
+    out.key("budget", format_percent(retry.budget));
+    out.key("budget_floor", retry.budget_floor);
+    out.list("on", retry.on.iter().map(|condition| condition.label().to_owned()));
+    out.list("statuses", retry.statuses.iter().map(statuses));
+    out.optional("per_try_timeout", retry.per_try_timeout.map(format_duration));
+    out.optional("hedge_after", retry.hedge_after.map(format_duration));
+}
+
+fn statuses((first, last): &(u16, u16)) -> String {
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
 }
 
 fn drain(out: &mut Text, key: &str, drain: &Drain) {

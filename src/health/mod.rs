@@ -102,6 +102,8 @@ pub enum Rehome {
     Reset,
     /// It was asked and gave no answer in time.
     NoAnswer,
+    /// Its answer has one of `retry.statuses`.
+    Status,
     /// It has too many tunnels, and another too few.
     Rebalanced,
     /// It was restarted, and its sessions are lost there.
@@ -110,7 +112,7 @@ pub enum Rehome {
 
 impl Rehome {
     /// Every reason, in the order of the metric's rows.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Unready,
         Self::Dead,
         Self::BreakerOpen,
@@ -120,6 +122,7 @@ impl Rehome {
         Self::ConnectFailed,
         Self::Reset,
         Self::NoAnswer,
+        Self::Status,
         Self::Rebalanced,
         Self::Restarted,
     ];
@@ -136,6 +139,7 @@ impl Rehome {
             Self::ConnectFailed => "connect_failed",
             Self::Reset => "reset",
             Self::NoAnswer => "no_answer",
+            Self::Status => "status",
             Self::Rebalanced => "rebalanced",
             Self::Restarted => "restarted",
         }

@@ -175,7 +175,13 @@ impl Upload {
             source.sent = 0;
             source.attempts
         };
-        RequestBody::Upload(Box::new(Attempt { upload: self.clone(), number, gate, sleep: None }))
+        RequestBody::Upload(Box::new(Attempt {
+            upload: self.clone(),
+            number,
+            gate,
+            whole: false,
+            sleep: None,
+        }))
     }
 }
 
@@ -197,6 +203,8 @@ pub struct Attempt {
     upload: Upload,
     number: u32,
     gate: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Whether all of it was given: whatever begins later, this one is whole.
+    whole: bool,
     /// Runs only while the client is waited for.
     sleep: Option<Sleep>,
 }
@@ -213,6 +221,9 @@ impl Attempt {
             ready!(gate.as_mut().poll(cx));
             self.gate = None;
         }
+        if self.whole {
+            return Poll::Ready(None);
+        }
         let mut source = lock(&self.upload.source);
         // What broke must never be taken for an end: hyper reports a failed body only once.
         if source.attempts != self.number || source.progress.broken.is_some() {
@@ -221,6 +232,7 @@ impl Attempt {
         if source.sent < source.kept.len() {
             let rest = Bytes::copy_from_slice(&source.kept[source.sent..]);
             source.sent = source.kept.len();
+            self.whole = source.progress.finished;
             return Poll::Ready(Some(Ok(Frame::data(rest))));
         }
         if source.progress.finished {
@@ -234,6 +246,7 @@ impl Attempt {
             Poll::Ready(Some(Ok(frame))) => {
                 self.sleep = None;
                 source.keep(&frame);
+                self.whole = source.progress.finished;
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::types;
+use crate::config::types::Version;
 use crate::instance::queue::{Full, Want};
 use crate::instance::roster::count;
-use crate::instance::{InFlight, Instance, Roster};
+use crate::instance::{InFlight, Instance, Kind, Roster};
 use crate::proxy::error::Reason;
 use crate::proxy::session::Session;
 
@@ -15,8 +15,8 @@ use crate::proxy::session::Session;
 pub struct Search<'a> {
     /// Where.
     pub roster: &'a Roster,
-    /// How long, and behind how many others.
-    pub queue: &'a types::Queue,
+    /// What bounds it: how long it may last, behind how many others.
+    pub version: &'a Version,
     /// The worker that will count it.
     pub worker: usize,
     /// When the request came.
@@ -54,20 +54,23 @@ pub fn look(
     tried: &[Arc<Instance>],
     otherwise: Reason,
 ) -> Found {
-    let Search { roster, worker, came, .. } = search;
+    let Search { roster, came, .. } = search;
     let kind = session.kind();
     match session.choose(tried, came, otherwise) {
-        Ok(instance) => match InFlight::begin(&instance, worker, kind) {
-            Some(place) => Found::Place(place),
-            None => {
-                // For a moment this one counted too, and may have kept another from a vacated place.
-                roster.serve(&instance, kind);
-                Found::Full
-            }
-        },
+        Ok(instance) => take(&instance, search, kind).map_or(Found::Full, Found::Place),
         Err(reason) if reason == otherwise && roster.is_full(kind, tried) => Found::Full,
         Err(reason) => Found::Nobody(reason),
     }
+}
+
+/// Takes a place at this instance, if it has one.
+pub fn take(instance: &Arc<Instance>, search: Search<'_>, kind: Kind) -> Option<InFlight> {
+    let place = InFlight::begin(instance, search.worker, kind);
+    if place.is_none() {
+        // For a moment this one counted too, and may have kept another from a vacated place.
+        search.roster.serve(instance, kind);
+    }
+    place
 }
 
 /// Waits until there is a place.
@@ -76,7 +79,8 @@ pub async fn wait(
     search: Search<'_>,
     tried: &[Arc<Instance>],
 ) -> Result<InFlight, Reason> {
-    let Search { roster, queue, worker, .. } = search;
+    let Search { roster, version, worker, .. } = search;
+    let queue = &version.queue;
     count(&roster.tally.queued);
     let deadline = tokio::time::Instant::now() + queue.timeout;
     loop {

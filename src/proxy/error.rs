@@ -157,7 +157,7 @@ impl From<Failure> for Reason {
             Failure::ConnectTimeout => Self::ConnectTimeout,
             Failure::Reset(_) => Self::InstanceReset,
             Failure::InvalidResponse => Self::InvalidResponse,
-            Failure::FirstByteTimeout => Self::FirstByteTimeout,
+            Failure::FirstByteTimeout | Failure::TryTimeout => Self::FirstByteTimeout,
             Failure::Unanswered(_) => Self::InstanceUnanswered,
             Failure::Dead(_) => Self::InstanceDead,
             Failure::NoSocket => Self::NoSocket,

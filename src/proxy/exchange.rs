@@ -15,13 +15,14 @@ use hyper::upgrade::OnUpgrade;
 
 use crate::affinity::query;
 use crate::instance::body::{Broken, Hold, Upload};
-use crate::instance::{InFlight, Instance, Roster, Trial};
+use crate::instance::{InFlight, Roster};
 use crate::observe::access;
 use crate::observe::counters::TunnelEnd;
 use crate::proxy::client::{Busy, Client};
 use crate::proxy::error::Reason;
 use crate::proxy::retry::Failure;
 use crate::proxy::session::Outcome;
+use crate::proxy::stay::Stay;
 use crate::tunnel;
 use crate::tunnel::registry::Entry;
 
@@ -45,10 +46,8 @@ pub struct Exchange {
     pub request_id: Option<HeaderValue>,
     /// The version it was routed to.
     pub roster: Option<Arc<Roster>>,
-    /// The instance of the last attempt.
-    in_flight: Option<InFlight>,
-    /// Its permit until there is an outcome, if its instance's breaker is half-open.
-    trial: Option<Trial>,
+    /// Where the last attempt was made.
+    pub stay: Option<Stay>,
     /// Whether it asks for a tunnel.
     pub upgrade: bool,
     /// Attempts made.
@@ -89,8 +88,7 @@ impl Exchange {
             host: None,
             request_id: None,
             roster: None,
-            in_flight: None,
-            trial: None,
+            stay: None,
             upgrade: false,
             attempts: 0,
             affinity: Outcome::Off,
@@ -127,27 +125,15 @@ impl Exchange {
     }
 
     /// An attempt begins.
-    ///
-    /// Another worker may have taken the last permit since the instance was chosen. Then this
-    /// attempt goes through without one: at most one for each worker does, its outcome changes
-    /// nothing, and to choose again would cost every request a loop for that.
-    pub fn attempt(&mut self, in_flight: InFlight) {
+    pub fn attempt(&mut self, place: InFlight) {
         self.attempts += 1;
-        self.trial = Trial::begin(in_flight.instance());
-        self.in_flight = Some(in_flight);
+        self.stay = Some(Stay::begin(place));
     }
 
     /// An attempt brought an answer.
     pub fn succeeded(&mut self, status: StatusCode) {
-        let Some(in_flight) = &self.in_flight else { return };
-        in_flight.lane().answered(status);
-        let (instance, trial) = (in_flight.instance(), self.trial.take());
-        // What an upgrade is refused with is the application's business.
-        if status.is_server_error() && !self.upgrade {
-            let due = instance.erred(in_flight.worker(), trial, Instant::now());
-            tick_when_due(instance, due);
-        } else {
-            instance.succeeded(trial);
+        if let Some(stay) = &mut self.stay {
+            stay.succeeded(status, self.upgrade);
         }
     }
 
@@ -164,18 +150,9 @@ impl Exchange {
             attempt = self.attempts,
             "an attempt failed"
         );
-        let trial = self.trial.take();
-        let Some(in_flight) = &mut self.in_flight else { return Ok(()) };
-        if !failure.is_own() {
-            in_flight.lane().failed();
-            if failure.is_blamed(self.upgrade) {
-                let instance = in_flight.instance();
-                let due = instance.failed(in_flight.worker(), trial, Instant::now());
-                tick_when_due(instance, due);
-            }
+        if let Some(stay) = &mut self.stay {
+            stay.failed(failure, self.upgrade);
         }
-        // Whether or not another attempt follows, nothing is under way here any more.
-        in_flight.vacate();
         Ok(())
     }
 
@@ -201,19 +178,19 @@ impl Exchange {
 
     /// The answer has no end: whoever passes it on is told when it must have one.
     pub fn enter_stream(&self) -> Option<Arc<Entry>> {
-        let instance = Arc::clone(self.in_flight.as_ref()?.instance());
+        let instance = Arc::clone(self.stay.as_ref()?.instance());
         Some(self.client.registry.enter_stream(instance, self.started))
     }
 
     /// The instance of the last attempt.
     pub fn in_flight(&self) -> Option<&InFlight> {
-        self.in_flight.as_ref()
+        self.stay.as_ref().map(Stay::place)
     }
 
     fn line(&self, now: Instant) -> access::Line<'_> {
         let (affinity, affinity_reason) = self.affinity.labels();
         let roster = self.roster.as_deref();
-        let instance = self.in_flight.as_ref().map(|guard| &*guard.instance().identity().name);
+        let instance = self.stay.as_ref().map(|stay| &*stay.instance().identity().name);
         access::Line {
             message: "request",
             client: self.address(),
@@ -240,7 +217,7 @@ impl Exchange {
     /// Hands over what a tunnel needs to know of the request that opened it. Text is copied: what
     /// came from the client's head would keep all of its read buffer.
     pub fn into_tunnel(mut self: Box<Self>) -> Option<tunnel::Account> {
-        let in_flight = self.in_flight.as_ref()?.become_tunnel();
+        let in_flight = self.in_flight()?.become_tunnel();
         let line = self.line(self.started);
         let account = tunnel::Account {
             roster: self.roster.clone()?,
@@ -261,16 +238,6 @@ impl Exchange {
         self.error = None;
         Some(account)
     }
-}
-
-/// Lets a breaker that has opened begin its trials in time.
-fn tick_when_due(instance: &Arc<Instance>, due: Option<Instant>) {
-    let Some(due) = due else { return };
-    let instance = Arc::clone(instance);
-    tokio::spawn(async move {
-        tokio::time::sleep_until(due.into()).await;
-        instance.tick(Instant::now());
-    });
 }
 
 fn visible(value: Option<&HeaderValue>) -> &str {

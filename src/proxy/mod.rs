@@ -2,8 +2,8 @@
 //!
 //! Checked, routed, bound or spread, sent, tried again elsewhere where that is safe, answered. The
 //! pieces are next door: [`headers`] and [`retry`] decide, [`forward`] and [`upgrade`] talk to an
-//! instance, [`session`] knows the token, [`notice`] tells the client of it, [`exchange`] keeps the
-//! account, [`answer`] is the body.
+//! instance, [`tries`] says where to next, [`race`] asks two, [`session`] knows the token,
+//! [`notice`] tells the client of it, [`exchange`] keeps the account, [`answer`] is the body.
 
 pub mod admission;
 pub mod answer;
@@ -16,30 +16,34 @@ pub mod headers;
 pub mod http2;
 pub mod key;
 pub mod notice;
+pub mod race;
 pub mod retry;
 pub mod session;
+pub mod stay;
+pub mod tries;
 pub mod upgrade;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::{Request, Response, Uri, request};
 use hyper::body::{Body, Incoming};
 
 use crate::config::types::Version;
+use crate::instance::Kind;
 use crate::instance::body::Upload;
-use crate::instance::{Instance, Kind, roster};
 use crate::proxy::admission::{Found, Search};
 use crate::proxy::answer::AnswerBody;
 use crate::proxy::client::Client;
 use crate::proxy::error::Reason;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::forward::{Answer, Attempt};
+use crate::proxy::forward::Answer;
 use crate::proxy::headers::Fields;
 use crate::proxy::notice::Notice;
+use crate::proxy::race::Question;
 use crate::proxy::session::{Session, Visit};
+use crate::proxy::tries::{Next, Tries};
 use crate::proxy::upgrade::Upgrade;
 use crate::snapshot::{Service, Snapshot};
 
@@ -73,78 +77,88 @@ async fn pass(
     exchange.conceal(&snapshot.token_queries);
     headers::check(head, fields)?;
     let service = prepare(exchange, &snapshot, head)?;
-    let version = service.version();
-    let roster = &service.roster;
+    let (version, roster) = (service.version(), &service.roster);
     roster.budget.earn(&version.retry);
 
     let upgrade = asked_upgrade(exchange, head, fields, service, &incoming)?;
-    let origin = exchange.client.origin(&snapshot);
+    let mut session = recognise(exchange, &snapshot, service, head, fields, upgrade.as_ref());
+    let upload = upload(exchange, head, incoming, version);
+    exchange.upload.clone_from(&upload);
+
+    let (has_host, upload) = (exchange.host.is_some(), upload.as_ref());
+    let (worker, came) = (exchange.client.worker, exchange.started);
+    let search = Search { roster, version, worker, came };
+    let mut found = admission::look(&session, search, &[], Reason::NoInstance);
+    let mut tries = Tries::new(search);
+    let (instance, mut answer) = loop {
+        let place = match found {
+            Found::Place(place) => Ok(place),
+            Found::Full => Box::pin(tries.wait(&mut session)).await,
+            Found::Nobody(reason) => Err(reason),
+        };
+        let place = place.inspect_err(|_| exchange.affinity = session.unserved())?;
+        let attempt = tries.attempt(&session, &place, has_host, upload);
+        let began = exchange.began();
+        exchange.attempt(place);
+        let question = Question::watched(worker, head, upgrade.as_ref(), &tries, upload.is_some());
+        // Boxed, as is all that is rare and large: the future of every request carries the rest.
+        let (instance, result) = match (question, &upgrade) {
+            (Some(question), _) => {
+                Box::pin(race::run(question, attempt, exchange, &mut tries, &session)).await
+            }
+            (None, Some(to)) => {
+                let result = Box::pin(attempt.upgrade(worker, head, to)).await;
+                (attempt.instance, result)
+            }
+            (None, None) => {
+                let result = attempt.send(worker, head, began).await;
+                (attempt.instance, result)
+            }
+        };
+        let next = match result {
+            Ok(answer) => {
+                let status = answer.response.status();
+                exchange.succeeded(status);
+                if tries.contents(head, status, upload) {
+                    break (instance, answer);
+                }
+                tries.answered(exchange, &mut session, instance, answer)
+            }
+            Err(failure) => tries.failed(exchange, &mut session, head, instance, failure)?,
+        };
+        match next {
+            Next::Try(next) => found = next,
+            Next::Pass(passed) => break *passed,
+        }
+    };
+    exchange.affinity = session.outcome();
+    let (notice, mark) = session.settle(&instance, worker, answer.response.headers_mut());
+    exchange.session = mark;
+    Ok((answer, notice))
+}
+
+/// Reads the session of a request, and gives its head the fields that instances get.
+fn recognise<'a>(
+    exchange: &mut Exchange,
+    snapshot: &'a Snapshot,
+    service: &'a Service,
+    head: &mut request::Parts,
+    fields: Fields,
+    upgrade: Option<&Upgrade>,
+) -> Session<'a> {
+    let origin = exchange.client.origin(snapshot);
     let kind = if upgrade.is_some() { Kind::Tunnel } else { Kind::Request };
     let of_one_client = exchange.client.is_stream() && !origin.trusted;
     let stream = of_one_client.then(|| Arc::clone(&exchange.client));
     let (https, client) = (exchange.https, exchange.address());
     let visit = Visit { https, kind, client, stream, fields };
-    let mut session = Session::read(&snapshot, service, head, visit);
+    let session = Session::read(snapshot, service, head, visit);
     let forwarding = snapshot.config.forwarding;
     let new_id = exchange::new_request_id;
-    let protocol = upgrade.as_ref().map(Upgrade::name);
+    let protocol = upgrade.map(Upgrade::name);
     exchange.request_id =
         headers::to_instance(&mut head.headers, fields, forwarding, origin, protocol, new_id);
-    let upload = upload(exchange, head, incoming, version);
-    exchange.upload.clone_from(&upload);
-
-    let has_host = exchange.host.is_some();
-    let mut tried: Vec<Arc<Instance>> = Vec::new();
-    let mut counted = 1;
-    let (worker, came) = (exchange.client.worker, exchange.started);
-    let search = Search { roster, queue: &version.queue, worker, came };
-    let mut found = admission::look(&session, search, &tried, Reason::NoInstance);
-    loop {
-        let place = match found {
-            Found::Place(place) => Ok(place),
-            Found::Full => Box::pin(admission::wait(&mut session, search, &tried)).await,
-            Found::Nobody(reason) => Err(reason),
-        };
-        let place = place.inspect_err(|_| exchange.affinity = session.unserved())?;
-        let instance = Arc::clone(place.instance());
-        let began = exchange.began();
-        exchange.attempt(place);
-        let upload = upload.as_ref();
-        let attempt = Attempt { instance: &instance, roster, version, has_host, upload };
-        let result = match &upgrade {
-            // Boxed, as is all that is rare and large: the future of every request carries the rest.
-            Some(to) => Box::pin(attempt.upgrade(worker, head, to)).await,
-            None => attempt.send(worker, head, began).await,
-        };
-        let failure = match result {
-            Ok(mut answer) => {
-                exchange.succeeded(answer.response.status());
-                exchange.affinity = session.outcome();
-                let headers = answer.response.headers_mut();
-                let (notice, mark) = session.settle(&instance, worker, headers);
-                exchange.session = mark;
-                return Ok((answer, notice));
-            }
-            Err(failure) => failure,
-        };
-        exchange.failed(failure)?;
-        let replayable = upload.is_none_or(|upload| upload.progress().replayable);
-        let limits = &version.retry;
-        if limits.attempts == 1 || !retry::allowed(&head.method, failure, replayable) {
-            return Err(failure.into());
-        }
-        let reason = session.leave(failure);
-        tried.push(instance);
-        found = admission::look(&session, search, &tried, failure.into());
-        let Some(admits) = found.admits() else { continue };
-        if retry::counts(failure, admits) || tried.len() > 2 * limits.attempts as usize {
-            counted += 1;
-            if counted > limits.attempts || !roster.budget.pay(limits, Instant::now()) {
-                return Err(failure.into());
-            }
-        }
-        roster::count(&roster.tally.retried[reason as usize]);
-    }
+    session
 }
 
 /// What the request wants to switch to, if it may.
@@ -230,5 +244,19 @@ fn frame(head: &mut request::Parts) {
     }
     if !headers::expects_continue(&head.headers) {
         head.headers.remove(EXPECT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each request in flight has one: what is rare is boxed.
+    #[test]
+    fn the_future_of_a_request_stays_small() {
+        fn size<F: Future>(_: fn(Arc<Client>, Request<Incoming>) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size(handle) <= 1104, "{} bytes", size(handle));
     }
 }

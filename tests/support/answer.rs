@@ -60,9 +60,6 @@ pub(super) async fn serve(state: &Arc<State>, mut conn: Conn, connection: usize)
             continue;
         }
         let n = record(state, &head, connection);
-        if head.field("upgrade").is_some() {
-            return tunnel(state, conn, &head).await;
-        }
         match state.next_fault() {
             Fault::None => {}
             Fault::Gate => pass_gate(state).await,
@@ -72,6 +69,9 @@ pub(super) async fn serve(state: &Arc<State>, mut conn: Conn, connection: usize)
                 continue;
             }
             fault => return misbehave(state, conn, &head, n, fault).await,
+        }
+        if head.field("upgrade").is_some() {
+            return tunnel(state, conn, &head).await;
         }
         let close = respond(state, &mut conn, &head, n).await?;
         if close || head.wants_close() || state.closes_after_each.load(Ordering::Acquire) {

@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use super::{Folder, config, parsed};
 use crate::config::types::{
     Action, Admin, Affinity, AffinityCookie, Balance, Breaker, CacheControl, Check, Close, Closes,
-    Config, Drain, Exit, FirstBurst, HashKey, InitialState, Instance, Listener, OnRestart, Queue,
-    Rebalance, RebalanceMode, Retry, SameSite, Secure, Service, State, Timeouts, User, Version,
-    Websocket, Workers,
+    Condition, Config, Drain, Exit, FirstBurst, HashKey, InitialState, Instance, Listener,
+    OnRestart, Queue, Rebalance, RebalanceMode, Retry, SameSite, Secure, Service, State, Timeouts,
+    User, Version, Websocket, Workers,
 };
 use crate::config::{effective, load, parse};
 
@@ -198,6 +198,25 @@ fn hash_key() -> impl Strategy<Value = HashKey> {
     ]
 }
 
+fn retry() -> impl Strategy<Value = Retry> {
+    let bounds = (1_u32..=10, 0_usize..=16 * 1024 * 1024, 0_u32..=10_000, 0_u32..=1_000_000);
+    let on = proptest::sample::subsequence(Condition::ALL.to_vec(), 0..=5).prop_shuffle();
+    let statuses = proptest::collection::vec((400_u16..500, 0_u16..100), 0..3);
+    let limits = (proptest::option::of(limit()), proptest::option::of(limit()));
+    (bounds, on, statuses, limits).prop_map(
+        |((attempts, max_body, budget, budget_floor), on, statuses, limits)| Retry {
+            attempts,
+            max_body,
+            budget,
+            budget_floor,
+            on,
+            statuses: statuses.into_iter().map(|(low, more)| (low, low + more)).collect(),
+            per_try_timeout: limits.0,
+            hedge_after: limits.1,
+        },
+    )
+}
+
 fn close() -> impl Strategy<Value = Close> {
     let code = prop_oneof![1000_u16..=1003, 1007_u16..=1014, 3000_u16..=4999];
     (code, "[ -~ü]{0,60}").prop_map(|(code, reason)| Close { code, reason })
@@ -260,7 +279,7 @@ prop_compose! {
         panic_threshold in 0_u32..=10_000,
         slow_start in proptest::option::of(limit()),
         breaker in proptest::option::of(breaker()),
-        retry in (1_u32..=10, 0_usize..=16 * 1024 * 1024, 0_u32..=10_000, 0_u32..=1_000_000),
+        retry in retry(),
         websocket in (proptest::option::of(limit()), 0_u32..=5000, proptest::option::of(limit()), limit()),
         upgrades in proptest::collection::hash_set("[a-z]{3,9}(/[0-9.]{1,3})?", 0..3)
             .prop_map(|names| names.into_iter().filter(|name| name != "h2c").collect::<Vec<_>>()),
@@ -300,12 +319,7 @@ prop_compose! {
             breaker,
             panic_threshold,
             slow_start,
-            retry: Retry {
-                attempts: retry.0,
-                max_body: retry.1,
-                budget: retry.2,
-                budget_floor: retry.3,
-            },
+            retry,
             queue,
             upgrades,
             websocket: Websocket {

@@ -5,6 +5,7 @@
 //! no other room of the crate. Read [`Config`] first, then [`Version`].
 
 mod health;
+mod retry;
 mod tunnels;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use health::{Breaker, Check, InitialState, OnRestart};
+pub use retry::{Condition, Retry};
 pub use tunnels::{Action, Close, Closes, Exit, Rebalance, RebalanceMode, Websocket};
 
 /// One whole configuration file, validated.
@@ -398,26 +400,6 @@ pub enum SameSite {
     Lax,
     /// Always; browsers ask for `Secure`.
     None,
-}
-
-/// What is tried again, and how often.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retry {
-    /// Tries of one request, failed connects aside, 1 to 10; 1 means no retry at all.
-    pub attempts: u32,
-    /// Bytes of a request body that are kept for another try.
-    pub max_body: usize,
-    /// Retries allowed as a share of requests, in basis points (2000 is 20 %). Those that follow a
-    /// failed connect are free.
-    pub budget: u32,
-    /// Retries always allowed per second, whatever the share.
-    pub budget_floor: u32,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self { attempts: 3, max_body: 64 * 1024, budget: 2000, budget_floor: 100 }
-    }
 }
 
 /// Who waits for a place when all instances that may serve a request are full.

@@ -8,6 +8,7 @@ pub(super) mod checks;
 mod instances;
 mod keys;
 mod names;
+mod retry;
 mod service;
 mod tunnels;
 pub(super) mod version;

@@ -6,12 +6,10 @@
 use std::time::Duration;
 
 use super::names::is_token;
-use super::{LIMIT, affinity, checks, drain, instances, tunnels};
+use super::{LIMIT, affinity, checks, drain, instances, retry, tunnels};
 use crate::config::app_yaml::{self, AppYaml};
 use crate::config::node::{Fields, Node};
-use crate::config::types::{
-    Affinity, Balance, Breaker, Check, HashKey, Queue, Retry, Timeouts, Version,
-};
+use crate::config::types::{Affinity, Balance, Breaker, Check, HashKey, Queue, Timeouts, Version};
 
 /// The keys of a version but `timeouts`, which the whole file has too.
 pub(in crate::config) const VERSION_KEYS: [&str; 18] = [
@@ -67,7 +65,7 @@ pub(super) fn version(fields: &mut Fields<'_>, name: &str, timeouts: Timeouts) -
             .and_then(|node| node.percent(100))
             .unwrap_or_default(),
         slow_start: fields.optional("slow_start", None, |node| node.duration(LIMIT)),
-        retry: retry(fields),
+        retry: retry::retry(fields),
         queue: queue(fields),
         upgrades: tunnels::upgrades(fields),
         websocket: tunnels::websocket(fields),
@@ -229,28 +227,4 @@ fn max_open(fields: &mut Fields<'_>, open: Duration, default: Duration) -> Durat
         node.problem("shorter than `open`; allowed: from the value of `open`");
     }
     given.unwrap_or(default.max(open))
-}
-
-fn retry(fields: &mut Fields<'_>) -> Retry {
-    /// A body is kept in memory for as long as its request may be tried again.
-    const MAX_BODY: u64 = 16 * 1024 * 1024;
-    let default = Retry::default();
-    let Some(node) = fields.take("retry") else { return default };
-    if node.is_off() {
-        return Retry { attempts: 1, ..default };
-    }
-    let Some(mut fields) = node.fields("retry") else { return default };
-    let attempts = fields.integer("attempts", 1..=10, default.attempts);
-    let max_body = fields.take("max_body").and_then(|node| node.size(MAX_BODY));
-    let budget = fields.take("budget").and_then(|node| node.percent(100));
-    let budget_floor = fields.integer("budget_floor", 0..=1_000_000, default.budget_floor);
-    fields.finish();
-    Retry {
-        attempts,
-        max_body: max_body
-            .and_then(|bytes| usize::try_from(bytes).ok())
-            .unwrap_or(default.max_body),
-        budget: budget.unwrap_or(default.budget),
-        budget_floor,
-    }
 }

@@ -168,6 +168,28 @@ impl Roster {
         kind: Kind,
         tried: &[Arc<Instance>],
     ) -> Option<Arc<Instance>> {
+        self.choose_by(&self.turn, draw, kind, tried)
+    }
+
+    /// The same for a second instance beside the first of `tried`. It takes nobody's turn: else who
+    /// is slow would be first again and again, where there are two.
+    pub fn choose_beside(
+        &self,
+        draw: Draw<'_>,
+        kind: Kind,
+        tried: &[Arc<Instance>],
+    ) -> Option<Arc<Instance>> {
+        let turn = AtomicU64::new(self.turn.load(Ordering::Relaxed));
+        self.choose_by(&turn, draw, kind, tried)
+    }
+
+    fn choose_by(
+        &self,
+        turn: &AtomicU64,
+        draw: Draw<'_>,
+        kind: Kind,
+        tried: &[Arc<Instance>],
+    ) -> Option<Arc<Instance>> {
         let members = self.members();
         let (balance, field) = (&members.manner.balance, &members.field);
         let load = |index: usize| {
@@ -192,7 +214,7 @@ impl Roster {
                 bound.is_some_and(|bound| bound.is_full(instance.load(), instance.weight()))
             };
             let refused = |index| refused(index) || full(index);
-            balance::choose(balance, field, &self.turn, draw, load, refused)
+            balance::choose(balance, field, turn, draw, load, refused)
         };
         let bound = draw.key.and(members.manner.load_factor);
         let bound = bound.map(|factor| self.crowd.bound(&members, factor));
@@ -249,6 +271,20 @@ impl Roster {
     pub fn has_others(&self, instance: &Arc<Instance>) -> bool {
         let others = self.members();
         others.all.iter().any(|other| !Arc::ptr_eq(other, instance) && other.could_help())
+    }
+
+    /// Whether an instance that is none of `tried` has a place for what `instance` is late with.
+    pub fn has_untried(
+        &self,
+        instance: &Arc<Instance>,
+        kind: Kind,
+        tried: &[Arc<Instance>],
+    ) -> bool {
+        let is_fresh = |other: &Arc<Instance>| {
+            !Arc::ptr_eq(other, instance) && !tried.iter().any(|tried| Arc::ptr_eq(tried, other))
+        };
+        let members = self.members();
+        members.all.iter().any(|it| is_fresh(it) && !it.is_full(kind) && it.could_help())
     }
 
     /// The instance of this name, if it may serve a session bound to it, or renewed, at `renewed` in

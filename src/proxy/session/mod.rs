@@ -12,7 +12,7 @@ use http::request;
 
 use crate::affinity::Rejection;
 use crate::affinity::carriers;
-use crate::affinity::cookie::Value;
+use crate::affinity::cookie::{Value, Values};
 use crate::affinity::engine_io::{self, Ask};
 use crate::affinity::memory::Memory;
 use crate::affinity::token::Claim;
@@ -187,7 +187,7 @@ impl<'a> Session<'a> {
         }
         if has_cookies || affinity.header.is_some() || affinity.query.is_some() {
             let (fields, target) = (&mut head.headers, &mut head.uri);
-            carriers::take(affinity, fields, target, has_cookies, |value| self.believe(value));
+            carriers::take(affinity, fields, target, has_cookies, |values| self.believe(values));
         }
         if affinity.engine_io {
             self.heed_engine_io(head.uri.query());
@@ -214,11 +214,17 @@ impl<'a> Session<'a> {
     }
 
     /// What a carrier holds: gives whether its token is honoured.
-    fn believe(&mut self, value: Result<Value, Rejection>) -> bool {
-        let opened = value.and_then(|value| {
+    fn believe(&mut self, values: Result<Values, Rejection>) -> bool {
+        let opened = values.and_then(|values| {
             MEMORY.with_borrow_mut(|memory| {
+                let now = wall_clock();
+                let value = match values.single() {
+                    Some(value) => value,
+                    None => self.newest(&values, memory, now).ok_or(Rejection::Duplicated)?,
+                };
                 let claim = memory.open(&self.snapshot.keyring, value.as_bytes())?;
-                Self::bind(self.service, &claim, wall_clock())
+                Self::heed(self.service, &claim, now)?;
+                Ok(Self::bind(self.service, &claim, now))
             })
         });
         match opened {
@@ -233,11 +239,31 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn bind(service: &Service, claim: &Claim<'_>, now: u64) -> Result<State, Rejection> {
+    /// Of several values, the one whose token would be honoured and was renewed last: a client whose
+    /// cookie has a new path or domain holds the old one for good.
+    ///
+    /// A site beside this one may put a token of its own into a browser's jar for the domain that they
+    /// share. That is a token like any other, and leads to an instance like any other: it can move
+    /// the client's session, and tells nobody anything. A name with `__Host-` keeps it out.
+    fn newest<'v>(&self, values: &'v Values, memory: &mut Memory, now: u64) -> Option<&'v Value> {
+        let renewed = |value: &Value, memory: &mut Memory| {
+            let claim = memory.open(&self.snapshot.keyring, value.as_bytes()).ok()?;
+            Self::heed(self.service, &claim, now).ok()?;
+            Some(claim.renewed)
+        };
+        let honoured = values.iter().filter_map(|value| Some((renewed(value, memory)?, value)));
+        honoured.max_by_key(|(renewed, _)| *renewed).map(|(_, value)| value)
+    }
+
+    /// Whether an authentic token is one of this service, and still good.
+    fn heed(service: &Service, claim: &Claim<'_>, now: u64) -> Result<(), Rejection> {
         if claim.service != service.roster.service() {
             return Err(Rejection::Foreign);
         }
-        claim.check(service.lifetimes, now)?;
+        claim.check(service.lifetimes, now)
+    }
+
+    fn bind(service: &Service, claim: &Claim<'_>, now: u64) -> State {
         let bond = Bond {
             issued: Some(claim.issued),
             mark: claim.mark,
@@ -254,10 +280,10 @@ impl<'a> Session<'a> {
             },
             false => Err(Rehome::Removed),
         };
-        Ok(match bound {
+        match bound {
             Ok(instance) => State::Bound(bond, instance),
             Err(reason) => State::Moving(bond, reason),
-        })
+        }
     }
 
     /// A request that brings no token is bound by its engine.io session, where that is known.

@@ -10,6 +10,7 @@ mod model;
 #[cfg(test)]
 mod tests;
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -170,10 +171,12 @@ impl Roster {
     ) -> Option<Arc<Instance>> {
         let members = self.members();
         let (balance, field) = (&members.manner.balance, &members.field);
+        // Asking for it costs as much as choosing does.
+        let now = OnceCell::new();
         let load = |index: usize| {
             let instance = &members.all[index];
             let carried = match balance {
-                Balance::LeastSessions => instance.session_count(Instant::now()),
+                Balance::LeastSessions => instance.session_count(*now.get_or_init(Instant::now)),
                 Balance::Even | Balance::LeastRequests | Balance::Random | Balance::Hash(_) => {
                     instance.load()
                 }

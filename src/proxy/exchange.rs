@@ -53,6 +53,10 @@ pub struct Exchange {
     pub upgrade: bool,
     /// Attempts made.
     pub attempts: u32,
+    /// When the last one began.
+    attempted: Instant,
+    /// Whether it had to wait for a place.
+    pub has_waited: bool,
     /// What became of its session.
     pub affinity: Outcome,
     /// What the token is remembered by that the client holds after this, if it does.
@@ -78,10 +82,11 @@ pub struct Exchange {
 impl Exchange {
     /// Opens the account.
     pub fn begin(client: Arc<Client>, request: &Request<Incoming>) -> Box<Self> {
+        let now = Instant::now();
         Box::new(Self {
             _busy: client.stay_busy(),
             client,
-            started: Instant::now(),
+            started: now,
             method: request.method().clone(),
             target: request.uri().clone(),
             told: None,
@@ -93,6 +98,8 @@ impl Exchange {
             trial: None,
             upgrade: false,
             attempts: 0,
+            attempted: now,
+            has_waited: false,
             affinity: Outcome::Off,
             session: None,
             upload: None,
@@ -121,9 +128,10 @@ impl Exchange {
         }
     }
 
-    /// Roughly now, when an attempt begins: the first begins with the request.
+    /// Roughly now, when an attempt begins: the first begins with the request, if it need not wait.
     pub fn began(&self) -> Instant {
-        if self.attempts == 0 { self.started } else { Instant::now() }
+        let is_first = self.attempts == 0 && !self.has_waited;
+        if is_first { self.started } else { Instant::now() }
     }
 
     /// An attempt begins.
@@ -131,8 +139,9 @@ impl Exchange {
     /// Another worker may have taken the last permit since the instance was chosen. Then this
     /// attempt goes through without one: at most one for each worker does, its outcome changes
     /// nothing, and to choose again would cost every request a loop for that.
-    pub fn attempt(&mut self, in_flight: InFlight) {
+    pub fn attempt(&mut self, in_flight: InFlight, began: Instant) {
         self.attempts += 1;
+        self.attempted = began;
         self.trial = Trial::begin(in_flight.instance());
         self.in_flight = Some(in_flight);
     }
@@ -142,12 +151,34 @@ impl Exchange {
         let Some(in_flight) = &self.in_flight else { return };
         in_flight.lane().answered(status);
         let (instance, trial) = (in_flight.instance(), self.trial.take());
+        if instance.is_paced() {
+            self.observe(instance, status);
+        }
         // What an upgrade is refused with is the application's business.
         if status.is_server_error() && !self.upgrade {
             let due = instance.erred(in_flight.worker(), trial, Instant::now());
             tick_when_due(instance, due);
         } else {
             instance.succeeded(trial);
+        }
+    }
+
+    /// Lets an instance that sets its limit by its answers learn from this one.
+    fn observe(&self, instance: &Arc<Instance>, status: StatusCode) {
+        let now = Instant::now();
+        let progress = self.upload.as_ref().map(Upload::progress);
+        match progress {
+            // Tunnels have a limit of their own.
+            _ if self.upgrade => {}
+            // RFC 9110 section 15.6.4: it has too much to do.
+            _ if status == StatusCode::SERVICE_UNAVAILABLE => instance.gave_up(now),
+            // It has been waiting for the client.
+            Some(progress) if progress.waiting => {}
+            Some(progress) => {
+                let began = self.attempted.max(progress.asked);
+                instance.took(now.saturating_duration_since(began), now);
+            }
+            None => instance.took(now.saturating_duration_since(self.attempted), now),
         }
     }
 
@@ -170,7 +201,11 @@ impl Exchange {
             in_flight.lane().failed();
             if failure.is_blamed(self.upgrade) {
                 let instance = in_flight.instance();
-                let due = instance.failed(in_flight.worker(), trial, Instant::now());
+                let now = Instant::now();
+                if instance.is_paced() && !self.upgrade {
+                    instance.gave_up(now);
+                }
+                let due = instance.failed(in_flight.worker(), trial, now);
                 tick_when_due(instance, due);
             }
         }

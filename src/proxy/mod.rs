@@ -102,13 +102,16 @@ async fn pass(
     loop {
         let place = match found {
             Found::Place(place) => Ok(place),
-            Found::Full => Box::pin(admission::wait(&mut session, search, &tried)).await,
+            Found::Full => {
+                exchange.has_waited = true;
+                Box::pin(admission::wait(&mut session, search, &tried)).await
+            }
             Found::Nobody(reason) => Err(reason),
         };
         let place = place.inspect_err(|_| exchange.affinity = session.unserved())?;
         let instance = Arc::clone(place.instance());
         let began = exchange.began();
-        exchange.attempt(place);
+        exchange.attempt(place, began);
         let upload = upload.as_ref();
         let attempt = Attempt { instance: &instance, roster, version, has_host, upload };
         let result = match &upgrade {

@@ -310,7 +310,7 @@ impl Roster {
         for instance in &config.instances {
             match known.get(&(&*instance.name, &*instance.address)).copied() {
                 Some(known) => {
-                    known.reconfigure(instance, config.breaker);
+                    known.reconfigure(instance, config);
                     known.set_membership(Membership::Present);
                     known.stay();
                     all.push(Arc::clone(known));
@@ -435,7 +435,7 @@ impl Roster {
             Some(types::InitialState::Ready) | None => Health::Ready,
         };
         let roster = Arc::downgrade(self);
-        let admitted = Instance::new(identity, instance, health, config.breaker, workers, roster);
+        let admitted = Instance::new(identity, instance, health, config, workers, roster);
         if self.is_set_up.load(Ordering::Relaxed) {
             admitted.joins_others();
         }

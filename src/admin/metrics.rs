@@ -11,7 +11,7 @@ use crate::affinity::order::Fate;
 use crate::health::breaker::{Passage, Trigger};
 use crate::health::{Admin, Health, Rehome};
 use crate::instance::lane::CLASSES;
-use crate::instance::{Instance, Lane, Roster};
+use crate::instance::{Instance, Kind, Lane, Roster};
 use crate::observe::counters::TunnelEnd;
 use crate::observe::sink::sink;
 use crate::observe::tunnels::{CODES, Closer, LIFETIMES, Lifetimes};
@@ -84,6 +84,11 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ),
     ("burdock_instance_restarts_total", "counter", "Restarts that the instance told of."),
     ("burdock_instance_requests_in_flight", "gauge", "Requests in flight."),
+    (
+        "burdock_instance_concurrency_limit",
+        "gauge",
+        "Requests that it may have in flight now; 0 for no limit.",
+    ),
     ("burdock_instance_tunnels", "gauge", "Open tunnels."),
     ("burdock_instance_tunnels_opened_total", "counter", "Tunnels opened."),
     ("burdock_instance_tunnels_ended_total", "counter", "Tunnels ended, by cause."),
@@ -305,6 +310,7 @@ fn rows_of_instance(rows: &mut Rows<'_>, instance: &Instance) {
         "burdock_instance_sessions" => row(&[], instance.session_count(Instant::now())),
         "burdock_instance_restarts_total" => row(&[], instance.restarts()),
         "burdock_instance_requests_in_flight" => row(&[], sum(&Lane::requests)),
+        "burdock_instance_concurrency_limit" => row(&[], instance.limit(Kind::Request).into()),
         "burdock_instance_tunnels" => row(&[], sum(&Lane::tunnels)),
         "burdock_instance_tunnels_opened_total" => row(&[], sum(&Lane::opened)),
         "burdock_instance_tunnels_ended_total" => {

@@ -271,6 +271,7 @@ fn versions(label: &str, old: &Version, new: &Version, changes: &mut Vec<Change>
         ("slow_start", old.slow_start != new.slow_start),
         ("retry", old.retry != new.retry),
         ("queue", old.queue != new.queue),
+        ("concurrency", old.concurrency != new.concurrency),
         ("upgrades", old.upgrades != new.upgrades),
         ("websocket", old.websocket != new.websocket),
         ("rebalance", old.rebalance != new.rebalance),

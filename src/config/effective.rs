@@ -120,6 +120,15 @@ fn version(out: &mut Text, version: &Version) {
         out.key("max", version.queue.max);
         out.duration("timeout", version.queue.timeout);
     });
+    match &version.concurrency {
+        None => out.key("concurrency", "off"),
+        Some(concurrency) => out.map("concurrency", |out| {
+            out.key("initial", concurrency.initial);
+            out.key("min", concurrency.min);
+            out.key("max", concurrency.max);
+            out.key("tolerance", format_percent(concurrency.tolerance));
+        }),
+    }
     out.list("upgrades", version.upgrades.iter().map(|name| scalar(name)));
     out.map("websocket", |out| websocket(out, &version.websocket));
     out.map("rebalance", |out| {

@@ -1,12 +1,13 @@
 //! What an instance may receive: four independent axes, folded once.
 //!
-//! The machines that move the axes are pure ([`check`], [`breaker`]); only [`prober`] and
+//! The machines that move the axes are pure ([`check`], [`breaker`], [`concurrency`]); only [`prober`] and
 //! its probes open sockets. There is deliberately no single status: an instance can be draining, unready and
 //! ejected at once, and each axis recovers by itself.
 
 pub mod agent;
 pub mod breaker;
 pub mod check;
+pub mod concurrency;
 pub mod grpc;
 mod probe;
 pub mod prober;

@@ -24,6 +24,11 @@ const SPREAD: Duration = Duration::from_millis(2);
 const MOST_AT_ONCE: usize = 512;
 /// An interval is up to this share longer or shorter, in percent.
 const JITTER: f64 = 5.0;
+/// Probes go out together that are due in the same one of so many parts of an interval: to wake up
+/// for each of many would cost as much as half of it.
+const PARTS: u32 = 200;
+/// The longest such part.
+const LONGEST_PART: Duration = Duration::from_millis(100);
 
 /// The two checks of one instance, kept through changes of their settings.
 #[derive(Debug)]
@@ -60,6 +65,7 @@ pub struct Prober {
     verdict: Arc<Notify>,
     turns: Arc<Semaphore>,
     on_drain: OnDrain,
+    begin: Instant,
 }
 
 impl std::fmt::Debug for Prober {
@@ -73,7 +79,7 @@ impl Prober {
     pub fn new(on_drain: OnDrain) -> Self {
         let (tasks, watched, verdict) = Default::default();
         let turns = Arc::new(Semaphore::new(MOST_AT_ONCE));
-        Self { tasks, watched, verdict, turns, on_drain }
+        Self { tasks, watched, verdict, turns, on_drain, begin: Instant::now() }
     }
 
     /// Probes what these versions name, drained instances included, and nothing else. A check that
@@ -153,6 +159,7 @@ impl Prober {
                     turns: Arc::clone(&self.turns),
                     on_drain: Arc::clone(&self.on_drain),
                     added: watched.added,
+                    begin: self.begin,
                     start: due + window(check).mul_f64(fastrand::f64()),
                 };
                 self.tasks.spawn(probe.run())
@@ -251,6 +258,8 @@ struct Probe {
     turns: Arc<Semaphore>,
     on_drain: OnDrain,
     added: Instant,
+    /// Where the parts of all intervals begin.
+    begin: Instant,
     start: Instant,
 }
 
@@ -282,8 +291,9 @@ impl Probe {
             }
             warned |= ready;
             let jitter = 1.0 + (fastrand::f64() * 2.0 - 1.0) * JITTER / 100.0;
-            let next = began + self.check.interval.mul_f64(jitter);
-            tokio::time::sleep_until(next.into()).await;
+            let due = began + self.check.interval.mul_f64(jitter);
+            let next = together(due.saturating_duration_since(self.begin), self.check.interval);
+            tokio::time::sleep_until((self.begin + next).into()).await;
         }
     }
 
@@ -305,5 +315,30 @@ impl Probe {
         drop(vitals);
         self.instance.set_health(health, &answer.reason);
         self.verdict.notify_waiters();
+    }
+}
+
+/// The end of the part of an interval that `due` is in.
+fn together(due: Duration, interval: Duration) -> Duration {
+    let part = (interval / PARTS).min(LONGEST_PART).as_nanos().max(1);
+    let rest = Duration::from_nanos((due.as_nanos() % part) as u64);
+    if rest.is_zero() { due } else { due - rest + Duration::from_nanos(part as u64) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_that_are_due_at_about_the_same_time_go_out_together() {
+        let at = |due: u64, interval: u64| {
+            together(Duration::from_micros(due), Duration::from_millis(interval)).as_micros()
+        };
+        assert_eq!(
+            [0, 1, 24_999, 25_000, 25_001].map(|due| at(due, 5000)),
+            [0, 25_000, 25_000, 25_000, 50_000]
+        );
+        assert_eq!(at(1, 10), 50, "the shortest interval");
+        assert_eq!(at(1, 300_000), 100_000, "the longest");
     }
 }

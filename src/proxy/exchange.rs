@@ -52,6 +52,8 @@ pub struct Exchange {
     pub upgrade: bool,
     /// Attempts made.
     pub attempts: u32,
+    /// Whether it had to wait for a place.
+    pub has_waited: bool,
     /// What became of its session.
     pub affinity: Outcome,
     /// What the token is remembered by that the client holds after this, if it does.
@@ -77,10 +79,11 @@ pub struct Exchange {
 impl Exchange {
     /// Opens the account.
     pub fn begin(client: Arc<Client>, request: &Request<Incoming>) -> Box<Self> {
+        let now = Instant::now();
         Box::new(Self {
             _busy: client.stay_busy(),
             client,
-            started: Instant::now(),
+            started: now,
             method: request.method().clone(),
             target: request.uri().clone(),
             told: None,
@@ -91,6 +94,7 @@ impl Exchange {
             stay: None,
             upgrade: false,
             attempts: 0,
+            has_waited: false,
             affinity: Outcome::Off,
             session: None,
             upload: None,
@@ -119,21 +123,22 @@ impl Exchange {
         }
     }
 
-    /// Roughly now, when an attempt begins: the first begins with the request.
+    /// Roughly now, when an attempt begins: the first begins with the request, if it need not wait.
     pub fn began(&self) -> Instant {
-        if self.attempts == 0 { self.started } else { Instant::now() }
+        let is_first = self.attempts == 0 && !self.has_waited;
+        if is_first { self.started } else { Instant::now() }
     }
 
     /// An attempt begins.
-    pub fn attempt(&mut self, place: InFlight) {
+    pub fn attempt(&mut self, place: InFlight, began: Instant) {
         self.attempts += 1;
-        self.stay = Some(Stay::begin(place));
+        self.stay = Some(Stay::begin(place, began));
     }
 
     /// An attempt brought an answer.
     pub fn succeeded(&mut self, status: StatusCode) {
         if let Some(stay) = &mut self.stay {
-            stay.succeeded(status, self.upgrade);
+            stay.succeeded(status, self.upgrade, self.upload.as_ref());
         }
     }
 

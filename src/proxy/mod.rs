@@ -93,13 +93,16 @@ async fn pass(
     let (instance, mut answer) = loop {
         let place = match found {
             Found::Place(place) => Ok(place),
-            Found::Full => Box::pin(tries.wait(&mut session)).await,
+            Found::Full => {
+                exchange.has_waited = true;
+                Box::pin(tries.wait(&mut session)).await
+            }
             Found::Nobody(reason) => Err(reason),
         };
         let place = place.inspect_err(|_| exchange.affinity = session.unserved())?;
         let attempt = tries.attempt(&session, &place, has_host, upload);
         let began = exchange.began();
-        exchange.attempt(place);
+        exchange.attempt(place, began);
         let question = Question::watched(worker, head, upgrade.as_ref(), &tries, upload.is_some());
         // Boxed, as is all that is rare and large: the future of every request carries the rest.
         let (instance, result) = match (question, &upgrade) {

@@ -204,7 +204,7 @@ impl<'r> Race<'r, '_> {
         let Some(place) = self.tries.hedge(self.session, &self.first.instance) else { return };
         self.exchange.attempts += 1;
         let instance = Arc::clone(place.instance());
-        let stay = Stay::begin(place);
+        let stay = Stay::begin(place, now);
         let run = self.question.ask(Attempt { instance, ..self.attempt.clone() }, now);
         self.second = Some((run, stay));
     }

@@ -130,7 +130,7 @@ impl<'a> Tries<'a> {
         self.tried.push(instance);
         match outcome {
             Ok(answer) => {
-                stay.succeeded(answer.response.status(), false);
+                stay.succeeded(answer.response.status(), false, None);
                 self.hold(answer, stay, None);
             }
             Err(failure) => stay.failed(failure, false),

@@ -52,6 +52,7 @@ fn each_setting_of_a_version_is_named() {
         ("slow_start: 30s", "slow_start"),
         ("retry: off", "retry"),
         ("queue: {max: 1}", "queue"),
+        ("concurrency: {}", "concurrency"),
         ("upgrades: [websocket, foo]", "upgrades"),
         ("websocket: {max_lifetime: none}", "websocket"),
         ("websocket: {closes: {idle: {code: 4000}}}", "websocket"),

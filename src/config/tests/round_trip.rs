@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use super::{Folder, config, parsed};
 use crate::config::types::{
     Action, Admin, Affinity, AffinityCookie, Balance, Breaker, CacheControl, Check, Close, Closes,
-    Condition, Config, Drain, Exit, FirstBurst, HashKey, InitialState, Instance, Listener,
-    OnRestart, Queue, Rebalance, RebalanceMode, Retry, SameSite, Secure, Service, State, Timeouts,
-    User, Version, Websocket, Workers,
+    Concurrency, Condition, Config, Drain, Exit, FirstBurst, HashKey, InitialState, Instance,
+    Listener, OnRestart, Queue, Rebalance, RebalanceMode, Retry, SameSite, Secure, Service, State,
+    Timeouts, User, Version, Websocket, Workers,
 };
 use crate::config::{effective, load, parse};
 
@@ -269,6 +269,18 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn concurrency()(
+        min in 1_u32..=1_000_000,
+        initial in 1_u32..=1_000_000,
+        max in 1_u32..=1_000_000,
+        tolerance in 1_u32..=100_000,
+    ) -> Concurrency {
+        let initial = initial.max(min);
+        Concurrency { initial, min, max: max.max(initial), tolerance }
+    }
+}
+
+prop_compose! {
     fn version()(
         name in name(),
         affinity in proptest::option::of(affinity()),
@@ -294,6 +306,7 @@ prop_compose! {
         drain in drain(),
         timeouts in (limit(), limit(), limit()),
         queue in (0_usize..=100_000, limit()).prop_map(|(max, timeout)| Queue { max, timeout }),
+        concurrency in proptest::option::of(concurrency()),
     ) -> Version {
         let pinned = affinity.as_ref().is_some_and(|it| it.strict || it.by.is_some());
         let has_tokens = affinity.as_ref().is_some_and(|it| it.by.is_none());
@@ -321,6 +334,7 @@ prop_compose! {
             slow_start,
             retry,
             queue,
+            concurrency,
             upgrades,
             websocket: Websocket {
                 max_lifetime: websocket.0,

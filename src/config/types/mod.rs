@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use health::{Breaker, Check, InitialState, OnRestart};
+pub use health::{Breaker, Check, Concurrency, InitialState, OnRestart};
 pub use retry::{Condition, Retry};
 pub use tunnels::{Action, Close, Closes, Exit, Rebalance, RebalanceMode, Websocket};
 
@@ -187,6 +187,8 @@ pub struct Version {
     pub retry: Retry,
     /// Who waits when instances are full.
     pub queue: Queue,
+    /// How each instance's limit on requests in flight follows its answers; `None` for not at all.
+    pub concurrency: Option<Concurrency>,
     /// Protocols that a client may upgrade to, in lower case; `h2c` is never among them.
     pub upgrades: Vec<String>,
     /// Upgraded connections.

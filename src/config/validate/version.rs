@@ -9,10 +9,12 @@ use super::names::is_token;
 use super::{LIMIT, affinity, checks, drain, instances, retry, tunnels};
 use crate::config::app_yaml::{self, AppYaml};
 use crate::config::node::{Fields, Node};
-use crate::config::types::{Affinity, Balance, Breaker, Check, HashKey, Queue, Timeouts, Version};
+use crate::config::types::{
+    Affinity, Balance, Breaker, Check, Concurrency, HashKey, Queue, Timeouts, Version,
+};
 
 /// The keys of a version but `timeouts`, which the whole file has too.
-pub(in crate::config) const VERSION_KEYS: [&str; 18] = [
+pub(in crate::config) const VERSION_KEYS: [&str; 19] = [
     "instances",
     "session_affinity",
     "network",
@@ -26,6 +28,7 @@ pub(in crate::config) const VERSION_KEYS: [&str; 18] = [
     "slow_start",
     "retry",
     "queue",
+    "concurrency",
     "upgrades",
     "websocket",
     "rebalance",
@@ -67,6 +70,7 @@ pub(super) fn version(fields: &mut Fields<'_>, name: &str, timeouts: Timeouts) -
         slow_start: fields.optional("slow_start", None, |node| node.duration(LIMIT)),
         retry: retry::retry(fields),
         queue: queue(fields),
+        concurrency: concurrency(fields),
         upgrades: tunnels::upgrades(fields),
         websocket: tunnels::websocket(fields),
         rebalance: tunnels::rebalance(fields, affinity.as_ref()),
@@ -215,6 +219,35 @@ fn queue(fields: &mut Fields<'_>) -> Queue {
     };
     fields.finish();
     queue
+}
+
+fn concurrency(fields: &mut Fields<'_>) -> Option<Concurrency> {
+    const MOST: u32 = 1_000_000;
+    let default = Concurrency::default();
+    let node = fields.take("concurrency").filter(|node| !node.is_off())?;
+    let mut fields = node.fields("concurrency")?;
+    let min = fields.integer("min", 1..=MOST, default.min);
+    let within = |fields: &mut Fields<'_>, key, default: u32, to: u32| {
+        let node = fields.take(key);
+        let given = node.as_ref().and_then(|node| node.integer(1..=MOST));
+        if let (Some(node), Some(given)) = (&node, given)
+            && !(min..=to).contains(&given)
+        {
+            node.problem(format_args!("out of range; allowed: from the value of `min` to {to}"));
+        }
+        given.unwrap_or(default.clamp(min, to.max(min)))
+    };
+    let max = within(&mut fields, "max", default.max, MOST);
+    let initial = within(&mut fields, "initial", default.initial, max);
+    let tolerance = fields.take("tolerance").and_then(|node| {
+        let tolerance = node.percent(1000)?;
+        if tolerance == 0 {
+            node.problem("no answer takes always as long; allowed: above 0% to 1000%");
+        }
+        Some(tolerance)
+    });
+    fields.finish();
+    Some(Concurrency { initial, min, max, tolerance: tolerance.unwrap_or(default.tolerance) })
 }
 
 /// An `open` beyond the default is no mistake of whoever wrote it.

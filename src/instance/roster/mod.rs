@@ -10,6 +10,7 @@ mod model;
 #[cfg(test)]
 mod tests;
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -192,10 +193,12 @@ impl Roster {
     ) -> Option<Arc<Instance>> {
         let members = self.members();
         let (balance, field) = (&members.manner.balance, &members.field);
+        // Asking for it costs as much as choosing does.
+        let now = OnceCell::new();
         let load = |index: usize| {
             let instance = &members.all[index];
             let carried = match balance {
-                Balance::LeastSessions => instance.session_count(Instant::now()),
+                Balance::LeastSessions => instance.session_count(*now.get_or_init(Instant::now)),
                 Balance::Even | Balance::LeastRequests | Balance::Random | Balance::Hash(_) => {
                     instance.load()
                 }
@@ -343,7 +346,7 @@ impl Roster {
         for instance in &config.instances {
             match known.get(&(&*instance.name, &*instance.address)).copied() {
                 Some(known) => {
-                    known.reconfigure(instance, config.breaker);
+                    known.reconfigure(instance, config);
                     known.set_membership(Membership::Present);
                     known.stay();
                     all.push(Arc::clone(known));
@@ -468,7 +471,7 @@ impl Roster {
             Some(types::InitialState::Ready) | None => Health::Ready,
         };
         let roster = Arc::downgrade(self);
-        let admitted = Instance::new(identity, instance, health, config.breaker, workers, roster);
+        let admitted = Instance::new(identity, instance, health, config, workers, roster);
         if self.is_set_up.load(Ordering::Relaxed) {
             admitted.joins_others();
         }

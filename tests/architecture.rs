@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, u8)] = &[
     ("config::types", 0),
     ("config", 1),
+    ("tls", 1),
     ("route", 2),
     ("affinity", 2),
     ("balance", 2),

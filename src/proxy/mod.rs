@@ -201,7 +201,7 @@ fn prepare<'a>(
     let trusted = &snapshot.config.trusted_proxies;
     let address = headers::client_address(&head.headers, origin, trusted);
     exchange.told = (address != origin.peer).then(|| address.to_string().into());
-    exchange.https = headers::is_https(&head.headers, origin.trusted);
+    exchange.https = headers::is_https(&head.headers, origin);
     exchange.logged = snapshot.config.access_log;
     // RFC 9112 section 3.2.2: the host of an absolute target overrides the field.
     if let Some(authority) = head.uri.authority() {

@@ -11,9 +11,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin;
-use crate::config::types::{Admin, Config, Listener};
+use crate::config::types::{Admin, Config};
+use crate::listener::manner::Manner;
 use crate::listener::{self, BindError, Bound, Worker};
+use crate::run::StartError;
 use crate::snapshot::Live;
+use crate::tls::tickets::OwnKeys;
 
 /// A listener that another one takes over from goes on this long: clients that it has greeted may
 /// still be on their way, by a round trip.
@@ -35,13 +38,13 @@ impl<Handle> Open<Handle> {
 }
 
 /// Tells those who accept how to.
-type Listening = Open<watch::Sender<Listener>>;
+type Listening = Open<watch::Sender<Arc<Manner>>>;
 
 /// Sockets that are bound and not yet served.
 #[derive(Debug)]
 pub(super) struct Unserved {
-    /// With what the configuration says of them.
-    listeners: Vec<(Listener, Bound)>,
+    /// How each listener of the configuration serves, with its sockets if it is not open.
+    listeners: Vec<(Arc<Manner>, Option<Bound>)>,
     admin: Option<(SocketAddr, TcpListener)>,
 }
 
@@ -54,6 +57,8 @@ pub(super) struct Doors {
     /// The tasks that accept, on all workers.
     accepting: JoinSet<()>,
     admin: Option<Open<JoinSet<()>>>,
+    /// Keys of session tickets, for all listeners that have none of their own.
+    own_keys: Arc<OwnKeys>,
 }
 
 impl Doors {
@@ -68,17 +73,22 @@ impl Doors {
     }
 
     /// Binds what `config` asks for and is not open, and changes nothing.
-    pub(super) fn bind(&self, config: &Config, workers: usize) -> Result<Unserved, BindError> {
+    pub(super) fn bind(&self, config: &Config, workers: usize) -> Result<Unserved, StartError> {
         let asked = &config.listeners;
-        let is_open = |new: &&Listener| self.open.iter().any(|open| open.is_at(new.address));
+        let is_open = |address| self.open.iter().any(|open| open.is_at(address));
         let stays = |open: &Listening| asked.iter().any(|new| open.is_at(new.address));
-        let bind = |new: &Listener| {
+        let mut listeners = Vec::with_capacity(asked.len());
+        for new in asked {
+            let manner = Arc::new(Manner::new(new.clone(), &self.own_keys)?);
             let overlaps = |open: &Listening| overlap(open.address, new.address);
             let shared = self.open.iter().any(|open| overlaps(open) && !stays(open));
-            Ok((*new, listener::bind(new.address, workers, shared)?))
-        };
-        let listeners: Result<_, _> = asked.iter().filter(|new| !is_open(new)).map(bind).collect();
-        Ok(Unserved { listeners: listeners?, admin: self.bind_admin(config.admin.as_ref())? })
+            let bound = match is_open(new.address) {
+                true => None,
+                false => Some(listener::bind(new.address, workers, shared)?),
+            };
+            listeners.push((manner, bound));
+        }
+        Ok(Unserved { listeners, admin: self.bind_admin(config.admin.as_ref())? })
     }
 
     /// An address that nobody asked for may be in use; one that was asked for may not.
@@ -117,36 +127,37 @@ impl Doors {
             tracing::info!(%address, "admin listening");
             self.admin = Some(Open { asked, address, handle: serving });
         }
-        self.exchange_listeners(&config.listeners, unserved.listeners, crew);
+        self.exchange_listeners(unserved.listeners, crew);
     }
 
     fn exchange_listeners(
         &mut self,
-        asked: &[Listener],
-        unserved: Vec<(Listener, Bound)>,
+        asked: Vec<(Arc<Manner>, Option<Bound>)>,
         (runtime, workers): (&NoStealRuntime, &[Worker]),
     ) {
         // A wider address is also served by the narrower one that was there: closing a socket
         // resets whoever is about to be accepted, and this one need not be closed.
         let serves = |open: &Listening| {
-            asked.iter().any(|new| open.is_at(new.address) || covers(new.address, open.address))
+            let mut addresses = asked.iter().map(|(new, _)| new.listener.address);
+            addresses.any(|new| open.is_at(new) || covers(new, open.address))
         };
         let (staying, leaving): (Vec<_>, _) = self.open.drain(..).partition(serves);
         self.open = staying;
         for open in &self.open {
-            let told = asked.iter().find(|new| open.is_at(new.address));
-            open.handle.send_if_modified(|how| {
-                told.is_some_and(|told| std::mem::replace(how, *told) != *told)
-            });
+            let told = asked.iter().find(|(new, _)| open.is_at(new.listener.address));
+            if let Some((told, _)) = told {
+                open.handle.send_replace(Arc::clone(told));
+            }
         }
-        for (asked, bound) in unserved {
-            let (sender, open) = watch::channel(asked);
+        for (manner, bound) in asked {
+            let Some(bound) = bound else { continue };
+            let (sender, open) = watch::channel(Arc::clone(&manner));
             for (worker, socket) in workers.iter().zip(bound.sockets) {
                 let accepting = listener::accept(worker.clone(), socket, open.clone());
                 self.accepting.spawn_on(accepting, runtime.get_runtime_at(worker.index));
             }
             tracing::info!(address = %bound.address, "listening");
-            let (asked, address) = (asked.address, bound.address);
+            let (asked, address) = (manner.listener.address, bound.address);
             self.open.push(Open { asked, address, handle: sender });
         }
         while self.leaving.try_join_next().is_some() {}

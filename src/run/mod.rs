@@ -14,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::config::types::{Admin, Listener};
 use crate::config::{self, ConfigErrors, Loaded};
 use crate::listener::BindError;
+use crate::tls::server::TlsError;
 
 pub use keys::{KeyError, new_key};
 pub use server::{Cause, Drained, Server};
@@ -76,6 +77,9 @@ pub enum StartError {
     /// A listener or the admin address.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// TLS on a listener.
+    #[error("preparing TLS: {0}")]
+    Tls(#[from] TlsError),
     /// The key that was to be made.
     #[error(transparent)]
     Key(#[from] KeyError),

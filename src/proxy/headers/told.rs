@@ -23,6 +23,14 @@ pub struct Origin<'a> {
     pub trusted: bool,
     /// Whether it speaks HTTP/2.
     pub http2: bool,
+    /// Whether the connection is TLS.
+    pub https: bool,
+}
+
+impl Origin<'_> {
+    fn scheme(&self) -> &'static str {
+        if self.https { "https" } else { "http" }
+    }
 }
 
 /// Whether `peer` may speak for its clients.
@@ -53,9 +61,10 @@ fn parse_address(text: &str) -> Option<IpAddr> {
     bare.parse().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|at| at.ip()))
 }
 
-/// Whether the client came by https, as a trusted proxy tells.
-pub fn is_https(headers: &HeaderMap, trusted: bool) -> bool {
-    trusted && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto == "https")
+/// Whether the client came by https: as a trusted proxy tells, else as the connection is.
+pub fn is_https(headers: &HeaderMap, origin: Origin<'_>) -> bool {
+    let told = headers.get(X_FORWARDED_PROTO).filter(|_| origin.trusted);
+    told.map_or(origin.https, |proto| proto == "https")
 }
 
 /// What an untrusted peer says of its client is not passed on: an instance could not tell it from
@@ -84,7 +93,7 @@ pub(super) fn tell(
         false => origin.peer_text.clone(),
     };
     headers.insert(X_FORWARDED_FOR, chain);
-    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(origin.scheme()));
     if let Some(host) = host {
         headers.entry(X_FORWARDED_HOST).or_insert(host);
     }
@@ -108,7 +117,7 @@ fn forwarded(headers: &HeaderMap, origin: Origin<'_>) -> HeaderValue {
     };
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     let host = host.map(|host| format!(";host=\"{host}\"")).unwrap_or_default();
-    HeaderValue::try_from(format!("for={node}{host};proto=http"))
+    HeaderValue::try_from(format!("for={node}{host};proto={}", origin.scheme()))
         .expect("an address and a checked host are header-safe")
 }
 
@@ -138,6 +147,7 @@ mod tests {
                 peer_text: &text,
                 trusted: is_trusted(peer, &trusted),
                 http2: false,
+                https: false,
             };
             let found = client_address(&headers, origin, &trusted);
             assert_eq!(found, client.parse::<IpAddr>().unwrap(), "{told:?}");

@@ -29,7 +29,7 @@ use crate::listener::{Worker, handshake, http2};
 use crate::proxy::answer::AnswerBody;
 use crate::proxy::client::{Arrival, Client, HeadBytes, Waits};
 use crate::proxy::error::Reason;
-use crate::proxy::exchange;
+use crate::proxy::{exchange, redirect};
 use crate::tunnel::Side;
 
 /// The longest head of a request.
@@ -57,7 +57,10 @@ pub(super) struct Answering(Pin<Box<dyn Future<Output = Response<AnswerBody>> + 
 
 impl Answering {
     pub(super) fn new(client: Arc<Client>, request: Request<Incoming>) -> Self {
-        Self(Box::pin(crate::proxy::handle(client, request)))
+        match client.arrival.redirect {
+            None => Self(Box::pin(crate::proxy::handle(client, request))),
+            Some(to) => Self(Box::pin(redirect::handle(client, request, to))),
+        }
     }
 }
 
@@ -159,7 +162,10 @@ async fn serve_http1(worker: &Worker, client: Arc<Client>, stream: Transport, ma
             }
         }
         // What is not told on the line of a request that was cut is counted here.
-        (Over::Late(reason), _) if !was_busy => client.live.counters.error(reason),
+        (Over::Late(reason), _) if !was_busy => {
+            client.live.counters.error(reason);
+            farewell(stream).await;
+        }
         (Over::Late(_) | Over::Broken, _) => {}
     }
 }
@@ -183,6 +189,13 @@ async fn refuse(client: &Client, mut stream: Transport, reason: Reason) {
     );
     if stream.write_all(answer.as_bytes()).await.is_ok() {
         linger(stream).await;
+    }
+}
+
+/// Says that the end is no accident, where a FIN alone would not (RFC 8446 section 6.1).
+async fn farewell(mut stream: Transport) {
+    if stream.is_tls() {
+        let _ = tokio::time::timeout(LINGER, stream.shutdown()).await;
     }
 }
 

@@ -31,17 +31,30 @@ pub enum Untimely {
     Expired,
 }
 
+/// When `certificate` expires, in seconds since the Unix epoch.
+pub fn not_after(certificate: &CertificateDer<'_>) -> u64 {
+    // At the end of all time it has expired, and the error says when.
+    match verdict(certificate, Duration::from_secs(u64::MAX)) {
+        Some(webpki::Error::CertExpired { not_after, .. }) => not_after.as_secs(),
+        Some(_) | None => 0,
+    }
+}
+
 /// Whether `certificate` is good at `now`, since the Unix epoch.
 pub fn timely(certificate: &CertificateDer<'_>, now: Duration) -> Result<(), Untimely> {
-    let Ok(certificate) = EndEntityCert::try_from(certificate) else { return Ok(()) };
-    // Without anybody to trust the path is never found; its time is looked at first.
-    let time = UnixTime::since_unix_epoch(now);
-    let usage = KeyUsage::server_auth();
-    match certificate.verify_for_usage(&[], &[], &[], time, usage, None, None) {
-        Err(webpki::Error::CertExpired { .. }) => Err(Untimely::Expired),
-        Err(webpki::Error::CertNotValidYet { .. }) => Err(Untimely::NotYet),
-        Ok(_) | Err(_) => Ok(()),
+    match verdict(certificate, now) {
+        Some(webpki::Error::CertExpired { .. }) => Err(Untimely::Expired),
+        Some(webpki::Error::CertNotValidYet { .. }) => Err(Untimely::NotYet),
+        Some(_) | None => Ok(()),
     }
+}
+
+/// What speaks against `certificate`: at least that nobody is trusted here. Its time is looked at
+/// before that.
+fn verdict(certificate: &CertificateDer<'_>, now: Duration) -> Option<webpki::Error> {
+    let certificate = EndEntityCert::try_from(certificate).ok()?;
+    let (time, usage) = (UnixTime::since_unix_epoch(now), KeyUsage::server_auth());
+    certificate.verify_for_usage(&[], &[], &[], time, usage, None, None).err()
 }
 
 /// The certificates of a listener.
@@ -135,5 +148,6 @@ mod tests {
         assert_eq!(at(year(2019)), Err(Untimely::NotYet));
         assert_eq!(at(year(2020)), Ok(()));
         assert_eq!(at(year(2021)), Err(Untimely::Expired));
+        assert_eq!(not_after(certificate.der()), 1_609_459_200);
     }
 }

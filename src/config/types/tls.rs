@@ -42,6 +42,8 @@ pub struct Certificate {
     pub ocsp: Option<PathBuf>,
     /// The host names in it, in lower case; `*.` may be the first label.
     pub names: Vec<String>,
+    /// When it expires, in seconds since the Unix epoch.
+    pub not_after: u64,
     /// The certificate, then those that lead to its root.
     pub chain: Vec<CertificateDer<'static>>,
     /// The key that belongs to it.
@@ -57,6 +59,7 @@ impl fmt::Debug for Certificate {
             .field("key", &self.key)
             .field("ocsp", &self.ocsp)
             .field("names", &self.names)
+            .field("not_after", &self.not_after)
             .finish_non_exhaustive()
     }
 }

@@ -82,11 +82,11 @@ fn certificate(item: &Node<'_>) -> Option<Certificate> {
     }
     let ocsp = fields.take("ocsp").filter(|node| node.as_text() != Some("none"));
     fields.finish();
-    let response = ocsp.as_ref().map(|node| (node, file(node)));
+    let response = ocsp.as_ref().map(ocsp_response);
     let chain = cert.as_ref().and_then(pem_certificates);
     let private_key = key.as_ref().and_then(private_key);
     let (ocsp, response) = match response {
-        Some((_, read)) => read.map(|(path, bytes)| (Some(path), Some(bytes)))?,
+        Some(read) => read.map(|(path, bytes)| (Some(path), Some(bytes)))?,
         None => (None, None),
     };
     let ((cert_path, chain), (key_path, private_key)) = (chain?, private_key?);
@@ -103,6 +103,7 @@ fn certificate(item: &Node<'_>) -> Option<Certificate> {
         key: key_path,
         ocsp,
         names,
+        not_after: names::not_after(&chain[0]),
         chain,
         private_key: Arc::new(private_key),
         response,
@@ -139,6 +140,17 @@ fn file(node: &Node<'_>) -> Option<(PathBuf, Vec<u8>)> {
             None
         }
     }
+}
+
+/// Only so much of it is looked at that no other kind of file is stapled.
+fn ocsp_response(node: &Node<'_>) -> Option<(PathBuf, Vec<u8>)> {
+    const SEQUENCE: u8 = 0x30;
+    let (path, bytes) = file(node)?;
+    if bytes.first() == Some(&SEQUENCE) {
+        return Some((path, bytes));
+    }
+    node.problem(format_args!("{} holds no OCSP response; needed: DER", path.display()));
+    None
 }
 
 fn pem_certificates(node: &Node<'_>) -> Option<(PathBuf, Vec<CertificateDer<'static>>)> {

@@ -12,7 +12,7 @@ use http::{Method, StatusCode, Version, request};
 
 use crate::config::types::Forwarding;
 
-pub use told::{Origin, client_address, is_https, is_trusted};
+pub use told::{Origin, client_address, is_https, is_trusted, remove_alike};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");

@@ -67,6 +67,19 @@ pub fn is_https(headers: &HeaderMap, origin: Origin<'_>) -> bool {
     told.map_or(origin.https, |proto| proto == "https")
 }
 
+/// Takes out fields that an instance could take for one of `names`: to a program behind CGI or WSGI
+/// `_` and `-` are the same.
+pub fn remove_alike(headers: &mut HeaderMap, names: &[HeaderName]) {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let alike = |a: &HeaderName, b: &HeaderName| {
+        a.as_str().bytes().map(plain).eq(b.as_str().bytes().map(plain))
+    };
+    let found = headers.keys().filter(|key| names.iter().any(|name| alike(key, name)));
+    for name in found.cloned().collect::<Vec<_>>() {
+        headers.remove(name);
+    }
+}
+
 /// What an untrusted peer says of its client is not passed on: an instance could not tell it from
 /// Burdock's own word.
 pub(super) fn forget(headers: &mut HeaderMap) {
@@ -124,6 +137,18 @@ fn forwarded(headers: &HeaderMap, origin: Origin<'_>) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_that_pass_for_another_are_found() {
+        let mut headers = HeaderMap::new();
+        for name in ["client-cert", "client_cert", "client-cert-chain", "client"] {
+            headers.append(name, HeaderValue::from_static("x"));
+        }
+        remove_alike(&mut headers, &[HeaderName::from_static("client-cert")]);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["client", "client-cert-chain"]);
+    }
 
     #[test]
     fn the_client_is_the_last_untrusted_address() {

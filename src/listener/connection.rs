@@ -98,7 +98,7 @@ async fn serve_tls(
     peer: SocketAddr,
     (manner, secure): (&Manner, &Secure),
 ) {
-    let Some(greeted) = handshake::greet(worker, stream, secure).await else { return };
+    let Some(greeted) = handshake::greet(worker, stream, peer, secure).await else { return };
     let arrival = Arrival { session: Some(greeted.session), redirect: None };
     let client = client(worker, peer, arrival);
     match greeted.http2 {
@@ -157,6 +157,7 @@ async fn serve_http1(worker: &Worker, client: Arc<Client>, stream: Transport, ma
             // Without a byte of a head there is no request to answer, and none to log.
             if head_bytes(&client) == HeadBytes::None {
                 client.live.counters.error(Reason::HeaderReadTimeout);
+                farewell(stream).await;
             } else {
                 Box::pin(refuse(&client, stream, Reason::HeaderReadTimeout)).await;
             }

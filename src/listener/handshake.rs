@@ -2,6 +2,7 @@
 //! of how it went.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::{AlertDescription, Error, HandshakeKind};
@@ -14,6 +15,7 @@ use crate::listener::manner::Secure;
 use crate::listener::transport::Transport;
 use crate::observe::counters::Handshake;
 use crate::snapshot::Phase;
+use crate::tls::server::H2;
 use crate::tls::session::Session;
 use crate::tls::stream::{Stream, Wire};
 
@@ -32,14 +34,29 @@ pub(super) struct Greeted {
 }
 
 /// Speaks the handshake; `None` if it came to nothing.
-pub(super) async fn greet(worker: &Worker, stream: TcpStream, secure: &Secure) -> Option<Greeted> {
-    let (outcome, greeted) = tokio::select! {
+pub(super) async fn greet(
+    worker: &Worker,
+    stream: TcpStream,
+    peer: SocketAddr,
+    secure: &Secure,
+) -> Option<Greeted> {
+    let done = tokio::select! {
         done = shake(stream, secure) => done,
-        () = tokio::time::sleep(secure.tls.handshake_timeout) => (Handshake::Timeout, None),
-        () = drained(worker) => (Handshake::Closed, None),
+        () = tokio::time::sleep(secure.tls.handshake_timeout) => Err((Handshake::Timeout, None)),
+        () = drained(worker) => Err((Handshake::Closed, None)),
     };
-    worker.live.counters.handshake(outcome);
-    greeted
+    match done {
+        Ok((outcome, greeted)) => {
+            worker.live.counters.handshake(outcome);
+            Some(greeted)
+        }
+        Err((outcome, error)) => {
+            worker.live.counters.handshake(outcome);
+            let error = error.as_ref().map(tracing::field::display);
+            tracing::debug!(client = %peer, outcome = outcome.label(), error, "no TLS session");
+            None
+        }
+    }
 }
 
 /// Resolves when a process that stops has waited long enough for a handshake.
@@ -50,37 +67,34 @@ async fn drained(worker: &Worker) {
     tokio::time::sleep(LINGER).await;
 }
 
-async fn shake(stream: TcpStream, secure: &Secure) -> (Handshake, Option<Greeted>) {
+/// How a handshake went, and what it brought or what was wrong.
+type Shaken = Result<(Handshake, Greeted), (Handshake, Option<io::Error>)>;
+
+async fn shake(stream: TcpStream, secure: &Secure) -> Shaken {
     let mut first = [0];
     match stream.peek(&mut first).await {
         Ok(1..) if first[0] == HANDSHAKE => {}
         Ok(1..) if first[0].is_ascii_uppercase() => {
             refuse_plain(stream).await;
-            return (Handshake::PlainHttp, None);
+            return Err((Handshake::PlainHttp, None));
         }
-        Ok(1..) => return (Handshake::Malformed, None),
-        Ok(0) | Err(_) => return (Handshake::Closed, None),
+        Ok(1..) => return Err((Handshake::Malformed, None)),
+        Ok(0) => return Err((Handshake::Closed, None)),
+        Err(error) => return Err((Handshake::Closed, Some(error))),
     }
-    match secure.acceptor.accept(Wire::new(stream)).await {
-        Ok(stream) => {
-            let stream = Stream::new(stream);
-            let connection = stream.session();
-            let outcome = match connection.handshake_kind() {
-                Some(HandshakeKind::Resumed) => Handshake::Resumed,
-                Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) | None => {
-                    Handshake::Full
-                }
-            };
-            let http2 = connection.alpn_protocol() == Some(crate::tls::server::H2);
-            let session = Arc::new(Session::of(connection, &secure.tls));
-            let transport = Transport::Tls(Box::new(stream));
-            (outcome, Some(Greeted { transport, session, http2 }))
+    let accepted = secure.acceptor.accept(Wire::new(stream)).await;
+    let stream = Stream::new(accepted.map_err(|error| (cause(&error), Some(error)))?);
+    let connection = stream.session();
+    let outcome = match connection.handshake_kind() {
+        Some(HandshakeKind::Resumed) => Handshake::Resumed,
+        Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) | None => {
+            Handshake::Full
         }
-        Err(error) => {
-            tracing::debug!(%error, "a TLS handshake failed");
-            (cause(&error), None)
-        }
-    }
+    };
+    let http2 = connection.alpn_protocol() == Some(H2);
+    let session = Arc::new(Session::of(connection, &secure.tls));
+    let transport = Transport::Tls(Box::new(stream));
+    Ok((outcome, Greeted { transport, session, http2 }))
 }
 
 async fn refuse_plain(mut stream: TcpStream) {

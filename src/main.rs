@@ -61,7 +61,7 @@ async fn serve(run: Run) -> anyhow::Result<ExitCode> {
 fn check(file: &Path) -> ExitCode {
     match config::load(file) {
         Ok(loaded) => {
-            for note in &loaded.notes {
+            for note in loaded.notes.iter().chain(&loaded.warnings) {
                 eprintln!("{note}");
             }
             print!("{}", config::effective(&loaded.config));

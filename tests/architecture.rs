@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, u8)] = &[
     ("config::types", 0),
     ("config", 1),
+    ("tls", 1),
+    ("tls::session", 2),
     ("route", 2),
     ("affinity", 2),
     ("balance", 2),

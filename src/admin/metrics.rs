@@ -12,7 +12,7 @@ use crate::health::breaker::{Passage, Trigger};
 use crate::health::{Admin, Health, Rehome};
 use crate::instance::lane::CLASSES;
 use crate::instance::{Instance, Kind, Lane, Roster};
-use crate::observe::counters::TunnelEnd;
+use crate::observe::counters::{Handshake, TunnelEnd};
 use crate::observe::sink::sink;
 use crate::observe::tunnels::{CODES, Closer, LIFETIMES, Lifetimes};
 use crate::proxy::error::Reason;
@@ -28,6 +28,12 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ("burdock_client_connections", "gauge", "Open client connections, tunnels not counted."),
     ("burdock_client_connections_total", "counter", "Client connections accepted."),
     ("burdock_accept_errors_total", "counter", "Accepts that failed."),
+    ("burdock_tls_handshakes_total", "counter", "TLS handshakes with clients, by outcome."),
+    (
+        "burdock_tls_certificate_expiry_timestamp_seconds",
+        "gauge",
+        "When a certificate of a listener expires, since the Unix epoch, by the first host in it.",
+    ),
     (
         "burdock_log_lines_dropped_total",
         "counter",
@@ -178,6 +184,16 @@ fn process_rows(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bool {
             }
             return true;
         }
+        "burdock_tls_handshakes_total" => {
+            for outcome in Handshake::ALL {
+                rows.row(&[("outcome", outcome.label())], counters.handshakes(outcome));
+            }
+            return true;
+        }
+        "burdock_tls_certificate_expiry_timestamp_seconds" => {
+            expiry_rows(rows, snapshot);
+            return true;
+        }
         "burdock_workers" => live.workers as u64,
         "burdock_config_generation" => snapshot.generation,
         "burdock_config_last_reload_success" => {
@@ -192,6 +208,17 @@ fn process_rows(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bool {
     };
     rows.row(&[], value);
     true
+}
+
+fn expiry_rows(rows: &mut Rows<'_>, snapshot: &Snapshot) {
+    for listener in &snapshot.config.listeners {
+        let address = listener.address.to_string();
+        for certificate in listener.tls.iter().flat_map(|tls| &tls.certificates) {
+            let host = certificate.names.first().map_or("", String::as_str);
+            let labels = [("listener", &*address), ("certificate", host)];
+            rows.row(&labels, certificate.not_after);
+        }
+    }
 }
 
 fn version_rows(rows: &mut Rows<'_>, roster: &Roster) {

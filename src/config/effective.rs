@@ -4,12 +4,14 @@
 //! to an equal [`Config`], unless keys of affinity tokens stand in the configuration itself.
 
 use std::fmt::Display;
+use std::path::Path;
 use std::time::Duration;
 
 use super::types::{
     Action, Affinity, AffinityKeys, Balance, CacheControl, Check, Close, Config, Drain, Exit,
-    FirstBurst, HashKey, InitialState, Instance, OnRestart, RebalanceMode, Retry, SameSite, Secure,
-    Service, Timeouts, User, Version, Websocket, Workers,
+    FirstBurst, HashKey, InitialState, Instance, Listener, OnRestart, RebalanceMode, Retry,
+    SameSite, Secure, Service, Tickets, Timeouts, Tls, TlsVersion, User, Version, Websocket,
+    Workers,
 };
 use super::units::{format_duration, format_percent, format_size};
 
@@ -20,11 +22,13 @@ pub fn effective(config: &Config) -> String {
         Workers::Auto => out.key("workers", "auto"),
         Workers::Count(count) => out.key("workers", count),
     }
-    let listeners = config.listeners.iter().map(|listener| {
-        let address = scalar(&listener.address.to_string());
-        format!("{{ address: {address}, http2: {} }}", listener.http2)
-    });
-    out.list("listeners", listeners);
+    out.line("listeners:");
+    for it in &config.listeners {
+        out.line("  -");
+        out.depth += 2;
+        listener(&mut out, it);
+        out.depth -= 2;
+    }
     out.list("trusted_proxies", config.trusted_proxies.iter().map(|n| scalar(&n.to_string())));
     out.map("forwarding", |out| {
         out.key("x_forwarded", config.forwarding.x_forwarded);
@@ -66,17 +70,76 @@ pub fn effective(config: &Config) -> String {
     out.text
 }
 
+fn listener(out: &mut Text, listener: &Listener) {
+    out.key("address", scalar(&listener.address.to_string()));
+    out.key("http2", listener.http2);
+    match listener.https_redirect {
+        None => out.key("https_redirect", "off"),
+        Some(redirect) => out.map("https_redirect", |out| {
+            out.key("status", redirect.status);
+            out.key("port", redirect.port);
+        }),
+    }
+    match &listener.tls {
+        None => out.key("tls", "off"),
+        Some(it) => out.map("tls", |out| tls(out, it)),
+    }
+}
+
+fn tls(out: &mut Text, tls: &Tls) {
+    let path = |path: &Path| scalar(&path.display().to_string());
+    out.line("certificates:");
+    for it in &tls.certificates {
+        let ocsp = it.ocsp.as_deref().map_or("none".to_owned(), path);
+        let [cert, key] = [&it.cert, &it.key].map(|file| path(file));
+        out.line(&format!("  - {{ cert: {cert}, key: {key}, ocsp: {ocsp} }}"));
+    }
+    let word = TlsVersion::WORDS.iter().find(|(_, version)| *version == tls.min_version);
+    out.optional("min_version", word.map(|(word, _)| scalar(word)));
+    match &tls.tickets {
+        Tickets::Auto => out.key("tickets", "auto"),
+        Tickets::Off => out.key("tickets", "off"),
+        Tickets::Shared { file, keys } => {
+            out.comment(&format!("{} in this file", counted(keys.len())));
+            out.map("tickets", |out| out.key("file", path(file)));
+        }
+    }
+    match &tls.client_certificates {
+        None => out.key("client_certificates", "off"),
+        Some(asked) => out.map("client_certificates", |out| {
+            out.key("ca", path(&asked.ca));
+            out.key("mode", if asked.required { "required" } else { "optional" });
+            let [certificate, fingerprint] =
+                [&asked.certificate_header, &asked.fingerprint_header].map(Option::as_deref);
+            out.switched("certificate_header", certificate.map(scalar));
+            out.switched("fingerprint_header", fingerprint.map(scalar));
+        }),
+    }
+    out.duration("handshake_timeout", tls.handshake_timeout);
+    match tls.hsts {
+        None => out.key("hsts", "off"),
+        Some(hsts) => out.map("hsts", |out| {
+            out.duration("max_age", hsts.max_age);
+            out.key("include_subdomains", hsts.include_subdomains);
+            out.key("preload", hsts.preload);
+        }),
+    }
+}
+
+fn counted(keys: usize) -> String {
+    format!("{keys} {}", if keys == 1 { "key" } else { "keys" })
+}
+
 fn affinity_keys(out: &mut Text, keys: &AffinityKeys) {
-    let count = keys.inline.len();
-    let noun = if count == 1 { "key" } else { "keys" };
+    let count = counted(keys.inline.len());
     match &keys.file {
         Some(file) => {
-            out.comment(&format!("{count} {noun} in this file"));
+            out.comment(&format!("{count} in this file"));
             out.map("affinity_keys", |out| out.key("file", scalar(&file.display().to_string())));
         }
         None => {
-            if count > 0 {
-                out.comment(&format!("masked: {count} {noun} in the configuration itself"));
+            if !keys.inline.is_empty() {
+                out.comment(&format!("masked: {count} in the configuration itself"));
             }
             out.key("affinity_keys", "none");
         }

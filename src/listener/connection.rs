@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -20,16 +21,16 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::config::types;
 use crate::listener::io::ClientIo;
+use crate::listener::manner::{Manner, Secure};
+use crate::listener::transport::Transport;
 use crate::listener::watchdog::{Over, attend};
-use crate::listener::{Worker, http2};
+use crate::listener::{Worker, handshake, http2};
 use crate::proxy::answer::AnswerBody;
-use crate::proxy::client::{Client, HeadBytes, Waits};
+use crate::proxy::client::{Arrival, Client, HeadBytes, Waits};
 use crate::proxy::error::Reason;
-use crate::proxy::exchange;
+use crate::proxy::{exchange, redirect};
 use crate::tunnel::Side;
-use crate::tunnel::socket::Socket;
 
 /// The longest head of a request.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
@@ -56,7 +57,10 @@ pub(super) struct Answering(Pin<Box<dyn Future<Output = Response<AnswerBody>> + 
 
 impl Answering {
     pub(super) fn new(client: Arc<Client>, request: Request<Incoming>) -> Self {
-        Self(Box::pin(crate::proxy::handle(client, request)))
+        match client.arrival.redirect {
+            None => Self(Box::pin(crate::proxy::handle(client, request))),
+            Some(to) => Self(Box::pin(redirect::handle(client, request, to))),
+        }
     }
 }
 
@@ -70,22 +74,50 @@ impl Future for Answering {
 
 type Connection = http1::Connection<TokioIo<ClientIo>, Proxy>;
 
-/// Serves a connection on a task of its own, as its listener says.
-pub fn spawn(worker: &Worker, stream: TcpStream, peer: SocketAddr, listener: types::Listener) {
+/// Serves a connection on a task of its own, in the manner of its listener.
+pub fn spawn(worker: &Worker, stream: TcpStream, peer: SocketAddr, manner: Arc<Manner>) {
     // Without it small answers wait for the client's acknowledgement; failing that, they wait.
     let _ = stream.set_nodelay(true);
     let worker = worker.clone();
     tokio::spawn(async move {
         let counters = &worker.live.counters;
         counters.accepted.fetch_add(1, Ordering::Relaxed);
-        serve(&worker, stream, peer, listener).await;
+        match &manner.secure {
+            None => serve(&worker, Transport::plain(stream), peer, &manner).await,
+            // Boxed, so that a plain connection is no larger for it.
+            Some(secure) => Box::pin(serve_tls(&worker, stream, peer, (&manner, secure))).await,
+        }
         counters.closed.fetch_add(1, Ordering::Relaxed);
     });
 }
 
-async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr, listener: types::Listener) {
+/// Speaks the handshake first.
+async fn serve_tls(
+    worker: &Worker,
+    stream: TcpStream,
+    peer: SocketAddr,
+    (manner, secure): (&Manner, &Secure),
+) {
+    let Some(greeted) = handshake::greet(worker, stream, peer, secure).await else { return };
+    let arrival = Arrival { session: Some(greeted.session), redirect: None };
+    let client = client(worker, peer, arrival);
+    match greeted.http2 {
+        true => http2::serve(client, greeted.transport, Bytes::new()).await,
+        false => serve_http1(worker, client, greeted.transport, manner).await,
+    }
+}
+
+fn client(worker: &Worker, peer: SocketAddr, arrival: Arrival) -> Arc<Client> {
     let here = (worker.index, Arc::clone(&worker.registry));
-    let client = Arc::new(Client::new(Arc::clone(&worker.live), here, peer));
+    Arc::new(Client::new(Arc::clone(&worker.live), here, peer, arrival))
+}
+
+async fn serve(worker: &Worker, transport: Transport, peer: SocketAddr, manner: &Manner) {
+    let arrival = Arrival { session: None, redirect: manner.listener.https_redirect };
+    serve_http1(worker, client(worker, peer, arrival), transport, manner).await;
+}
+
+async fn serve_http1(worker: &Worker, client: Arc<Client>, stream: Transport, manner: &Manner) {
     let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&client)));
     let mut connection = Box::new(
         http1::Builder::new()
@@ -107,7 +139,7 @@ async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr, listener: t
     let stream = parts.io.into_inner().into_inner();
     match (over, client.opening()) {
         (Over::Finished, Some(opening)) => {
-            let client = Side { socket: Socket::Tcp(stream), early: parts.read_buf };
+            let client = Side { socket: stream.into_socket(), early: parts.read_buf };
             if let Some(tunnel) = opening.into_tunnel(client) {
                 tokio::spawn(tunnel.open(&worker.registry));
             }
@@ -117,7 +149,7 @@ async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr, listener: t
             exchange::unread(&client, reason);
             Box::pin(linger(stream)).await;
         }
-        (Over::Http2, _) if listener.http2 && client.pace.is_fresh() => {
+        (Over::Http2, _) if manner.listener.http2 && !stream.is_tls() && client.pace.is_fresh() => {
             Box::pin(http2::serve(client, stream, parts.read_buf)).await;
         }
         (Over::Http2, _) => Box::pin(refuse(&client, stream, Reason::BadRequest)).await,
@@ -125,12 +157,16 @@ async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr, listener: t
             // Without a byte of a head there is no request to answer, and none to log.
             if head_bytes(&client) == HeadBytes::None {
                 client.live.counters.error(Reason::HeaderReadTimeout);
+                farewell(stream).await;
             } else {
                 Box::pin(refuse(&client, stream, Reason::HeaderReadTimeout)).await;
             }
         }
         // What is not told on the line of a request that was cut is counted here.
-        (Over::Late(reason), _) if !was_busy => client.live.counters.error(reason),
+        (Over::Late(reason), _) if !was_busy => {
+            client.live.counters.error(reason);
+            farewell(stream).await;
+        }
         (Over::Late(_) | Over::Broken, _) => {}
     }
 }
@@ -143,7 +179,7 @@ fn head_bytes(client: &Client) -> HeadBytes {
 }
 
 /// Answers what is no request with a reason, in the place of hyper.
-async fn refuse(client: &Client, mut stream: TcpStream, reason: Reason) {
+async fn refuse(client: &Client, mut stream: Transport, reason: Reason) {
     exchange::unread(client, reason);
     let status = reason.outward().1.unwrap_or(StatusCode::BAD_REQUEST);
     let text = format!("{} {}\n", status.as_u16(), reason.label());
@@ -157,9 +193,16 @@ async fn refuse(client: &Client, mut stream: TcpStream, reason: Reason) {
     }
 }
 
+/// Says that the end is no accident, where a FIN alone would not (RFC 8446 section 6.1).
+async fn farewell(mut stream: Transport) {
+    if stream.is_tls() {
+        let _ = tokio::time::timeout(LINGER, stream.shutdown()).await;
+    }
+}
+
 /// Sends FIN, and takes what the client still sends until it has seen it. Boxed where it is called:
 /// a connection should not carry this buffer all its life.
-async fn linger(mut stream: TcpStream) {
+pub(super) async fn linger(mut stream: Transport) {
     if stream.shutdown().await.is_err() {
         return;
     }

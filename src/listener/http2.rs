@@ -18,10 +18,10 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use crate::listener::connection::{Answering, LINGER, MAX_HEAD};
 use crate::listener::io::ClientIo;
+use crate::listener::transport::Transport;
 use crate::listener::watchdog::{Over, Watchdog, attend};
 use crate::proxy::answer::AnswerBody;
 use crate::proxy::client::Client;
@@ -89,7 +89,7 @@ async fn watched(client: Arc<Client>, work: impl Future<Output = ()>) {
 type Connection = http2::Connection<TokioIo<ClientIo>, Proxy, Streams>;
 
 /// Serves the rest of a connection of which `early` has been read already.
-pub(super) async fn serve(client: Arc<Client>, stream: TcpStream, early: Bytes) {
+pub(super) async fn serve(client: Arc<Client>, stream: Transport, early: Bytes) {
     client.pace.begin_streams();
     let begun = Begun::default();
     let io = TokioIo::new(ClientIo::http2(stream, Arc::clone(&client), early));

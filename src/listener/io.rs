@@ -7,9 +7,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
-use crate::instance::stream::Stream;
+use crate::listener::transport::Transport;
 use crate::proxy::client::Client;
 
 /// What a client begins HTTP/2 with (RFC 9113 section 3.4).
@@ -30,29 +29,49 @@ enum Greeting {
 /// See the module.
 #[derive(Debug)]
 pub struct ClientIo {
-    stream: Stream,
+    stream: Transport,
     client: Arc<Client>,
     greeting: Greeting,
 }
 
 impl ClientIo {
     /// Watches `stream`, on which nothing was read yet, for `client`.
-    pub fn new(stream: TcpStream, client: Arc<Client>) -> Self {
-        Self { stream: Stream::new(stream), client, greeting: Greeting::Open(Vec::new()) }
+    pub fn new(stream: Transport, client: Arc<Client>) -> Self {
+        // With TLS the handshake has told what is spoken (RFC 9113 section 3.2).
+        let greeting = match stream.is_tls() {
+            true => Greeting::Http1,
+            false => Greeting::Open(Vec::new()),
+        };
+        Self { stream, client, greeting }
     }
 
     /// The same of a client that has begun with HTTP/2, with all that was read of it.
-    pub fn http2(stream: TcpStream, client: Arc<Client>, early: Bytes) -> Self {
-        Self { stream: Stream::new(stream), client, greeting: Greeting::Http2(early) }
+    pub fn http2(stream: Transport, client: Arc<Client>, early: Bytes) -> Self {
+        Self { stream, client, greeting: Greeting::Http2(early) }
     }
 
-    /// The bare socket.
-    pub fn into_inner(self) -> TcpStream {
-        self.stream.into_inner()
+    /// What is below.
+    pub fn into_inner(self) -> Transport {
+        self.stream
     }
 
-    fn note(&self, written: &Poll<io::Result<usize>>) {
-        self.client.pace.wrote(written.is_ready());
+    fn note(&mut self, written: &Poll<io::Result<usize>>) {
+        match &mut self.stream {
+            Transport::Plain(_) => self.client.pace.wrote(written.is_ready()),
+            Transport::Tls(_) => self.note_wire(),
+        }
+    }
+
+    /// What TLS has taken may not be in its socket yet: only that one knows how the client keeps up.
+    fn note_wire(&mut self) {
+        let Transport::Tls(stream) = &mut self.stream else { return };
+        let (moved, stuck) = stream.progress();
+        if moved {
+            self.client.pace.wrote(true);
+        }
+        if stuck {
+            self.client.pace.wrote(false);
+        }
     }
 
     fn poll_http1(
@@ -131,7 +150,9 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.note_wire();
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -2,8 +2,11 @@
 //! connections and no worker ever waits for another.
 
 pub mod connection;
+mod handshake;
 pub mod http2;
 pub mod io;
+pub mod manner;
+pub mod transport;
 mod watchdog;
 
 use std::io as std_io;
@@ -16,7 +19,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::config::types;
+use crate::listener::manner::Manner;
 use crate::snapshot::Live;
 use crate::tunnel::registry::Registry;
 
@@ -115,11 +118,7 @@ pub struct Worker {
 }
 
 /// Accepts as `how` says, until its sender is gone. Runs on the worker's own runtime.
-pub async fn accept(
-    worker: Worker,
-    socket: StdListener,
-    mut how: watch::Receiver<types::Listener>,
-) {
+pub async fn accept(worker: Worker, socket: StdListener, mut how: watch::Receiver<Arc<Manner>>) {
     let listener = match TcpListener::from_std(socket) {
         Ok(listener) => listener,
         Err(error) => {
@@ -134,7 +133,9 @@ pub async fn accept(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => connection::spawn(&worker, stream, peer, *how.borrow()),
+            Ok((stream, peer)) => {
+                connection::spawn(&worker, stream, peer, Arc::clone(&how.borrow()))
+            }
             Err(error) => {
                 worker.live.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
                 // A client that left before it was accepted is no reason to wait.
@@ -150,7 +151,7 @@ pub async fn accept(
     let Ok(listener) = listener.into_std() else { return };
     while let Some((stream, peer)) = greeted(&listener) {
         match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-            Ok(stream) => connection::spawn(&worker, stream, peer, *how.borrow()),
+            Ok(stream) => connection::spawn(&worker, stream, peer, Arc::clone(&how.borrow())),
             Err(error) => tracing::warn!(%error, "accepting a connection failed"),
         }
     }

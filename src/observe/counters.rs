@@ -88,9 +88,64 @@ impl TunnelEnd {
     }
 }
 
+/// How a TLS handshake with a client went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    /// A session began.
+    Full,
+    /// A session went on, by a ticket.
+    Resumed,
+    /// It was not over in `handshake_timeout`.
+    Timeout,
+    /// The client went away, or Burdock stops.
+    Closed,
+    /// The client spoke HTTP without TLS, and got a 400.
+    PlainHttp,
+    /// The client did not like what it was shown.
+    RefusedByClient,
+    /// The client has no certificate, or none that counts.
+    ClientCertificate,
+    /// There is no version, cipher or protocol that both sides speak.
+    Incompatible,
+    /// What came was no handshake.
+    Malformed,
+}
+
+impl Handshake {
+    /// Every outcome, in the order of the metric's rows.
+    pub const ALL: [Self; 9] = [
+        Self::Full,
+        Self::Resumed,
+        Self::Timeout,
+        Self::Closed,
+        Self::PlainHttp,
+        Self::RefusedByClient,
+        Self::ClientCertificate,
+        Self::Incompatible,
+        Self::Malformed,
+    ];
+
+    /// The label in metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Resumed => "resumed",
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+            Self::PlainHttp => "plain_http",
+            Self::RefusedByClient => "refused_by_client",
+            Self::ClientCertificate => "client_certificate",
+            Self::Incompatible => "incompatible",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
 /// The process's counters.
 #[derive(Debug, Default)]
 pub struct Counters {
+    /// TLS handshakes, by outcome.
+    handshakes: [AtomicU64; Handshake::ALL.len()],
     /// Errors, by reason.
     errors: [AtomicU64; Reason::ALL.len()],
     /// Client connections accepted.
@@ -109,6 +164,16 @@ impl Counters {
     /// Counts an error.
     pub fn error(&self, reason: Reason) {
         self.errors[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a TLS handshake.
+    pub fn handshake(&self, outcome: Handshake) {
+        self.handshakes[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// TLS handshakes with this outcome so far.
+    pub fn handshakes(&self, outcome: Handshake) -> u64 {
+        self.handshakes[outcome as usize].load(Ordering::Relaxed)
     }
 
     /// Errors of `reason` so far.

@@ -7,7 +7,10 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{
+    CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
+    STRICT_TRANSPORT_SECURITY,
+};
 use http::{Response, StatusCode, response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -89,6 +92,7 @@ pub fn respond(
     }
     exchange.answered(head.status);
     headers::to_client(&mut head.headers, head.status);
+    insist(&exchange, &mut head.headers);
     let listener = notice.and_then(|notice| notice.put(&mut head.headers, head.status));
     let unsent = exchange.unsent();
     // RFC 9110 section 10.1.1: the client waits for a 100 that no longer comes, and must not be
@@ -113,6 +117,15 @@ pub fn respond(
     };
     let stream = headers::is_event_stream(&head.headers).then(|| exchange.enter_stream()).flatten();
     assemble(head, pass(exchange, incoming, way, (stream, listener)))
+}
+
+/// RFC 6797 section 7.1: an answer by https says that the next request must be, too. What the
+/// instance says of it goes first.
+fn insist(exchange: &Exchange, headers: &mut HeaderMap) {
+    let session = exchange.client.arrival.session.as_ref();
+    if let Some(hsts) = session.and_then(|session| session.hsts.as_ref()) {
+        headers.entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
+    }
 }
 
 fn assemble(mut head: response::Parts, body: AnswerBody) -> Response<AnswerBody> {
@@ -170,12 +183,8 @@ pub fn refuse(mut exchange: Box<Exchange>, reason: Reason) -> Response<AnswerBod
     let leaving = exchange.client.is_leaving();
     // Without a status nobody is there to read the answer.
     let status = reason.outward().1.unwrap_or(StatusCode::BAD_GATEWAY);
-    let text = format!("{} {}\n", status.as_u16(), reason.label());
-    exchange.sent = text.len() as u64;
-    let mut response = Response::new(AnswerBody::Own(Some(Bytes::from(text))));
-    *response.status_mut() = status;
+    let mut response = own(&mut exchange, status, reason.label());
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     // After a request that is not understood, or not read to its end, nobody knows where the next
     // one begins.
     let unclear = status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED;
@@ -185,6 +194,35 @@ pub fn refuse(mut exchange: Box<Exchange>, reason: Reason) -> Response<AnswerBod
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
+    response
+}
+
+/// Sends the client elsewhere. `unread` says that its request has a body, which nobody takes.
+pub fn redirect(
+    mut exchange: Box<Exchange>,
+    status: StatusCode,
+    location: HeaderValue,
+    unread: bool,
+) -> Response<AnswerBody> {
+    exchange.answered(status);
+    let mut response = own(&mut exchange, status, "https_redirect");
+    let headers = response.headers_mut();
+    headers.insert(LOCATION, location);
+    if unread {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// A few words of Burdock's own.
+fn own(exchange: &mut Exchange, status: StatusCode, label: &str) -> Response<AnswerBody> {
+    let text = format!("{} {label}\n", status.as_u16());
+    exchange.sent = text.len() as u64;
+    let mut response = Response::new(AnswerBody::Own(Some(Bytes::from(text))));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    insist(exchange, headers);
     response
 }
 

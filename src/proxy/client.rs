@@ -7,13 +7,24 @@ use std::time::{Duration, Instant};
 
 use http::header::HeaderValue;
 
+use crate::config::types::HttpsRedirect;
 use crate::instance::{Instance, Roster};
 use crate::proxy::burst::{Burst, Joined};
 use crate::proxy::error::Reason;
 use crate::proxy::headers::{self, Origin};
 use crate::proxy::upgrade::Opening;
 use crate::snapshot::{Live, Snapshot};
+use crate::tls::session::Session;
 use crate::tunnel::registry::Registry;
+
+/// By what way a client came.
+#[derive(Debug, Clone, Default)]
+pub struct Arrival {
+    /// Of its connection, if that is TLS.
+    pub session: Option<Arc<Session>>,
+    /// Whether it is sent to https.
+    pub redirect: Option<HttpsRedirect>,
+}
 
 /// What is known of a client's connection for as long as it lasts, or of one stream of it.
 #[derive(Debug)]
@@ -33,6 +44,8 @@ pub struct Client {
     /// The other end.
     pub peer: SocketAddr,
     peer_text: HeaderValue,
+    /// How it came.
+    pub arrival: Arrival,
     /// A tunnel that begins when the 101 has been sent.
     opening: Mutex<Option<Box<Opening>>>,
     /// Why Burdock is about to close it in the middle of a request.
@@ -47,6 +60,7 @@ impl Client {
         live: Arc<Live>,
         (worker, registry): (usize, Arc<Registry>),
         peer: SocketAddr,
+        arrival: Arrival,
     ) -> Self {
         // An IPv4 client of a dual-stack socket is an IPv4 client.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
@@ -62,6 +76,7 @@ impl Client {
             registry,
             peer,
             peer_text,
+            arrival,
             opening,
             late,
             pace: Pace::new(),
@@ -79,6 +94,7 @@ impl Client {
             registry: Arc::clone(&self.registry),
             peer: self.peer,
             peer_text: self.peer_text.clone(),
+            arrival: self.arrival.clone(),
             opening: Mutex::new(None),
             late: OnceLock::new(),
             pace: Pace::new(),
@@ -104,8 +120,8 @@ impl Client {
     /// What instances are told of it.
     pub fn origin(&self, snapshot: &Snapshot) -> Origin<'_> {
         let trusted = headers::is_trusted(self.peer.ip(), &snapshot.config.trusted_proxies);
-        let http2 = self.is_stream();
-        Origin { peer: self.peer.ip(), peer_text: &self.peer_text, trusted, http2 }
+        let (http2, https) = (self.is_stream(), self.arrival.session.is_some());
+        Origin { peer: self.peer.ip(), peer_text: &self.peer_text, trusted, http2, https }
     }
 
     /// A request has begun that is over when what this gives is dropped.

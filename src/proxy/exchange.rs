@@ -215,6 +215,7 @@ impl Exchange {
             duration: now.saturating_duration_since(self.started),
             request_id: visible(self.request_id.as_ref()),
             error: self.error.map(Reason::label).or(self.ended.map(TunnelEnd::label)),
+            tls: self.client.arrival.session.as_deref(),
             tunnel: None,
         }
     }
@@ -237,6 +238,7 @@ impl Exchange {
             attempts: self.attempts,
             logged: self.logged,
             in_flight,
+            tls: self.client.arrival.session.clone(),
             hold: self.client.is_stream().then(|| Box::new(self.client.stay_busy()) as Hold),
         };
         self.client.part();
@@ -262,6 +264,7 @@ pub fn unread(client: &Client, reason: Reason) {
         status: status.as_u16(),
         error: Some(reason.label()),
         affinity: Outcome::Off.labels().0,
+        tls: client.arrival.session.as_deref(),
         ..access::Line::default()
     });
 }

@@ -3,7 +3,8 @@
 //! Checked, routed, bound or spread, sent, tried again elsewhere where that is safe, answered. The
 //! pieces are next door: [`headers`] and [`retry`] decide, [`forward`] and [`upgrade`] talk to an
 //! instance, [`tries`] says where to next, [`race`] asks two, [`session`] knows the token,
-//! [`notice`] tells the client of it, [`exchange`] keeps the account, [`answer`] is the body.
+//! [`notice`] tells the client of it, [`exchange`] keeps the account, [`answer`] is the body. On a
+//! listener that sends its clients to https, [`redirect`] answers instead.
 
 pub mod admission;
 pub mod answer;
@@ -17,6 +18,7 @@ pub mod http2;
 pub mod key;
 pub mod notice;
 pub mod race;
+pub mod redirect;
 pub mod retry;
 pub mod session;
 pub mod stay;
@@ -218,8 +220,9 @@ fn prepare<'a>(
     let trusted = &snapshot.config.trusted_proxies;
     let address = headers::client_address(&head.headers, origin, trusted);
     exchange.told = (address != origin.peer).then(|| address.to_string().into());
-    exchange.https = headers::is_https(&head.headers, origin.trusted);
+    exchange.https = headers::is_https(&head.headers, origin);
     exchange.logged = snapshot.config.access_log;
+    vouch(exchange, snapshot, head);
     // RFC 9112 section 3.2.2: the host of an absolute target overrides the field.
     if let Some(authority) = head.uri.authority() {
         let host = headers::host_of(authority)?;
@@ -238,6 +241,18 @@ fn prepare<'a>(
     exchange.idle_timeout = service.version().timeouts.idle;
     exchange.client.allow_idle(exchange.idle_timeout);
     Ok(service)
+}
+
+/// Tells of the client's certificate, in fields that nobody else fills.
+fn vouch(exchange: &Exchange, snapshot: &Snapshot, head: &mut request::Parts) {
+    if !snapshot.certificate_fields.is_empty() {
+        headers::remove_alike(&mut head.headers, &snapshot.certificate_fields);
+    }
+    if let Some(session) = &exchange.client.arrival.session {
+        for (name, value) in &session.certificate {
+            head.headers.insert(name, value.clone());
+        }
+    }
 }
 
 /// Says how the body is framed: as the client did, since hyper would leave a GET's body out.

@@ -12,10 +12,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin;
-use crate::config::types::{Admin, Config, Listener};
+use crate::config::types::{Admin, Config};
+use crate::listener::manner::Manner;
 use crate::listener::{self, BindError, Bound, Worker};
+use crate::run::StartError;
 use crate::run::inherited::{Given, Inherited};
 use crate::snapshot::Live;
+use crate::tls::tickets::OwnKeys;
 
 /// A listener that another one takes over from goes on this long: clients that it has greeted may
 /// still be on their way, by a round trip.
@@ -40,7 +43,7 @@ impl<Handle> Open<Handle> {
 #[derive(Debug)]
 struct Accepting {
     /// Tells those who accept how to.
-    how: watch::Sender<Listener>,
+    how: watch::Sender<Arc<Manner>>,
     /// The same sockets once more, for a process that takes over.
     sockets: Vec<StdListener>,
 }
@@ -58,8 +61,8 @@ struct Scraped {
 /// Sockets that are bound and not yet served.
 #[derive(Debug)]
 pub(super) struct Unserved {
-    /// With what the configuration says of them.
-    listeners: Vec<(Listener, Bound)>,
+    /// How each listener of the configuration serves, with its sockets if it is not open.
+    listeners: Vec<(Arc<Manner>, Option<Bound>)>,
     admin: Option<(SocketAddr, TcpListener)>,
 }
 
@@ -72,6 +75,8 @@ pub(super) struct Doors {
     /// The tasks that accept, on all workers.
     accepting: JoinSet<()>,
     admin: Option<Open<Scraped>>,
+    /// Keys of session tickets, for all listeners that have none of their own.
+    own_keys: Arc<OwnKeys>,
 }
 
 impl Doors {
@@ -91,23 +96,26 @@ impl Doors {
         config: &Config,
         workers: usize,
         inherited: &mut Inherited,
-    ) -> Result<Unserved, BindError> {
+    ) -> Result<Unserved, StartError> {
         let asked = &config.listeners;
-        let is_open = |new: &&Listener| self.open.iter().any(|open| open.is_at(new.address));
+        let is_open = |address| self.open.iter().any(|open| open.is_at(address));
         let stays = |open: &Listening| asked.iter().any(|new| open.is_at(new.address));
-        let mut bind = |new: &Listener| {
-            if let Some(Given { address, sockets, .. }) = inherited.take(new.address) {
-                return Ok((*new, listener::adopt(address, sockets, workers)?));
-            }
+        let mut listeners = Vec::with_capacity(asked.len());
+        for new in asked {
+            let manner = Arc::new(Manner::new(new.clone(), &self.own_keys)?);
             let overlaps = |open: &Listening| overlap(open.address, new.address);
-            let shared = self.open.iter().any(|open| overlaps(open) && !stays(open))
-                || inherited.overlaps(new.address);
-            Ok((*new, listener::bind(new.address, workers, shared)?))
-        };
-        let listeners: Result<_, _> =
-            asked.iter().filter(|new| !is_open(new)).map(&mut bind).collect();
-        let admin = self.bind_admin(config.admin.as_ref(), inherited)?;
-        Ok(Unserved { listeners: listeners?, admin })
+            let bound = if is_open(new.address) {
+                None
+            } else if let Some(Given { address, sockets, .. }) = inherited.take(new.address) {
+                Some(listener::adopt(address, sockets, workers)?)
+            } else {
+                let shared = self.open.iter().any(|open| overlaps(open) && !stays(open))
+                    || inherited.overlaps(new.address);
+                Some(listener::bind(new.address, workers, shared)?)
+            };
+            listeners.push((manner, bound));
+        }
+        Ok(Unserved { listeners, admin: self.bind_admin(config.admin.as_ref(), inherited)? })
     }
 
     /// An address that nobody asked for may be in use; one that was asked for may not.
@@ -156,30 +164,31 @@ impl Doors {
             let handle = Scraped { _serving: serving, socket: copy };
             self.admin = Some(Open { asked, address, handle });
         }
-        self.exchange_listeners(&config.listeners, unserved.listeners, crew);
+        self.exchange_listeners(unserved.listeners, crew);
     }
 
     fn exchange_listeners(
         &mut self,
-        asked: &[Listener],
-        unserved: Vec<(Listener, Bound)>,
+        asked: Vec<(Arc<Manner>, Option<Bound>)>,
         (runtime, workers): (&NoStealRuntime, &[Worker]),
     ) {
         // A wider address is also served by the narrower one that was there: closing a socket
         // resets whoever is about to be accepted, and this one need not be closed.
         let serves = |open: &Listening| {
-            asked.iter().any(|new| open.is_at(new.address) || covers(new.address, open.address))
+            let mut addresses = asked.iter().map(|(new, _)| new.listener.address);
+            addresses.any(|new| open.is_at(new) || covers(new, open.address))
         };
         let (staying, leaving): (Vec<_>, _) = self.open.drain(..).partition(serves);
         self.open = staying;
         for open in &self.open {
-            let told = asked.iter().find(|new| open.is_at(new.address));
-            open.handle.how.send_if_modified(|how| {
-                told.is_some_and(|told| std::mem::replace(how, *told) != *told)
-            });
+            let told = asked.iter().find(|(new, _)| open.is_at(new.listener.address));
+            if let Some((told, _)) = told {
+                open.handle.how.send_replace(Arc::clone(told));
+            }
         }
-        for (asked, bound) in unserved {
-            let (how, open) = watch::channel(asked);
+        for (manner, bound) in asked {
+            let Some(bound) = bound else { continue };
+            let (how, open) = watch::channel(Arc::clone(&manner));
             let copies = bound.sockets.iter().filter_map(|socket| socket.try_clone().ok());
             let handle = Accepting { how, sockets: copies.collect() };
             for (worker, socket) in workers.iter().cycle().zip(bound.sockets) {
@@ -187,7 +196,7 @@ impl Doors {
                 self.accepting.spawn_on(accepting, runtime.get_runtime_at(worker.index));
             }
             tracing::info!(address = %bound.address, "listening");
-            let (asked, address) = (asked.address, bound.address);
+            let (asked, address) = (manner.listener.address, bound.address);
             self.open.push(Open { asked, address, handle });
         }
         while self.leaving.try_join_next().is_some() {}

@@ -27,6 +27,7 @@ use crate::listener::BindError;
 use crate::run::handover::{Call, Predecessor};
 use crate::run::inherited::Inherited;
 use crate::run::pid_file::PidFile;
+use crate::tls::server::TlsError;
 
 pub use handover::HandoverError;
 pub use keys::{KeyError, new_key};
@@ -94,6 +95,9 @@ pub enum StartError {
     /// A listener or the admin address.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// TLS on a listener.
+    #[error("preparing TLS: {0}")]
+    Tls(#[from] TlsError),
     /// The key that was to be made.
     #[error(transparent)]
     Key(#[from] KeyError),

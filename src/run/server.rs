@@ -105,6 +105,7 @@ impl Server {
         for note in &loaded.notes {
             tracing::info!("{note}");
         }
+        warn(&loaded.warnings);
         let count = match config.workers {
             Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
             Workers::Count(count) => count,
@@ -229,6 +230,7 @@ impl Server {
             }
         };
         failed.store(0, Ordering::Relaxed);
+        warn(&loaded.warnings);
         let begun = Instant::now();
         let published = self.live.publish(Arc::clone(&config), Arc::new(keyring));
         let publish_ms = begun.elapsed().as_secs_f64() * 1000.0;
@@ -390,6 +392,12 @@ impl Server {
     fn exchange(&mut self, config: &Config, unserved: Unserved) {
         let Some(runtime) = &self.runtime else { return };
         self.doors.exchange(config, unserved, &self.live, (runtime, &self.workers));
+    }
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use http::header::HeaderName;
 use tokio::sync::{Notify, watch};
 
 use crate::affinity::token::{Keyring, Lifetimes};
@@ -28,6 +29,9 @@ pub struct Snapshot {
     pub keyring: Arc<Keyring>,
     /// Query parameters that carry tokens, of all services.
     pub token_queries: Box<[String]>,
+    /// Fields that tell instances of clients' certificates, of all listeners: what a client puts there
+    /// itself is never passed on, wherever it comes in.
+    pub certificate_fields: Box<[HeaderName]>,
     router: Router,
     services: Vec<Service>,
 }
@@ -225,7 +229,24 @@ fn build(
     let generation = before.map_or(1, |before| before.generation + 1);
     let queries = config.services.iter().filter_map(|service| service.version.affinity.as_ref());
     let token_queries = queries.filter_map(|affinity| affinity.query.clone()).collect();
-    (Snapshot { generation, config, keyring, token_queries, router, services }, changes)
+    let certificate_fields = certificate_fields(&config);
+    let snapshot = Snapshot {
+        generation,
+        config,
+        keyring,
+        token_queries,
+        certificate_fields,
+        router,
+        services,
+    };
+    (snapshot, changes)
+}
+
+fn certificate_fields(config: &Config) -> Box<[HeaderName]> {
+    let listeners = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    let asked = listeners.filter_map(|tls| tls.client_certificates.as_ref());
+    let names = asked.flat_map(|asked| asked.headers());
+    names.filter_map(|name| HeaderName::try_from(name).ok()).collect()
 }
 
 /// Versions that are gone take all their instances with them.

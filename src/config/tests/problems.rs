@@ -204,7 +204,7 @@ const FIRST: &[(&str, usize, &str, &str)] = &[
         "instances: [a:1]\nlisteners:\n  - address: :80\n    tls: {}\n",
         4,
         "listeners[0].tls",
-        "unknown key",
+        "`certificates` is missing",
     ),
     (
         "instances: [a:1]\nadmin:\n  address: 127.0.0.1:1\n  token_file: x\n",

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::config;
+use super::tls::certificates;
+use super::{Folder, config, with_instance};
 use crate::config::node::{Node, Sink};
 use crate::config::types::{Admin, Config};
 use crate::config::validate::version::VERSION_KEYS;
@@ -53,10 +54,31 @@ const OTHER_FORMS: [&str; 3] = [
     "instances: [a:1]\nconcurrency: {}\n",
 ];
 
+/// What a listener with TLS asks for; its files are made for it.
+fn asked_of_tls() -> BTreeSet<(&'static str, &'static str)> {
+    let folder = Folder::new("reference-tls");
+    certificates(&folder, &["a"]);
+    folder.file("t.keys", "q83vq83vq83vq83vq83vq83vq83vq83vq83vq83vq80=");
+    let text = "listeners:\n  - address: :443\n    tls:\n      \
+                certificates: [{ cert: F/a.pem, key: F/a.key }]\n      \
+                tickets: { file: F/t.keys }\n      hsts: {}\n      \
+                client_certificates: { ca: F/a.pem }\n  \
+                - { address: ':80', https_redirect: {} }\n";
+    let text = text.replace("F/", &format!("{}/", folder.0.display()));
+    let is_of_tls = |kind: &str| kind != "configuration" && kind != "version";
+    asked(&with_instance(&text)).into_iter().filter(|(kind, _)| is_of_tls(kind)).collect()
+}
+
 /// Every kind of map that the code reads; a kind that is missing here is found by its parent's row.
-const KINDS: [&str; 26] = [
+const KINDS: [&str; 32] = [
     "configuration",
     "listener",
+    "https_redirect",
+    "tls",
+    "certificate",
+    "tickets",
+    "client_certificates",
+    "hsts",
     "forwarding",
     "admin",
     "affinity_keys",
@@ -91,6 +113,7 @@ fn reference_yaml_has_a_row_for_each_key_of_each_map() {
         // Their version stands at the top level, where reference.yaml has none.
         known.extend(asked(form).into_iter().filter(|(kind, _)| *kind != "configuration"));
     }
+    known.extend(asked_of_tls());
     let kinds: BTreeSet<&str> = known.iter().map(|(kind, _)| *kind).collect();
     assert_eq!(kinds, KINDS.into_iter().collect());
     for (kind, key) in &known {

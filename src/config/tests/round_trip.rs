@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use super::{Folder, config, parsed};
 use crate::config::types::{
     Action, Admin, Affinity, AffinityCookie, Balance, Breaker, CacheControl, Check, Close, Closes,
-    Concurrency, Condition, Config, Drain, Exit, FirstBurst, HashKey, InitialState, Instance,
-    Listener, OnRestart, Queue, Rebalance, RebalanceMode, Retry, SameSite, Secure, Service, State,
-    Timeouts, User, Version, Websocket, Workers,
+    Concurrency, Condition, Config, Drain, Exit, FirstBurst, HashKey, HttpsRedirect, InitialState,
+    Instance, Listener, OnRestart, Queue, Rebalance, RebalanceMode, Retry, SameSite, Secure,
+    Service, State, Timeouts, User, Version, Websocket, Workers,
 };
 use crate::config::{effective, load, parse};
 
@@ -366,10 +366,13 @@ proptest! {
         user in proptest::option::of(("[a-z]{1,9}1", proptest::option::of("[a-z]{1,9}"))),
         port in 9001_u16..,
         http2: bool,
+        redirect in proptest::option::of((301_u16..=302, 1_u16..)),
     ) {
         let mut config = config("instances: [a:1]");
         config.workers = workers.map_or(Workers::Auto, Workers::Count);
-        config.listeners = vec![Listener { address: ([0, 0, 0, 0], port).into(), http2 }];
+        let https_redirect = redirect.map(|(status, port)| HttpsRedirect { status, port });
+        let address = ([0, 0, 0, 0], port).into();
+        config.listeners = vec![Listener { address, http2, tls: None, https_redirect }];
         config.admin = admin.map(|(explicit, port)| {
             let named = Admin { address: ([127, 0, 0, 1], port).into(), explicit };
             if explicit { named } else { Admin { address: Admin::DEFAULT_ADDRESS, ..named } }

@@ -6,16 +6,19 @@
 
 mod health;
 mod retry;
+mod tls;
 mod tunnels;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 pub use health::{Breaker, Check, Concurrency, InitialState, OnRestart};
 pub use retry::{Condition, Retry};
+pub use tls::{Certificate, ClientCertificates, Hsts, HttpsRedirect, Tickets, Tls, TlsVersion};
 pub use tunnels::{Action, Close, Closes, Exit, Rebalance, RebalanceMode, Websocket};
 
 /// One whole configuration file, validated.
@@ -67,18 +70,23 @@ pub enum Workers {
 }
 
 /// An address that accepts clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
     /// IP address and port; port 0 asks the kernel for a free one.
     pub address: SocketAddr,
-    /// Whether clients may begin with HTTP/2 (RFC 9113 section 3.3).
+    /// Whether clients may speak HTTP/2: by ALPN with TLS, else by beginning with it (RFC 9113
+    /// section 3.3).
     pub http2: bool,
+    /// `None` on a plain listener.
+    pub tls: Option<Arc<Tls>>,
+    /// Whether clients are sent to https; on a plain listener only.
+    pub https_redirect: Option<HttpsRedirect>,
 }
 
 impl Listener {
     /// One that is as it is unless it is told otherwise.
     pub fn at(address: SocketAddr) -> Self {
-        Self { address, http2: true }
+        Self { address, http2: true, tls: None, https_redirect: None }
     }
 }
 

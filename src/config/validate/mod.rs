@@ -10,6 +10,7 @@ mod keys;
 mod names;
 mod retry;
 mod service;
+mod tls;
 mod tunnels;
 pub(super) mod version;
 
@@ -130,8 +131,16 @@ fn listener(item: &Node<'_>) -> Option<Listener> {
         fields.missing("address", "IP:PORT or :PORT");
     }
     let http2 = fields.boolean("http2", true);
+    let tls = fields.take("tls").filter(|node| !node.is_off());
+    let https_redirect = fields.take("https_redirect").filter(|node| !node.is_off());
+    if let (Some(_), Some(node)) = (&tls, &https_redirect) {
+        node.problem("clients of this listener speak TLS already; allowed: on a plain listener");
+    }
+    let tls = tls.map(|node| tls::tls(&node));
+    let https_redirect = https_redirect.and_then(|node| tls::https_redirect(&node));
     fields.finish();
-    listen_address(&address?).map(|address| Listener { address, http2 })
+    let address = listen_address(&address?)?;
+    Some(Listener { address, http2, tls: tls.flatten(), https_redirect })
 }
 
 fn listen_address(node: &Node<'_>) -> Option<SocketAddr> {

@@ -12,7 +12,7 @@ use http::{Method, StatusCode, Version, request};
 
 use crate::config::types::Forwarding;
 
-pub use told::{Origin, client_address, is_https, is_trusted};
+pub use told::{Origin, client_address, is_https, is_trusted, remove_alike};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -312,7 +312,7 @@ mod tests {
         let mut headers = map(lines);
         let text = HeaderValue::from_static("192.0.2.1");
         let peer = "192.0.2.1".parse().unwrap();
-        let origin = Origin { peer, peer_text: &text, trusted, http2: false };
+        let origin = Origin { peer, peer_text: &text, trusted, http2: false, https: false };
         let fields = Fields::of(&headers);
         to_instance(&mut headers, fields, forwarding, origin, None, || {
             HeaderValue::from_static("made")

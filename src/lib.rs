@@ -32,7 +32,7 @@
 //! # Direction
 //!
 //! Rooms depend downwards only, and a test holds them to it: `config::types`, then `config`, then
-//! the pure decisions (`route`, `affinity`, `balance`, the machines of `health`, `proxy::retry`,
+//! the pure decisions (`route`, `affinity`, `balance`, `proxy_protocol`, the machines of `health`, `proxy::retry`,
 //! `proxy::headers`, `proxy::error`, `tunnel::frames`), then `instance`, then `snapshot`, then
 //! `proxy`, `tunnel`, `listener`, `admin` and the prober, then `run`.
 
@@ -47,6 +47,7 @@ pub mod instance;
 pub mod listener;
 pub mod observe;
 pub mod proxy;
+pub mod proxy_protocol;
 pub mod route;
 pub mod run;
 pub mod snapshot;

@@ -6,10 +6,12 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::types::{
-    Action, Affinity, AffinityKeys, Balance, CacheControl, Check, Close, Config, Drain, Exit,
-    FirstBurst, HashKey, InitialState, Instance, OnRestart, RebalanceMode, SameSite, Secure,
-    Service, Timeouts, Version, Websocket, Workers,
+    Acceptance, Action, Affinity, AffinityKeys, Balance, CacheControl, Check, Close, Config, Drain,
+    Exit, FirstBurst, HashKey, InitialState, Instance, Limits, Listener, OnRestart, ProxyVersion,
+    RebalanceMode, SameSite, Secure, Service, Timeouts, Version, Websocket, Workers,
 };
 use super::units::{format_duration, format_percent, format_size};
 
@@ -20,11 +22,7 @@ pub fn effective(config: &Config) -> String {
         Workers::Auto => out.key("workers", "auto"),
         Workers::Count(count) => out.key("workers", count),
     }
-    let listeners = config.listeners.iter().map(|listener| {
-        let address = scalar(&listener.address.to_string());
-        format!("{{ address: {address}, http2: {} }}", listener.http2)
-    });
-    out.list("listeners", listeners);
+    out.list("listeners", config.listeners.iter().map(listener));
     out.list("trusted_proxies", config.trusted_proxies.iter().map(|n| scalar(&n.to_string())));
     out.map("forwarding", |out| {
         out.key("x_forwarded", config.forwarding.x_forwarded);
@@ -49,6 +47,16 @@ pub fn effective(config: &Config) -> String {
         out.duration("header_read", config.client_timeouts.header_read);
         out.duration("keep_alive", config.client_timeouts.keep_alive);
     });
+    out.map("limits", |out| {
+        let limits = &config.client_limits;
+        out.optional("connections", limits.connections);
+        out.optional("connections_per_client", limits.connections_per_client);
+        out.key("ipv6_prefix", limits.ipv6_prefix);
+        out.key("head", format_size(limits.head as u64));
+        out.key("fields", limits.fields);
+        out.key("uri", format_size(limits.uri as u64));
+        out.key("retry_memory", format_size(limits.retry_memory));
+    });
     drain(&mut out, "shutdown", &config.shutdown);
     out.map("services", |out| {
         for it in &config.services {
@@ -56,6 +64,33 @@ pub fn effective(config: &Config) -> String {
         }
     });
     out.text
+}
+
+fn listener(listener: &Listener) -> String {
+    let address = scalar(&listener.address.to_string());
+    let proxy_protocol = match listener.proxy_protocol {
+        Acceptance::Off => "off",
+        Acceptance::Accept => "accept",
+        Acceptance::Require => "require",
+    };
+    let http2 = listener.http2;
+    let access = format!(
+        "access: {{ allow: {}, deny: {} }}",
+        networks(&listener.access.allow),
+        networks(&listener.access.deny)
+    );
+    format!("{{ address: {address}, http2: {http2}, proxy_protocol: {proxy_protocol}, {access} }}")
+}
+
+fn networks(networks: &[IpNet]) -> String {
+    let texts: Vec<_> = networks.iter().map(|network| scalar(&network.to_string())).collect();
+    format!("[{}]", texts.join(", "))
+}
+
+fn limits(out: &mut Text, limits: &Limits) {
+    out.optional("max_body", limits.max_body.map(format_size));
+    out.optional("min_upload", limits.min_upload.map(format_size));
+    out.optional("min_download", limits.min_download.map(format_size));
 }
 
 fn affinity_keys(out: &mut Text, keys: &AffinityKeys) {
@@ -78,6 +113,10 @@ fn affinity_keys(out: &mut Text, keys: &AffinityKeys) {
 fn service(out: &mut Text, service: &Service) {
     out.list("hosts", service.hosts.iter().map(|host| scalar(host)));
     out.list("paths", service.paths.iter().map(|path| scalar(path)));
+    out.map("access", |out| {
+        out.key("allow", networks(&service.access.allow));
+        out.key("deny", networks(&service.access.deny));
+    });
     out.map("versions", |out| {
         out.map(&scalar(&service.version.name), |out| version(out, &service.version));
     });
@@ -92,6 +131,11 @@ fn version(out: &mut Text, version: &Version) {
     instances(out, &version.instances);
     check(out, "readiness_check", version.readiness_check.as_ref());
     check(out, "liveness_check", version.liveness_check.as_ref());
+    let proxy_protocol = version.proxy_protocol.map(|version| match version {
+        ProxyVersion::V1 => "v1",
+        ProxyVersion::V2 => "v2",
+    });
+    out.switched("proxy_protocol", proxy_protocol);
     match &version.breaker {
         None => out.key("breaker", "off"),
         Some(breaker) => out.map("breaker", |out| {
@@ -129,7 +173,17 @@ fn version(out: &mut Text, version: &Version) {
         out.key("tolerance", format_percent(version.rebalance.tolerance));
     });
     drain(out, "drain", &version.drain);
+    match &version.rate_limit {
+        None => out.key("rate_limit", "off"),
+        Some(limit) => out.map("rate_limit", |out| {
+            out.key("by", scalar(&hash_key(&limit.by)));
+            out.key("requests", limit.requests);
+            out.duration("per", limit.per);
+            out.key("burst", limit.burst);
+        }),
+    }
     timeouts(out, &version.timeouts);
+    out.map("limits", |out| limits(out, &version.limits));
 }
 
 fn websocket(out: &mut Text, websocket: &Websocket) {

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,19 +21,24 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::config::types;
+use crate::instance::body::Hold;
 use crate::listener::io::ClientIo;
+use crate::listener::seats::{self, Seat};
 use crate::listener::watchdog::{Over, attend};
-use crate::listener::{Worker, http2};
+use crate::listener::{Worker, http2, proxied};
 use crate::proxy::answer::AnswerBody;
 use crate::proxy::client::{Client, HeadBytes, Waits};
 use crate::proxy::error::Reason;
 use crate::proxy::exchange;
+use crate::proxy::headers;
+use crate::proxy_protocol::Ends;
+use crate::snapshot::Snapshot;
 use crate::tunnel::Side;
 use crate::tunnel::socket::Socket;
 
-/// The longest head of a request.
-pub(super) const MAX_HEAD: usize = 64 * 1024;
-/// The most that is read ahead of an instance.
+/// The most fields that hyper has room for on the stack.
+const HYPER_FIELDS: usize = 100;
+/// The most that is read ahead of an instance, and no less than the longest head.
 const MAX_BUFFER: usize = 64 * 1024;
 /// After the answer to a request that was not read to its end, the client may go on sending for
 /// this long before its connection is reset: a reset would destroy the answer on its way.
@@ -70,29 +75,57 @@ impl Future for Answering {
 
 type Connection = http1::Connection<TokioIo<ClientIo>, Proxy>;
 
-/// Serves a connection on a task of its own, as its listener says.
-pub fn spawn(worker: &Worker, stream: TcpStream, peer: SocketAddr, listener: types::Listener) {
+/// Serves a connection on a task of its own, as its listener says; or closes it at once.
+pub fn spawn(
+    worker: &Worker,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    listener: &Arc<types::Listener>,
+) {
+    if !listener.access.admits(peer.ip()) {
+        return worker.live.counters.error(Reason::Denied);
+    }
+    let most = worker.live.snapshot().config.client_limits.connections;
+    let Ok(seat) = worker.seats.take(most) else {
+        return worker.live.counters.error(Reason::ConnectionLimit);
+    };
     // Without it small answers wait for the client's acknowledgement; failing that, they wait.
     let _ = stream.set_nodelay(true);
-    let worker = worker.clone();
+    let (worker, listener) = (worker.clone(), Arc::clone(listener));
     tokio::spawn(async move {
         let counters = &worker.live.counters;
         counters.accepted.fetch_add(1, Ordering::Relaxed);
-        serve(&worker, stream, peer, listener).await;
+        if let Some(ends) = proxied::ends(&worker, &mut stream, peer, listener.proxy_protocol).await
+        {
+            serve(&worker, stream, ends, &listener, seat).await;
+        }
         counters.closed.fetch_add(1, Ordering::Relaxed);
     });
 }
 
-async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr, listener: types::Listener) {
+async fn serve(
+    worker: &Worker,
+    stream: TcpStream,
+    ends: Ends,
+    listener: &types::Listener,
+    seat: Seat,
+) {
+    let snapshot = worker.live.snapshot();
+    let limits = snapshot.config.client_limits;
+    let Ok(hold) = place(worker, &snapshot, ends.source.ip(), seat) else {
+        return worker.live.counters.error(Reason::ClientConnectionLimit);
+    };
+    drop(snapshot);
     let here = (worker.index, Arc::clone(&worker.registry));
-    let client = Arc::new(Client::new(Arc::clone(&worker.live), here, peer));
+    let client = Arc::new(Client::new(Arc::clone(&worker.live), here, ends, hold));
     let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&client)));
-    let mut connection = Box::new(
-        http1::Builder::new()
-            .max_buf_size(MAX_BUFFER)
-            .max_header_size(MAX_HEAD)
-            .serve_connection(io, Proxy(Arc::clone(&client))),
-    );
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(MAX_BUFFER).max_header_size(limits.head);
+    // Room for another number than hyper's own is allocated for each request.
+    if limits.fields != HYPER_FIELDS {
+        builder.max_headers(limits.fields);
+    }
+    let mut connection = Box::new(builder.serve_connection(io, Proxy(Arc::clone(&client))));
     let leave = |it: &mut Box<Connection>| {
         Pin::new(&mut **it).graceful_shutdown();
         // Browsers connect before they know what to ask; hyper would wait for that.
@@ -132,6 +165,26 @@ async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr, listener: t
         // What is not told on the line of a request that was cut is counted here.
         (Over::Late(reason), _) if !was_busy => client.live.counters.error(reason),
         (Over::Late(_) | Over::Broken, _) => {}
+    }
+}
+
+/// What is dropped when the client's connection is no more: a place among all, and one of its own. A
+/// trusted proxy's connections are those of many clients.
+fn place(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    address: IpAddr,
+    seat: Seat,
+) -> Result<Hold, seats::Full> {
+    let config = &snapshot.config;
+    let limits = &config.client_limits;
+    let is_many = || headers::is_trusted(address.to_canonical(), &config.trusted_proxies);
+    match limits.connections_per_client.filter(|_| !is_many()) {
+        Some(most) => {
+            let own = worker.seats.take_for(limits.client_of(address), most)?;
+            Ok(Box::new((seat, own)))
+        }
+        None => Ok(Box::new(seat)),
     }
 }
 

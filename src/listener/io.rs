@@ -52,7 +52,11 @@ impl ClientIo {
     }
 
     fn note(&self, written: &Poll<io::Result<usize>>) {
-        self.client.pace.wrote(written.is_ready());
+        let taken = match written {
+            Poll::Ready(taken) => Some(taken.as_ref().map_or(0, |taken| *taken as u64)),
+            Poll::Pending => None,
+        };
+        self.client.pace.wrote(taken);
     }
 
     fn poll_http1(

@@ -2,8 +2,11 @@
 //! connections and no worker ever waits for another.
 
 pub mod connection;
+pub mod descriptors;
 pub mod http2;
 pub mod io;
+mod proxied;
+mod seats;
 mod watchdog;
 
 use std::io as std_io;
@@ -17,8 +20,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::config::types;
+use crate::instance::pool::is_own_fault;
 use crate::snapshot::Live;
 use crate::tunnel::registry::Registry;
+
+pub use seats::Seats;
 
 /// Connections that may wait to be accepted, per worker.
 const BACKLOG: i32 = 4096;
@@ -87,13 +93,15 @@ pub struct Worker {
     pub live: Arc<Live>,
     /// Its tunnels.
     pub registry: Arc<Registry>,
+    /// What clients take of all workers.
+    pub seats: Arc<Seats>,
 }
 
 /// Accepts as `how` says, until its sender is gone. Runs on the worker's own runtime.
 pub async fn accept(
     worker: Worker,
     socket: StdListener,
-    mut how: watch::Receiver<types::Listener>,
+    mut how: watch::Receiver<Arc<types::Listener>>,
 ) {
     let listener = match TcpListener::from_std(socket) {
         Ok(listener) => listener,
@@ -109,7 +117,25 @@ pub async fn accept(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => connection::spawn(&worker, stream, peer, *how.borrow()),
+            Ok((stream, peer)) => {
+                if descriptors::are_short(worker.seats.taken(), &stream) {
+                    tokio::select! {
+                        biased;
+                        _gone = how.wait_for(|_| false) => {}
+                        () = descriptors::room(&worker, &listener) => {}
+                    }
+                }
+                connection::spawn(&worker, stream, peer, &how.borrow());
+            }
+            // Whoever is in may still ask for more of them than is kept back.
+            Err(error) if is_own_fault(&error) => {
+                worker.live.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
+                tokio::select! {
+                    biased;
+                    _gone = how.wait_for(|_| false) => {}
+                    () = descriptors::room(&worker, &listener) => {}
+                }
+            }
             Err(error) => {
                 worker.live.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
                 // A client that left before it was accepted is no reason to wait.
@@ -125,7 +151,7 @@ pub async fn accept(
     let Ok(listener) = listener.into_std() else { return };
     while let Some((stream, peer)) = greeted(&listener) {
         match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-            Ok(stream) => connection::spawn(&worker, stream, peer, *how.borrow()),
+            Ok(stream) => connection::spawn(&worker, stream, peer, &how.borrow()),
             Err(error) => tracing::warn!(%error, "accepting a connection failed"),
         }
     }

@@ -89,6 +89,13 @@ pub fn respond(
     }
     exchange.answered(head.status);
     headers::to_client(&mut head.headers, head.status);
+    // Its descriptor is wanted; an upgrade has its own Connection, and a stream none.
+    if exchange.client.live.counters.are_short()
+        && !exchange.client.is_stream()
+        && head.status != StatusCode::SWITCHING_PROTOCOLS
+    {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     let listener = notice.and_then(|notice| notice.put(&mut head.headers, head.status));
     let unsent = exchange.unsent();
     // RFC 9110 section 10.1.1: the client waits for a 100 that no longer comes, and must not be
@@ -168,6 +175,7 @@ pub fn refuse(mut exchange: Box<Exchange>, reason: Reason) -> Response<AnswerBod
     let status = reason.outward().1.unwrap_or(StatusCode::BAD_GATEWAY);
     let text = format!("{} {}\n", status.as_u16(), reason.label());
     exchange.sent = text.len() as u64;
+    let retry_after = exchange.retry_after;
     let mut response = Response::new(AnswerBody::Own(Some(Bytes::from(text))));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -175,11 +183,15 @@ pub fn refuse(mut exchange: Box<Exchange>, reason: Reason) -> Response<AnswerBod
     // After a request that is not understood, or not read to its end, nobody knows where the next
     // one begins.
     let unclear = status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED;
-    if unread || (unclear && status != StatusCode::NOT_FOUND) {
+    let is_understood = matches!(
+        reason,
+        Reason::NoService | Reason::Denied | Reason::UriTooLong | Reason::RateLimited
+    );
+    if unread || (unclear && !is_understood) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(retry_after));
     }
     response
 }
@@ -238,7 +250,7 @@ impl Passed {
             self.end_stream(end);
             return Poll::Ready(None);
         }
-        self.exchange.client.keeps_up(true);
+        self.exchange.client.keeps_up(None);
         let polled = match &mut self.way {
             Way::Here(link, _) => link.poll_frame(&mut self.incoming, cx),
             Way::Apart(_) => Pin::new(&mut self.incoming).poll_frame(cx),
@@ -247,8 +259,9 @@ impl Passed {
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience = None;
-                self.exchange.client.keeps_up(false);
-                self.exchange.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+                let size = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.exchange.client.keeps_up(Some(size));
+                self.exchange.sent += size;
                 if let (Some(listener), Some(data)) = (&mut self.listener, frame.data_ref())
                     && !listener.hear(data)
                 {

@@ -18,6 +18,7 @@ use crate::instance::{Distress, Instance, Roster};
 use crate::proxy::headers;
 use crate::proxy::retry::{self, Failure, Sent};
 use crate::proxy::upgrade::Raw;
+use crate::proxy_protocol::Introduction;
 
 /// The head of an answer, and what its body comes by.
 #[derive(Debug)]
@@ -52,6 +53,8 @@ pub struct Attempt<'a> {
     pub has_host: bool,
     /// The body.
     pub upload: Option<&'a Upload>,
+    /// What the instance is told of the client by its connection.
+    pub introduction: Option<Introduction>,
 }
 
 impl Attempt<'_> {
@@ -67,7 +70,7 @@ impl Attempt<'_> {
     ) -> Result<Answer, Failure> {
         let replayable = head.method.is_idempotent() && self.replayable();
         let pool = &self.instance.lane(worker).pool;
-        if let Some(link) = pool.take(now, replayable) {
+        if let Some(link) = pool.take(now, replayable, self.introduction) {
             match self.exchange(head, link, now).await {
                 Err(failure @ Failure::Reset(_))
                     if retry::allowed(&head.method, failure, self.replayable()) => {}
@@ -80,7 +83,8 @@ impl Attempt<'_> {
 
     /// Opens a new connection.
     pub(super) async fn connect(&self, worker: usize) -> Result<Box<Link>, Failure> {
-        let opening = Link::open(self.instance.address(), self.instance.lane(worker));
+        let lane = self.instance.lane(worker);
+        let opening = Link::open(self.instance.address(), lane, self.introduction);
         self.wait(worker, pin!(opening)).await?.map_err(|error| {
             tracing::debug!(instance = self.instance.address(), %error, "connecting failed");
             if pool::is_own_fault(&error) { Failure::NoSocket } else { Failure::Connect }

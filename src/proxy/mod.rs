@@ -29,7 +29,7 @@ use http::{Request, Response, Uri, request};
 use hyper::body::{Body, Incoming};
 
 use crate::config::types::Version;
-use crate::instance::body::Upload;
+use crate::instance::body::{Bounds, Upload};
 use crate::instance::{Instance, Kind, roster};
 use crate::proxy::admission::{Found, Search};
 use crate::proxy::answer::AnswerBody;
@@ -72,11 +72,15 @@ async fn pass(
     let snapshot = exchange.client.live.snapshot();
     exchange.conceal(&snapshot.token_queries);
     headers::check(head, fields)?;
+    admission::bound(head, &snapshot.config.client_limits)?;
     let service = prepare(exchange, &snapshot, head)?;
     let version = service.version();
     let roster = &service.roster;
     roster.budget.earn(&version.retry);
 
+    if let Some(limit) = &version.rate_limit {
+        admission::restrain(exchange, &snapshot, head, roster, limit)?;
+    }
     let upgrade = asked_upgrade(exchange, head, fields, service, &incoming)?;
     let origin = exchange.client.origin(&snapshot);
     let kind = if upgrade.is_some() { Kind::Tunnel } else { Kind::Request };
@@ -90,10 +94,12 @@ async fn pass(
     let protocol = upgrade.as_ref().map(Upgrade::name);
     exchange.request_id =
         headers::to_instance(&mut head.headers, fields, forwarding, origin, protocol, new_id);
-    let upload = upload(exchange, head, incoming, version);
+    let kept_in_all = snapshot.config.client_limits.retry_memory;
+    let upload = upload(exchange, head, incoming, version, kept_in_all)?;
     exchange.upload.clone_from(&upload);
 
     let has_host = exchange.host.is_some();
+    let introduction = version.proxy_protocol.map(|it| exchange.introduction(it));
     let mut tried: Vec<Arc<Instance>> = Vec::new();
     let mut counted = 1;
     let (worker, came) = (exchange.client.worker, exchange.started);
@@ -110,7 +116,8 @@ async fn pass(
         let began = exchange.began();
         exchange.attempt(place);
         let upload = upload.as_ref();
-        let attempt = Attempt { instance: &instance, roster, version, has_host, upload };
+        let attempt =
+            Attempt { instance: &instance, roster, version, has_host, upload, introduction };
         let result = match &upgrade {
             // Boxed, as is all that is rare and large: the future of every request carries the rest.
             Some(to) => Box::pin(attempt.upgrade(worker, head, to)).await,
@@ -180,15 +187,29 @@ fn upload(
     head: &mut request::Parts,
     incoming: Incoming,
     version: &Version,
-) -> Option<Upload> {
+    kept_in_all: u64,
+) -> Result<Option<Upload>, Reason> {
     if incoming.is_end_stream() {
-        return None;
+        return Ok(None);
+    }
+    let most = version.limits.max_body;
+    // A length that is told before need not be waited for.
+    if most.is_some_and(|most| incoming.size_hint().lower() > most) {
+        return Err(Reason::BodyTooLarge);
     }
     frame(head);
     // Once some of its body was sent, only an idempotent request is ever tried again.
     let limit = if head.method.is_idempotent() { version.retry.max_body } else { 0 };
     let hold = Box::new(exchange.client.stay_busy());
-    Some(Upload::new(incoming, limit, version.timeouts.idle, exchange.started, hold))
+    let bounds = Bounds {
+        kept: limit,
+        most,
+        kept_in_all,
+        idle: version.timeouts.idle,
+        slowest: version.limits.min_upload,
+    };
+    let ledger = &exchange.client.live.kept;
+    Ok(Some(Upload::new(incoming, bounds, ledger, exchange.started, hold)))
 }
 
 /// Routes a request and gives its head the form in which instances get it.
@@ -218,8 +239,12 @@ fn prepare<'a>(
     let host = exchange.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
     let service = snapshot.service(host, head.uri.path()).ok_or(Reason::NoService)?;
     exchange.roster = Some(Arc::clone(&service.roster));
+    if !service.access().admits(address) {
+        return Err(Reason::Denied);
+    }
     exchange.idle_timeout = service.version().timeouts.idle;
-    exchange.client.allow_idle(exchange.idle_timeout);
+    let slowest = service.version().limits.min_download;
+    exchange.client.allow_idle(exchange.idle_timeout, slowest);
     Ok(service)
 }
 

@@ -35,7 +35,7 @@ impl<Handle> Open<Handle> {
 }
 
 /// Tells those who accept how to.
-type Listening = Open<watch::Sender<Listener>>;
+type Listening = Open<watch::Sender<Arc<Listener>>>;
 
 /// Sockets that are bound and not yet served.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Doors {
         let bind = |new: &Listener| {
             let overlaps = |open: &Listening| overlap(open.address, new.address);
             let shared = self.open.iter().any(|open| overlaps(open) && !stays(open));
-            Ok((*new, listener::bind(new.address, workers, shared)?))
+            Ok((new.clone(), listener::bind(new.address, workers, shared)?))
         };
         let listeners: Result<_, _> = asked.iter().filter(|new| !is_open(new)).map(bind).collect();
         Ok(Unserved { listeners: listeners?, admin: self.bind_admin(config.admin.as_ref())? })
@@ -136,17 +136,22 @@ impl Doors {
         for open in &self.open {
             let told = asked.iter().find(|new| open.is_at(new.address));
             open.handle.send_if_modified(|how| {
-                told.is_some_and(|told| std::mem::replace(how, *told) != *told)
+                let told = told.filter(|told| **how != **told);
+                told.is_some_and(|told| {
+                    *how = Arc::new(told.clone());
+                    true
+                })
             });
         }
         for (asked, bound) in unserved {
-            let (sender, open) = watch::channel(asked);
+            let (asked, listener) = (asked.address, Arc::new(asked));
+            let (sender, open) = watch::channel(listener);
             for (worker, socket) in workers.iter().zip(bound.sockets) {
                 let accepting = listener::accept(worker.clone(), socket, open.clone());
                 self.accepting.spawn_on(accepting, runtime.get_runtime_at(worker.index));
             }
             tracing::info!(address = %bound.address, "listening");
-            let (asked, address) = (asked.address, bound.address);
+            let address = bound.address;
             self.open.push(Open { asked, address, handle: sender });
         }
         while self.leaving.try_join_next().is_some() {}

@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::types::{Admin, Listener};
 use crate::config::{self, ConfigErrors, Loaded};
-use crate::listener::BindError;
+use crate::listener::{BindError, descriptors};
 
 pub use keys::{KeyError, new_key};
 pub use server::{Cause, Drained, Server};
@@ -96,6 +96,7 @@ pub enum Ended {
 /// Serves until SIGTERM or SIGINT, reloading on SIGHUP and when a file changes.
 pub async fn run(settings: Settings) -> Result<Ended, StartError> {
     let loaded = settings.load()?;
+    descriptors::raise();
     let mut signals = Signals::install().map_err(StartError::Signals)?;
     let mut watcher = watch::Watcher::new(&loaded.watched);
     let mut server = Server::start(loaded, Some(settings.path())).await?;

@@ -4,6 +4,7 @@
 //! been filled in. Only `config::load` builds a [`Config`]. This file knows no YAML, no network and
 //! no other room of the crate. Read [`Config`] first, then [`Version`].
 
+mod clients;
 mod health;
 mod tunnels;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use clients::{Acceptance, Access, ClientLimits, Limits, ProxyVersion, RateLimit};
 pub use health::{Breaker, Check, InitialState, OnRestart};
 pub use tunnels::{Action, Close, Closes, Exit, Rebalance, RebalanceMode, Websocket};
 
@@ -36,6 +38,8 @@ pub struct Config {
     pub access_log: bool,
     /// Limits on the client side of every listener.
     pub client_timeouts: ClientTimeouts,
+    /// What clients may take of Burdock itself.
+    pub client_limits: ClientLimits,
     /// How long a stopping process waits for requests and tunnels.
     pub shutdown: Drain,
     /// At least one; names are unique.
@@ -52,18 +56,23 @@ pub enum Workers {
 }
 
 /// An address that accepts clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// IP address and port; port 0 asks the kernel for a free one.
     pub address: SocketAddr,
     /// Whether clients may begin with HTTP/2 (RFC 9113 section 3.3).
     pub http2: bool,
+    /// Whether they come behind a PROXY protocol header.
+    pub proxy_protocol: Acceptance,
+    /// Whose connections are let in, by the address at their other end.
+    pub access: Access,
 }
 
 impl Listener {
     /// One that is as it is unless it is told otherwise.
     pub fn at(address: SocketAddr) -> Self {
-        Self { address, http2: true }
+        let proxy_protocol = Acceptance::Off;
+        Self { address, http2: true, proxy_protocol, access: Access::default() }
     }
 }
 
@@ -142,6 +151,8 @@ pub struct Service {
     pub hosts: Vec<String>,
     /// Path prefixes that end at a segment boundary; `/` takes every path.
     pub paths: Vec<String>,
+    /// Whose requests it takes, by the client's address as trusted proxies tell it.
+    pub access: Access,
     /// The version that serves it.
     pub version: Version,
 }
@@ -161,6 +172,8 @@ pub struct Version {
     pub readiness_check: Option<Check>,
     /// Is it alive?
     pub liveness_check: Option<Check>,
+    /// What its instances are told of each connection's client before anything else.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// Passive ejection; `None` switches it off.
     pub breaker: Option<Breaker>,
     /// Share of ready instances, in basis points, below which unready ones serve too; 0 is never.
@@ -180,8 +193,12 @@ pub struct Version {
     pub rebalance: Rebalance,
     /// What happens to an instance that is drained or removed.
     pub drain: Drain,
+    /// How often a client may ask.
+    pub rate_limit: Option<RateLimit>,
     /// Limits on the way to an instance and back.
     pub timeouts: Timeouts,
+    /// What a request may be.
+    pub limits: Limits,
 }
 
 /// One process that serves a version.

@@ -17,7 +17,7 @@ const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// A header of version 2 for a client of IPv4, with this behind its addresses.
 fn v2(added: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(12 + added.len()).unwrap().to_be_bytes();
+    let length = u16::try_from(12 + added.len()).expect("a short header").to_be_bytes();
     let ends = [203, 0, 113, 8, 198, 51, 100, 9, 0x13, 0x88, 0, 80];
     [SIGNATURE, &[0x21, 0x11], &length, &ends, added].concat()
 }
@@ -184,18 +184,18 @@ struct Introduced {
 
 impl Introduced {
     async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
         let headers = Arc::default();
         let accepting = tokio::spawn(accept(listener, Arc::clone(&headers))).abort_handle();
         Self { address, headers, accepting }
     }
 
     fn headers(&self) -> Vec<Vec<u8>> {
-        self.headers.lock().unwrap().clone()
+        self.headers.lock().expect("no test panics with it").clone()
     }
 
-    /// The first header that is for a client.
+    /// The headers that are for a client, once there are so many.
     async fn clients(&self, n: usize) -> Vec<Vec<u8>> {
         eventually("headers of clients", || {
             let mut headers = self.headers();
@@ -222,7 +222,7 @@ async fn accept(listener: TcpListener, headers: Arc<Mutex<Vec<Vec<u8>>>>) {
         tokio::spawn(async move {
             let mut conn = Conn::new(stream);
             let Ok(header) = header(&mut conn).await else { return };
-            headers.lock().unwrap().push(header);
+            headers.lock().expect("no test panics with it").push(header);
             while let Ok(Some(head)) = conn.head().await {
                 let answer: &[u8] = match head.field("upgrade") {
                     Some(_) => {

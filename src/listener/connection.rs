@@ -119,13 +119,8 @@ async fn serve(
     let here = (worker.index, Arc::clone(&worker.registry));
     let client = Arc::new(Client::new(Arc::clone(&worker.live), here, ends, hold));
     let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&client)));
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(MAX_BUFFER).max_header_size(limits.head);
-    // Room for another number than hyper's own is allocated for each request.
-    if limits.fields != HYPER_FIELDS {
-        builder.max_headers(limits.fields);
-    }
-    let mut connection = Box::new(builder.serve_connection(io, Proxy(Arc::clone(&client))));
+    let proxy = Proxy(Arc::clone(&client));
+    let mut connection = Box::new(http1(&limits).serve_connection(io, proxy));
     let leave = |it: &mut Box<Connection>| {
         Pin::new(&mut **it).graceful_shutdown();
         // Browsers connect before they know what to ask; hyper would wait for that.
@@ -166,6 +161,16 @@ async fn serve(
         (Over::Late(reason), _) if !was_busy => client.live.counters.error(reason),
         (Over::Late(_) | Over::Broken, _) => {}
     }
+}
+
+fn http1(limits: &types::ClientLimits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(MAX_BUFFER).max_header_size(limits.head);
+    // Room for another number than hyper's own is allocated for each request.
+    if limits.fields != HYPER_FIELDS {
+        builder.max_headers(limits.fields);
+    }
+    builder
 }
 
 /// What is dropped when the client's connection is no more: a place among all, and one of its own. A

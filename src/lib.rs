@@ -33,7 +33,8 @@
 //! # Direction
 //!
 //! Rooms depend downwards only, and a test holds them to it: `config::types`, then `tls` and `config`,
-//! which looks with it at what it has read, then the pure decisions (`route`, `affinity`, `balance`, the machines of `health`, `proxy::retry`,
+//! which looks with it at what it has read, then the pure decisions (`route`, `affinity`, `balance`,
+//! `proxy_protocol`, the machines of `health`, `proxy::retry`,
 //! `proxy::headers`, `proxy::error`, `tunnel::frames`), then `instance`, then `snapshot`, then
 //! `proxy`, `tunnel`, `listener`, `admin` and the prober, then `run`.
 
@@ -48,6 +49,7 @@ pub mod instance;
 pub mod listener;
 pub mod observe;
 pub mod proxy;
+pub mod proxy_protocol;
 pub mod route;
 pub mod run;
 pub mod snapshot;

@@ -13,6 +13,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("route", 2),
     ("affinity", 2),
     ("balance", 2),
+    ("proxy_protocol", 2),
     ("health", 2),
     ("proxy::retry", 2),
     ("proxy::headers", 2),

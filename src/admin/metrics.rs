@@ -12,6 +12,7 @@ use crate::health::breaker::{Passage, Trigger};
 use crate::health::{Admin, Health, Rehome};
 use crate::instance::lane::CLASSES;
 use crate::instance::{Instance, Kind, Lane, Roster};
+use crate::listener::descriptors;
 use crate::observe::counters::{Handshake, TunnelEnd};
 use crate::observe::sink::sink;
 use crate::observe::tunnels::{CODES, Closer, LIFETIMES, Lifetimes};
@@ -27,6 +28,19 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ("burdock_upgrades_failed_total", "counter", "Upgrades in which no process took over."),
     ("burdock_client_connections", "gauge", "Open client connections, tunnels not counted."),
     ("burdock_client_connections_total", "counter", "Client connections accepted."),
+    ("burdock_descriptors_max", "gauge", "File descriptors that this process may have."),
+    (
+        "burdock_descriptors_short",
+        "gauge",
+        "Workers that let nobody new in because descriptors run short.",
+    ),
+    ("burdock_descriptors_short_total", "counter", "Times that a worker had to do so."),
+    ("burdock_retry_bytes", "gauge", "Bytes of request bodies kept for another try."),
+    (
+        "burdock_retry_bodies_dropped_total",
+        "counter",
+        "Request bodies not kept because all of them took retry_memory.",
+    ),
     ("burdock_accept_errors_total", "counter", "Accepts that failed."),
     ("burdock_tls_handshakes_total", "counter", "TLS handshakes with clients, by outcome."),
     (
@@ -202,6 +216,11 @@ fn process_rows(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bool {
         "burdock_upgrades_failed_total" => counters.upgrades_failed.load(Ordering::Relaxed),
         "burdock_client_connections" => counters.connections(),
         "burdock_client_connections_total" => counters.accepted.load(Ordering::Relaxed),
+        "burdock_descriptors_max" => descriptors::most().unwrap_or(u64::MAX),
+        "burdock_descriptors_short" => counters.short(),
+        "burdock_descriptors_short_total" => counters.short_total.load(Ordering::Relaxed),
+        "burdock_retry_bytes" => live.kept.held(),
+        "burdock_retry_bodies_dropped_total" => live.kept.refused(),
         "burdock_accept_errors_total" => counters.accept_errors.load(Ordering::Relaxed),
         "burdock_log_lines_dropped_total" => sink().dropped(),
         _ => return false,

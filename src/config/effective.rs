@@ -7,11 +7,13 @@ use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::types::{
-    Action, Affinity, AffinityKeys, Balance, CacheControl, Check, Close, Config, Drain, Exit,
-    FirstBurst, HashKey, InitialState, Instance, Listener, OnRestart, RebalanceMode, Retry,
-    SameSite, Secure, Service, Tickets, Timeouts, Tls, TlsVersion, User, Version, Websocket,
-    Workers,
+    Acceptance, Action, Affinity, AffinityKeys, Balance, CacheControl, Check, Close, Config, Drain,
+    Exit, FirstBurst, HashKey, InitialState, Instance, Limits, Listener, OnRestart, ProxyVersion,
+    RebalanceMode, Retry, SameSite, Secure, Service, Tickets, Timeouts, Tls, TlsVersion, User,
+    Version, Websocket, Workers,
 };
 use super::units::{format_duration, format_percent, format_size};
 
@@ -53,6 +55,16 @@ pub fn effective(config: &Config) -> String {
         out.duration("header_read", config.client_timeouts.header_read);
         out.duration("keep_alive", config.client_timeouts.keep_alive);
     });
+    out.map("limits", |out| {
+        let limits = &config.client_limits;
+        out.optional("connections", limits.connections);
+        out.optional("connections_per_client", limits.connections_per_client);
+        out.key("ipv6_prefix", limits.ipv6_prefix);
+        out.key("head", format_size(limits.head as u64));
+        out.key("fields", limits.fields);
+        out.key("uri", format_size(limits.uri as u64));
+        out.key("retry_memory", format_size(limits.retry_memory));
+    });
     drain(&mut out, "shutdown", &config.shutdown);
     drain(&mut out, "upgrade", &config.upgrade);
     match &config.user {
@@ -73,6 +85,16 @@ pub fn effective(config: &Config) -> String {
 fn listener(out: &mut Text, listener: &Listener) {
     out.key("address", scalar(&listener.address.to_string()));
     out.key("http2", listener.http2);
+    let proxy_protocol = match listener.proxy_protocol {
+        Acceptance::Off => "off",
+        Acceptance::Accept => "accept",
+        Acceptance::Require => "require",
+    };
+    out.key("proxy_protocol", proxy_protocol);
+    out.map("access", |out| {
+        out.key("allow", networks(&listener.access.allow));
+        out.key("deny", networks(&listener.access.deny));
+    });
     match listener.https_redirect {
         None => out.key("https_redirect", "off"),
         Some(redirect) => out.map("https_redirect", |out| {
@@ -126,6 +148,17 @@ fn tls(out: &mut Text, tls: &Tls) {
     }
 }
 
+fn networks(networks: &[IpNet]) -> String {
+    let texts: Vec<_> = networks.iter().map(|network| scalar(&network.to_string())).collect();
+    format!("[{}]", texts.join(", "))
+}
+
+fn limits(out: &mut Text, limits: &Limits) {
+    out.optional("max_body", limits.max_body.map(format_size));
+    out.optional("min_upload", limits.min_upload.map(format_size));
+    out.optional("min_download", limits.min_download.map(format_size));
+}
+
 fn counted(keys: usize) -> String {
     format!("{keys} {}", if keys == 1 { "key" } else { "keys" })
 }
@@ -149,6 +182,10 @@ fn affinity_keys(out: &mut Text, keys: &AffinityKeys) {
 fn service(out: &mut Text, service: &Service) {
     out.list("hosts", service.hosts.iter().map(|host| scalar(host)));
     out.list("paths", service.paths.iter().map(|path| scalar(path)));
+    out.map("access", |out| {
+        out.key("allow", networks(&service.access.allow));
+        out.key("deny", networks(&service.access.deny));
+    });
     out.map("versions", |out| {
         out.map(&scalar(&service.version.name), |out| version(out, &service.version));
     });
@@ -163,6 +200,11 @@ fn version(out: &mut Text, version: &Version) {
     instances(out, &version.instances);
     check(out, "readiness_check", version.readiness_check.as_ref());
     check(out, "liveness_check", version.liveness_check.as_ref());
+    let proxy_protocol = version.proxy_protocol.map(|version| match version {
+        ProxyVersion::V1 => "v1",
+        ProxyVersion::V2 => "v2",
+    });
+    out.switched("proxy_protocol", proxy_protocol);
     match &version.breaker {
         None => out.key("breaker", "off"),
         Some(breaker) => out.map("breaker", |out| {
@@ -204,7 +246,17 @@ fn version(out: &mut Text, version: &Version) {
         out.key("tolerance", format_percent(version.rebalance.tolerance));
     });
     drain(out, "drain", &version.drain);
+    match &version.rate_limit {
+        None => out.key("rate_limit", "off"),
+        Some(limit) => out.map("rate_limit", |out| {
+            out.key("by", scalar(&hash_key(&limit.by)));
+            out.key("requests", limit.requests);
+            out.duration("per", limit.per);
+            out.key("burst", limit.burst);
+        }),
+    }
     timeouts(out, &version.timeouts);
+    out.map("limits", |out| limits(out, &version.limits));
 }
 
 fn websocket(out: &mut Text, websocket: &Websocket) {

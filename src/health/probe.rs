@@ -13,13 +13,14 @@ use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::BufWriter;
+use tokio::io::{AsyncWriteExt, BufWriter};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 
-use crate::config::types::Check;
+use crate::config::types::{Check, ProxyVersion};
 use crate::health::agent::{self, Report};
 use crate::health::check::Outcome;
 use crate::health::grpc;
+use crate::proxy_protocol::{Header, Introduction, write};
 
 /// What probes call themselves.
 const PROBE: &str = concat!("burdock-probe/", env!("CARGO_PKG_VERSION"));
@@ -49,9 +50,15 @@ impl Answer {
     }
 }
 
-/// Asks what `check` says; `kind` is its name in messages.
-pub(super) async fn probe(check: &Check, address: &str, kind: &str) -> Answer {
-    match tokio::time::timeout(check.timeout, ask(check, address, kind)).await {
+/// Asks what `check` says; `kind` is its name in messages. With a version of the PROXY protocol the
+/// connection says that it is Burdock's own.
+pub(super) async fn probe(
+    check: &Check,
+    address: &str,
+    kind: &str,
+    proxy_protocol: Option<ProxyVersion>,
+) -> Answer {
+    match tokio::time::timeout(check.timeout, ask(check, address, kind, proxy_protocol)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => Answer::new(Outcome::NoAnswer, format!("{kind} check: {error}")),
         Err(_elapsed) => {
@@ -61,10 +68,21 @@ pub(super) async fn probe(check: &Check, address: &str, kind: &str) -> Answer {
     }
 }
 
-async fn ask(check: &Check, address: &str, kind: &str) -> Result<Answer, ProbeError> {
+async fn ask(
+    check: &Check,
+    address: &str,
+    kind: &str,
+    proxy_protocol: Option<ProxyVersion>,
+) -> Result<Answer, ProbeError> {
     let elsewhere = check.port.map(|port| at_port(address, port));
     let address = elsewhere.as_deref().unwrap_or(address);
-    let stream = connect(address).await.map_err(ProbeError::Connect)?;
+    let mut stream = connect(address).await.map_err(ProbeError::Connect)?;
+    // Nobody knows what another port expects.
+    if let Some(version) = proxy_protocol.filter(|_| elsewhere.is_none()) {
+        let introduction = Introduction { header: Header::Local, version };
+        let bytes = write(introduction);
+        stream.write_all(&bytes).await.map_err(ProbeError::Connect)?;
+    }
     if let Some(service) = &check.grpc {
         let host = check.host.as_deref().unwrap_or(address);
         return Ok(match ask_grpc(stream, service, host).await? {

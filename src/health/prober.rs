@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::config::types::{self, InitialState};
+use crate::config::types::{self, InitialState, ProxyVersion};
 use crate::health::Health;
 use crate::health::check::{Check, Verdict};
 use crate::health::probe::{self, Answer};
@@ -42,6 +42,7 @@ struct Vitals {
 struct Settings {
     readiness: Option<types::Check>,
     liveness: Option<types::Check>,
+    proxy_protocol: Option<ProxyVersion>,
 }
 
 #[derive(Debug)]
@@ -90,6 +91,7 @@ impl Prober {
             let settings = Settings {
                 readiness: version.readiness_check.clone(),
                 liveness: version.liveness_check.clone(),
+                proxy_protocol: version.proxy_protocol,
             };
             let members = roster.members();
             let window = |check: &types::Check| {
@@ -145,7 +147,9 @@ impl Prober {
         }
         for kind in [Kind::Readiness, Kind::Liveness] {
             let check = settings.of(kind);
-            if watched.task(kind).is_some() && before.of(kind) == check {
+            let is_same =
+                before.of(kind) == check && before.proxy_protocol == settings.proxy_protocol;
+            if watched.task(kind).is_some() && is_same {
                 continue;
             }
             let started = check.as_ref().map(|check| {
@@ -153,6 +157,7 @@ impl Prober {
                 let probe = Probe {
                     kind,
                     check: check.clone(),
+                    proxy_protocol: settings.proxy_protocol,
                     instance: Arc::clone(instance),
                     vitals: Arc::clone(&watched.vitals),
                     verdict: Arc::clone(&self.verdict),
@@ -252,6 +257,7 @@ impl Kind {
 struct Probe {
     kind: Kind,
     check: types::Check,
+    proxy_protocol: Option<ProxyVersion>,
     instance: Arc<Instance>,
     vitals: Arc<Mutex<Vitals>>,
     verdict: Arc<Notify>,
@@ -279,7 +285,8 @@ impl Probe {
             let turn = self.turns.acquire().await;
             let began = Instant::now();
             let address = self.instance.address();
-            let answer = probe::probe(&self.check, address, self.kind.label()).await;
+            let kind = self.kind.label();
+            let answer = probe::probe(&self.check, address, kind, self.proxy_protocol).await;
             drop(turn);
             self.record(&answer);
             let reason = answer.reason;

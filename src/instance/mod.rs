@@ -12,6 +12,7 @@ mod crowd;
 pub mod departure;
 mod events;
 mod in_flight;
+pub mod kept;
 pub mod lane;
 mod life;
 pub mod link;

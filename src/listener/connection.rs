@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,20 +21,24 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::config::types;
+use crate::instance::body::Hold;
 use crate::listener::io::ClientIo;
 use crate::listener::manner::{Manner, Secure};
+use crate::listener::seats::{self, Seat};
 use crate::listener::transport::Transport;
 use crate::listener::watchdog::{Over, attend};
-use crate::listener::{Worker, handshake, http2};
+use crate::listener::{Worker, handshake, http2, proxied};
 use crate::proxy::answer::AnswerBody;
 use crate::proxy::client::{Arrival, Client, HeadBytes, Waits};
 use crate::proxy::error::Reason;
-use crate::proxy::{exchange, redirect};
+use crate::proxy::{exchange, headers, redirect};
+use crate::proxy_protocol::Ends;
 use crate::tunnel::Side;
 
-/// The longest head of a request.
-pub(super) const MAX_HEAD: usize = 64 * 1024;
-/// The most that is read ahead of an instance.
+/// The most fields that hyper has room for on the stack.
+const HYPER_FIELDS: usize = 100;
+/// The most that is read ahead of an instance, and no less than the longest head.
 const MAX_BUFFER: usize = 64 * 1024;
 /// After the answer to a request that was not read to its end, the client may go on sending for
 /// this long before its connection is reset: a reset would destroy the answer on its way.
@@ -74,18 +78,37 @@ impl Future for Answering {
 
 type Connection = http1::Connection<TokioIo<ClientIo>, Proxy>;
 
-/// Serves a connection on a task of its own, in the manner of its listener.
-pub fn spawn(worker: &Worker, stream: TcpStream, peer: SocketAddr, manner: Arc<Manner>) {
+/// Who is served: where the connection begins and ends, and the places that it takes.
+type Guest = (Ends, Hold);
+
+/// Serves a connection on a task of its own, in the manner of its listener; or closes it at once.
+pub fn spawn(worker: &Worker, mut stream: TcpStream, peer: SocketAddr, manner: Arc<Manner>) {
+    if !manner.listener.access.admits(peer.ip()) {
+        return worker.live.counters.error(Reason::Denied);
+    }
+    let most = worker.live.snapshot().config.client_limits.connections;
+    let Ok(seat) = worker.seats.take(most) else {
+        return worker.live.counters.error(Reason::ConnectionLimit);
+    };
     // Without it small answers wait for the client's acknowledgement; failing that, they wait.
     let _ = stream.set_nodelay(true);
     let worker = worker.clone();
     tokio::spawn(async move {
         let counters = &worker.live.counters;
         counters.accepted.fetch_add(1, Ordering::Relaxed);
-        match &manner.secure {
-            None => serve(&worker, Transport::plain(stream), peer, &manner).await,
-            // Boxed, so that a plain connection is no larger for it.
-            Some(secure) => Box::pin(serve_tls(&worker, stream, peer, (&manner, secure))).await,
+        let acceptance = manner.listener.proxy_protocol;
+        if let Some(ends) = proxied::ends(&worker, &mut stream, peer, acceptance).await {
+            match (place(&worker, ends.source.ip(), seat), &manner.secure) {
+                (Err(seats::Full), _) => counters.error(Reason::ClientConnectionLimit),
+                (Ok(hold), None) => {
+                    serve(&worker, Transport::plain(stream), (ends, hold), &manner).await;
+                }
+                // Boxed, so that a plain connection is no larger for it.
+                (Ok(hold), Some(secure)) => {
+                    let served = serve_tls(&worker, stream, (ends, hold), (&manner, secure));
+                    Box::pin(served).await;
+                }
+            }
         }
         counters.closed.fetch_add(1, Ordering::Relaxed);
     });
@@ -95,36 +118,34 @@ pub fn spawn(worker: &Worker, stream: TcpStream, peer: SocketAddr, manner: Arc<M
 async fn serve_tls(
     worker: &Worker,
     stream: TcpStream,
-    peer: SocketAddr,
+    guest: Guest,
     (manner, secure): (&Manner, &Secure),
 ) {
+    let peer = guest.0.source;
     let Some(greeted) = handshake::greet(worker, stream, peer, secure).await else { return };
     let arrival = Arrival { session: Some(greeted.session), redirect: None };
-    let client = client(worker, peer, arrival);
+    let client = client(worker, guest, arrival);
     match greeted.http2 {
         true => http2::serve(client, greeted.transport, Bytes::new()).await,
         false => serve_http1(worker, client, greeted.transport, manner).await,
     }
 }
 
-fn client(worker: &Worker, peer: SocketAddr, arrival: Arrival) -> Arc<Client> {
+fn client(worker: &Worker, guest: Guest, arrival: Arrival) -> Arc<Client> {
     let here = (worker.index, Arc::clone(&worker.registry));
-    Arc::new(Client::new(Arc::clone(&worker.live), here, peer, arrival))
+    Arc::new(Client::new(Arc::clone(&worker.live), here, guest, arrival))
 }
 
-async fn serve(worker: &Worker, transport: Transport, peer: SocketAddr, manner: &Manner) {
+async fn serve(worker: &Worker, transport: Transport, guest: Guest, manner: &Manner) {
     let arrival = Arrival { session: None, redirect: manner.listener.https_redirect };
-    serve_http1(worker, client(worker, peer, arrival), transport, manner).await;
+    serve_http1(worker, client(worker, guest, arrival), transport, manner).await;
 }
 
 async fn serve_http1(worker: &Worker, client: Arc<Client>, stream: Transport, manner: &Manner) {
+    let limits = worker.live.snapshot().config.client_limits;
     let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&client)));
-    let mut connection = Box::new(
-        http1::Builder::new()
-            .max_buf_size(MAX_BUFFER)
-            .max_header_size(MAX_HEAD)
-            .serve_connection(io, Proxy(Arc::clone(&client))),
-    );
+    let proxy = Proxy(Arc::clone(&client));
+    let mut connection = Box::new(http1(&limits).serve_connection(io, proxy));
     let leave = |it: &mut Box<Connection>| {
         Pin::new(&mut **it).graceful_shutdown();
         // Browsers connect before they know what to ask; hyper would wait for that.
@@ -168,6 +189,32 @@ async fn serve_http1(worker: &Worker, client: Arc<Client>, stream: Transport, ma
             farewell(stream).await;
         }
         (Over::Late(_) | Over::Broken, _) => {}
+    }
+}
+
+fn http1(limits: &types::ClientLimits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(MAX_BUFFER).max_header_size(limits.head);
+    // Room for another number than hyper's own is allocated for each request.
+    if limits.fields != HYPER_FIELDS {
+        builder.max_headers(limits.fields);
+    }
+    builder
+}
+
+/// What is dropped when the client's connection is no more: a place among all, and one of its own. A
+/// trusted proxy's connections are those of many clients.
+fn place(worker: &Worker, address: IpAddr, seat: Seat) -> Result<Hold, seats::Full> {
+    let snapshot = worker.live.snapshot();
+    let config = &snapshot.config;
+    let limits = &config.client_limits;
+    let is_many = || headers::is_trusted(address.to_canonical(), &config.trusted_proxies);
+    match limits.connections_per_client.filter(|_| !is_many()) {
+        Some(most) => {
+            let own = worker.seats.take_for(limits.client_of(address), most)?;
+            Ok(Box::new((seat, own)))
+        }
+        None => Ok(Box::new(seat)),
     }
 }
 

@@ -19,7 +19,7 @@ use hyper::server::conn::http2;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 
-use crate::listener::connection::{Answering, LINGER, MAX_HEAD};
+use crate::listener::connection::{Answering, LINGER};
 use crate::listener::io::ClientIo;
 use crate::listener::transport::Transport;
 use crate::listener::watchdog::{Over, Watchdog, attend};
@@ -93,10 +93,11 @@ pub(super) async fn serve(client: Arc<Client>, stream: Transport, early: Bytes) 
     client.pace.begin_streams();
     let begun = Begun::default();
     let io = TokioIo::new(ClientIo::http2(stream, Arc::clone(&client), early));
+    let longest_head = client.live.snapshot().config.client_limits.head;
     let mut connection = Box::pin(
         http2::Builder::new(Streams(Arc::clone(&begun)))
             .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(MAX_HEAD as u32)
+            .max_header_list_size(u32::try_from(longest_head).unwrap_or(u32::MAX))
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(MAX_SEND_BUFFER)

@@ -56,21 +56,25 @@ impl ClientIo {
     }
 
     fn note(&mut self, written: &Poll<io::Result<usize>>) {
-        match &mut self.stream {
-            Transport::Plain(_) => self.client.pace.wrote(written.is_ready()),
-            Transport::Tls(_) => self.note_wire(),
+        if let Transport::Tls(_) = &self.stream {
+            return self.note_wire();
         }
+        let taken = match written {
+            Poll::Ready(taken) => Some(taken.as_ref().map_or(0, |taken| *taken as u64)),
+            Poll::Pending => None,
+        };
+        self.client.pace.wrote(taken);
     }
 
     /// What TLS has taken may not be in its socket yet: only that one knows how the client keeps up.
     fn note_wire(&mut self) {
         let Transport::Tls(stream) = &mut self.stream else { return };
         let (moved, stuck) = stream.progress();
-        if moved {
-            self.client.pace.wrote(true);
+        if moved > 0 {
+            self.client.pace.wrote(Some(moved));
         }
         if stuck {
-            self.client.pace.wrote(false);
+            self.client.pace.wrote(None);
         }
     }
 

@@ -2,10 +2,13 @@
 //! connections and no worker ever waits for another.
 
 pub mod connection;
+pub mod descriptors;
 mod handshake;
 pub mod http2;
 pub mod io;
 pub mod manner;
+mod proxied;
+mod seats;
 pub mod transport;
 mod watchdog;
 
@@ -19,9 +22,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::instance::pool::is_own_fault;
 use crate::listener::manner::Manner;
 use crate::snapshot::Live;
 use crate::tunnel::registry::Registry;
+
+pub use seats::Seats;
 
 /// Connections that may wait to be accepted, per worker.
 const BACKLOG: i32 = 4096;
@@ -115,6 +121,8 @@ pub struct Worker {
     pub live: Arc<Live>,
     /// Its tunnels.
     pub registry: Arc<Registry>,
+    /// What clients take of all workers.
+    pub seats: Arc<Seats>,
 }
 
 /// Accepts as `how` says, until its sender is gone. Runs on the worker's own runtime.
@@ -134,7 +142,23 @@ pub async fn accept(worker: Worker, socket: StdListener, mut how: watch::Receive
         };
         match accepted {
             Ok((stream, peer)) => {
-                connection::spawn(&worker, stream, peer, Arc::clone(&how.borrow()))
+                if descriptors::are_short(worker.seats.taken(), &stream) {
+                    tokio::select! {
+                        biased;
+                        _gone = how.wait_for(|_| false) => {}
+                        () = descriptors::room(&worker, &listener) => {}
+                    }
+                }
+                connection::spawn(&worker, stream, peer, Arc::clone(&how.borrow()));
+            }
+            // Whoever is in may still ask for more of them than is kept back.
+            Err(error) if is_own_fault(&error) => {
+                worker.live.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
+                tokio::select! {
+                    biased;
+                    _gone = how.wait_for(|_| false) => {}
+                    () = descriptors::room(&worker, &listener) => {}
+                }
             }
             Err(error) => {
                 worker.live.counters.accept_errors.fetch_add(1, Ordering::Relaxed);

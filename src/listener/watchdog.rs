@@ -13,6 +13,9 @@ use crate::proxy::client::{Client, Waits};
 use crate::proxy::error::Reason;
 use crate::snapshot::{Phase, Snapshot};
 
+/// How long a connection may rest between two requests while descriptors run short.
+const SHORT_REST: Duration = Duration::from_secs(1);
+
 /// How HTTP ended on a connection.
 pub(super) enum Over {
     /// In order: closed, or switched to another protocol.
@@ -108,8 +111,16 @@ impl Watchdog {
             let (limits, idle) = (snapshot.config.client_timeouts, client.pace.idle());
             let (since, limit, reason) = match client.pace.waits() {
                 Waits::Head(since, _) => (since, limits.header_read, Reason::HeaderReadTimeout),
-                Waits::Request(since) => (since, limits.keep_alive, Reason::KeepAliveTimeout),
-                Waits::Answer(since) => (since.unwrap_or(now), idle, Reason::ClientIdleTimeout),
+                Waits::Request(since) => {
+                    (since, rest(client, limits.keep_alive), Reason::KeepAliveTimeout)
+                }
+                Waits::Answer(since) => {
+                    let since = since.unwrap_or(now);
+                    match client.pace.left().filter(|left| *left < idle) {
+                        Some(left) => (since, left, Reason::ClientTooSlow),
+                        None => (since, idle, Reason::ClientIdleTimeout),
+                    }
+                }
             };
             let waited = now.saturating_duration_since(since);
             if waited >= limit {
@@ -121,6 +132,14 @@ impl Watchdog {
         }
         self.set = true;
         Poll::Pending
+    }
+}
+
+/// How long a connection may rest: where descriptors run short, others need its own.
+fn rest(client: &Client, keep_alive: Duration) -> Duration {
+    match client.live.counters.are_short() {
+        true => keep_alive.min(SHORT_REST),
+        false => keep_alive,
     }
 }
 

@@ -1,9 +1,14 @@
 //! Counts of the whole process that belong to no instance.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::config::types::{Close, Closes};
 use crate::proxy::error::Reason;
+
+/// Between two warnings that descriptors run short.
+const SHORT_TOLD: Duration = Duration::from_secs(60);
 
 /// How a tunnel ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,19 +146,33 @@ impl Handshake {
     }
 }
 
+#[derive(Debug)]
+struct Errors([AtomicU64; Reason::ALL.len()]);
+
+impl Default for Errors {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
 /// The process's counters.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// TLS handshakes, by outcome.
     handshakes: [AtomicU64; Handshake::ALL.len()],
     /// Errors, by reason.
-    errors: [AtomicU64; Reason::ALL.len()],
+    errors: Errors,
     /// Client connections accepted.
     pub accepted: AtomicU64,
     /// Client connections closed.
     pub closed: AtomicU64,
     /// Accepts that failed.
     pub accept_errors: AtomicU64,
+    /// Workers that let nobody in for want of descriptors.
+    short: AtomicU64,
+    /// How often that has begun.
+    pub short_total: AtomicU64,
+    short_told: Mutex<Option<Instant>>,
     /// 1 if the last reload was rejected.
     pub reload_failed: AtomicU64,
     /// Upgrades in which no process took over.
@@ -163,7 +182,7 @@ pub struct Counters {
 impl Counters {
     /// Counts an error.
     pub fn error(&self, reason: Reason) {
-        self.errors[reason as usize].fetch_add(1, Ordering::Relaxed);
+        self.errors.0[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a TLS handshake.
@@ -178,12 +197,46 @@ impl Counters {
 
     /// Errors of `reason` so far.
     pub fn errors(&self, reason: Reason) -> u64 {
-        self.errors[reason as usize].load(Ordering::Relaxed)
+        self.errors.0[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// Descriptors run short, until what this gives is dropped.
+    pub fn run_short(&self) -> Short<'_> {
+        self.short.fetch_add(1, Ordering::Relaxed);
+        self.short_total.fetch_add(1, Ordering::Relaxed);
+        let mut told = self.short_told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| told.elapsed() >= SHORT_TOLD) {
+            *told = Some(Instant::now());
+            tracing::warn!(
+                "descriptors run short: new clients wait; `ulimit -n` raises their number"
+            );
+        }
+        Short(self)
+    }
+
+    /// Whether descriptors run short.
+    pub fn are_short(&self) -> bool {
+        self.short() > 0
+    }
+
+    /// Workers that let nobody in for want of descriptors.
+    pub fn short(&self) -> u64 {
+        self.short.load(Ordering::Relaxed)
     }
 
     /// Client connections open now.
     pub fn connections(&self) -> u64 {
         let closed = self.closed.load(Ordering::Relaxed);
         self.accepted.load(Ordering::Relaxed).saturating_sub(closed)
+    }
+}
+
+/// A worker that lets nobody in for want of descriptors.
+#[derive(Debug)]
+pub struct Short<'a>(&'a Counters);
+
+impl Drop for Short<'_> {
+    fn drop(&mut self) {
+        self.0.short.fetch_sub(1, Ordering::Relaxed);
     }
 }

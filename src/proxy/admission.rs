@@ -1,14 +1,21 @@
-//! A request's place at an instance: taken at once where there is one, else waited for.
+//! Whether a request is let in, and its place at an instance: taken at once where there is one, else
+//! waited for.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::types::Version;
+use http::request;
+
+use crate::config::types::{ClientLimits, HashKey, RateLimit, Version};
 use crate::instance::queue::{Full, Want};
+use crate::instance::rate::Quota;
 use crate::instance::roster::count;
 use crate::instance::{InFlight, Instance, Kind, Roster};
 use crate::proxy::error::Reason;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::key;
 use crate::proxy::session::Session;
+use crate::snapshot::Snapshot;
 
 /// What a place is looked for with.
 #[derive(Debug, Clone, Copy)]
@@ -102,4 +109,45 @@ pub async fn wait(
             Found::Nobody(reason) => return Err(reason),
         }
     }
+}
+
+/// Holds a request's head to what hyper's parser doesn't: targets of any length, and fields of HTTP/2.
+pub fn bound(head: &request::Parts, limits: &ClientLimits) -> Result<(), Reason> {
+    let length = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if length > limits.uri {
+        return Err(Reason::UriTooLong);
+    }
+    if head.headers.len() > limits.fields {
+        return Err(Reason::HeadTooLarge);
+    }
+    Ok(())
+}
+
+/// Refuses a client that asks too often. One that hides what it is known by is known by its address.
+pub fn restrain(
+    exchange: &mut Exchange,
+    snapshot: &Snapshot,
+    head: &request::Parts,
+    roster: &Roster,
+    limit: &RateLimit,
+) -> Result<(), Reason> {
+    let value = match limit.by {
+        HashKey::ClientIp => None,
+        _ => key::of(&limit.by, exchange.address(), head),
+    };
+    let address = || exchange.address().parse().ok();
+    let client = || address().map(|it| snapshot.config.client_limits.client_of(it));
+    let key = match value {
+        Some(value) => roster.asked.key(value),
+        None => roster.asked.key(client()),
+    };
+    let quota = Quota::new(limit.requests, limit.per, limit.burst);
+    let now = exchange.started;
+    let taken = roster.asked.update(key, now, |even| quota.take(even, now));
+    taken.map_err(|wait| {
+        // Whole seconds (RFC 9110 section 10.2.3), and not too few.
+        let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX);
+        exchange.retry_after = seconds.saturating_add(1);
+        Reason::RateLimited
+    })
 }

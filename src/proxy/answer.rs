@@ -183,16 +183,21 @@ pub fn refuse(mut exchange: Box<Exchange>, reason: Reason) -> Response<AnswerBod
     let leaving = exchange.client.is_leaving();
     // Without a status nobody is there to read the answer.
     let status = reason.outward().1.unwrap_or(StatusCode::BAD_GATEWAY);
+    let retry_after = exchange.retry_after;
     let mut response = own(&mut exchange, status, reason.label());
     let headers = response.headers_mut();
     // After a request that is not understood, or not read to its end, nobody knows where the next
     // one begins.
     let unclear = status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED;
-    if unread || leaving || (unclear && status != StatusCode::NOT_FOUND) {
+    let is_understood = matches!(
+        reason,
+        Reason::NoService | Reason::Denied | Reason::UriTooLong | Reason::RateLimited
+    );
+    if unread || leaving || (unclear && !is_understood) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(retry_after));
     }
     response
 }
@@ -280,7 +285,7 @@ impl Passed {
             self.end_stream(end);
             return Poll::Ready(None);
         }
-        self.exchange.client.keeps_up(true);
+        self.exchange.client.keeps_up(None);
         let polled = match &mut self.way {
             Way::Here(link, _) => link.poll_frame(&mut self.incoming, cx),
             Way::Apart(_) => Pin::new(&mut self.incoming).poll_frame(cx),
@@ -289,8 +294,9 @@ impl Passed {
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience = None;
-                self.exchange.client.keeps_up(false);
-                self.exchange.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+                let size = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.exchange.client.keeps_up(Some(size));
+                self.exchange.sent += size;
                 if let (Some(listener), Some(data)) = (&mut self.listener, frame.data_ref())
                     && !listener.hear(data)
                 {

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use crate::affinity::query;
+use crate::config::types::ProxyVersion;
 use crate::instance::body::{Broken, Hold, Upload};
 use crate::instance::{InFlight, Roster};
 use crate::observe::access;
@@ -23,6 +24,7 @@ use crate::proxy::error::Reason;
 use crate::proxy::retry::Failure;
 use crate::proxy::session::Outcome;
 use crate::proxy::stay::Stay;
+use crate::proxy_protocol::Introduction;
 use crate::tunnel;
 use crate::tunnel::registry::Entry;
 
@@ -74,6 +76,8 @@ pub struct Exchange {
     first_byte: Option<Duration>,
     /// Bytes of the answer's body so far.
     pub sent: u64,
+    /// When it makes sense to ask again, where Burdock refuses for now, in seconds.
+    pub retry_after: u32,
 }
 
 impl Exchange {
@@ -106,12 +110,19 @@ impl Exchange {
             status: None,
             first_byte: None,
             sent: 0,
+            retry_after: 1,
         })
     }
 
     /// The client's address, as trusted proxies tell it.
     pub fn address(&self) -> &str {
         self.told.as_deref().unwrap_or_else(|| self.client.peer_text())
+    }
+
+    /// What instances are told of its client by their connections.
+    pub fn introduction(&self, version: ProxyVersion) -> Introduction {
+        let told = self.told.as_deref().and_then(|text| text.parse().ok());
+        Introduction { header: self.client.introduced(told), version }
     }
 
     /// Keeps tokens in these query parameters out of the log.
@@ -148,6 +159,8 @@ impl Exchange {
             Some(Broken::Gone) => return Err(Reason::ClientClosed),
             Some(Broken::Stalled) => return Err(Reason::RequestIdleTimeout),
             Some(Broken::Malformed) => return Err(Reason::BadRequest),
+            Some(Broken::TooLarge) => return Err(Reason::BodyTooLarge),
+            Some(Broken::Slow) => return Err(Reason::RequestTooSlow),
             None => {}
         }
         tracing::debug!(
@@ -239,7 +252,10 @@ impl Exchange {
             logged: self.logged,
             in_flight,
             tls: self.client.arrival.session.clone(),
-            hold: self.client.is_stream().then(|| Box::new(self.client.stay_busy()) as Hold),
+            hold: match self.client.is_stream() {
+                true => Some(Box::new(self.client.stay_busy()) as Hold),
+                false => self.client.hand_over(),
+            },
         };
         self.client.part();
         self.error = None;

@@ -20,6 +20,7 @@ use crate::instance::{Distress, InFlight, Instance, Roster};
 use crate::proxy::headers;
 use crate::proxy::retry::{self, Failure, Sent};
 use crate::proxy::upgrade::Raw;
+use crate::proxy_protocol::Introduction;
 
 /// The head of an answer, and what its body comes by.
 #[derive(Debug)]
@@ -85,6 +86,8 @@ pub struct Attempt<'a> {
     pub upload: Option<&'a Upload>,
     /// Whether `retry.per_try_timeout` bounds the wait for a connection too.
     pub hurries: bool,
+    /// What the instance is told of the client by its connection.
+    pub introduction: Option<Introduction>,
 }
 
 impl Attempt<'_> {
@@ -100,7 +103,7 @@ impl Attempt<'_> {
     ) -> Result<Answer, Failure> {
         let replayable = head.method.is_idempotent() && self.replayable();
         let pool = &self.instance.lane(worker).pool;
-        if let Some(link) = pool.take(now, replayable) {
+        if let Some(link) = pool.take(now, replayable, self.introduction) {
             match self.exchange(head, link, now).await {
                 Err(failure @ Failure::Reset(_))
                     if retry::is_safe(&head.method, failure, self.replayable()) => {}
@@ -113,7 +116,8 @@ impl Attempt<'_> {
 
     /// Opens a new connection.
     pub(super) async fn connect(&self, worker: usize) -> Result<Box<Link>, Failure> {
-        let opening = Link::open(self.instance.address(), self.instance.lane(worker));
+        let lane = self.instance.lane(worker);
+        let opening = Link::open(self.instance.address(), lane, self.introduction);
         self.wait(worker, pin!(opening)).await?.map_err(|error| {
             tracing::debug!(instance = self.instance.address(), %error, "connecting failed");
             if pool::is_own_fault(&error) { Failure::NoSocket } else { Failure::Connect }

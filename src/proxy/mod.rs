@@ -34,7 +34,7 @@ use hyper::body::{Body, Incoming};
 
 use crate::config::types::Version;
 use crate::instance::Kind;
-use crate::instance::body::Upload;
+use crate::instance::body::{Bounds, Upload};
 use crate::proxy::admission::{Found, Search};
 use crate::proxy::answer::AnswerBody;
 use crate::proxy::client::Client;
@@ -78,20 +78,26 @@ async fn pass(
     let snapshot = exchange.client.live.snapshot();
     exchange.conceal(&snapshot.token_queries);
     headers::check(head, fields)?;
+    admission::bound(head, &snapshot.config.client_limits)?;
     let service = prepare(exchange, &snapshot, head)?;
     let (version, roster) = (service.version(), &service.roster);
     roster.budget.earn(&version.retry);
 
+    if let Some(limit) = &version.rate_limit {
+        admission::restrain(exchange, &snapshot, head, roster, limit)?;
+    }
     let upgrade = asked_upgrade(exchange, head, fields, service, &incoming)?;
     let mut session = recognise(exchange, &snapshot, service, head, fields, upgrade.as_ref());
-    let upload = upload(exchange, head, incoming, version);
+    let kept_in_all = snapshot.config.client_limits.retry_memory;
+    let upload = upload(exchange, head, incoming, version, kept_in_all)?;
     exchange.upload.clone_from(&upload);
 
     let (has_host, upload) = (exchange.host.is_some(), upload.as_ref());
     let (worker, came) = (exchange.client.worker, exchange.started);
     let search = Search { roster, version, worker, came };
     let mut found = admission::look(&session, search, &[], Reason::NoInstance);
-    let mut tries = Tries::new(search);
+    let introduction = version.proxy_protocol.map(|it| exchange.introduction(it));
+    let mut tries = Tries::new(search, introduction);
     let (instance, mut answer) = loop {
         let place = match found {
             Found::Place(place) => Ok(place),
@@ -199,15 +205,29 @@ fn upload(
     head: &mut request::Parts,
     incoming: Incoming,
     version: &Version,
-) -> Option<Upload> {
+    kept_in_all: u64,
+) -> Result<Option<Upload>, Reason> {
     if incoming.is_end_stream() {
-        return None;
+        return Ok(None);
+    }
+    let most = version.limits.max_body;
+    // A length that is told before need not be waited for.
+    if most.is_some_and(|most| incoming.size_hint().lower() > most) {
+        return Err(Reason::BodyTooLarge);
     }
     frame(head);
     // Once some of its body was sent, only an idempotent request is ever tried again.
     let limit = if head.method.is_idempotent() { version.retry.max_body } else { 0 };
     let hold = Box::new(exchange.client.stay_busy());
-    Some(Upload::new(incoming, limit, version.timeouts.idle, exchange.started, hold))
+    let bounds = Bounds {
+        kept: limit,
+        most,
+        kept_in_all,
+        idle: version.timeouts.idle,
+        slowest: version.limits.min_upload,
+    };
+    let ledger = &exchange.client.live.kept;
+    Ok(Some(Upload::new(incoming, bounds, ledger, exchange.started, hold)))
 }
 
 /// Routes a request and gives its head the form in which instances get it.
@@ -238,8 +258,12 @@ fn prepare<'a>(
     let host = exchange.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
     let service = snapshot.service(host, head.uri.path()).ok_or(Reason::NoService)?;
     exchange.roster = Some(Arc::clone(&service.roster));
+    if !service.access().admits(address) {
+        return Err(Reason::Denied);
+    }
     exchange.idle_timeout = service.version().timeouts.idle;
-    exchange.client.allow_idle(exchange.idle_timeout);
+    let slowest = service.version().limits.min_download;
+    exchange.client.allow_idle(exchange.idle_timeout, slowest);
     Ok(service)
 }
 

@@ -18,11 +18,14 @@ use crate::proxy::forward::{Answer, Attempt};
 use crate::proxy::retry::{self, Failure};
 use crate::proxy::session::Session;
 use crate::proxy::stay::Stay;
+use crate::proxy_protocol::Introduction;
 
 /// What one request has tried and may try.
 #[derive(Debug)]
 pub struct Tries<'a> {
     search: Search<'a>,
+    /// What instances are told of the client by a connection. Boxed, as is all that is rare.
+    introduction: Option<Box<Introduction>>,
     /// Where it has been.
     tried: Vec<Arc<Instance>>,
     /// Tries that count, the first included.
@@ -59,8 +62,9 @@ impl Drop for Held {
 
 impl<'a> Tries<'a> {
     /// None yet.
-    pub fn new(search: Search<'a>) -> Self {
-        Self { search, tried: Vec::new(), counted: 1, hedged: false, held: None }
+    pub fn new(search: Search<'a>, introduction: Option<Introduction>) -> Self {
+        let introduction = introduction.map(Box::new);
+        Self { search, introduction, tried: Vec::new(), counted: 1, hedged: false, held: None }
     }
 
     /// Waits for a place where it has not been.
@@ -211,7 +215,8 @@ impl<'a> Tries<'a> {
         let Search { roster, version, .. } = self.search;
         let instance = Arc::clone(place.instance());
         let hurries = self.hurries(session, &instance);
-        Attempt { instance, roster, version, has_host, upload, hurries }
+        let introduction = self.introduction.as_deref().copied();
+        Attempt { instance, roster, version, has_host, upload, introduction, hurries }
     }
 
     /// Whether a connection to this instance is waited for no longer than a first byte.

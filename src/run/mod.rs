@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::types::{Admin, Listener};
 use crate::config::{self, ConfigErrors, Loaded};
-use crate::listener::BindError;
+use crate::listener::{BindError, descriptors};
 use crate::run::handover::{Call, Predecessor};
 use crate::run::inherited::Inherited;
 use crate::run::pid_file::PidFile;
@@ -136,6 +136,7 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
         None => (None, Inherited::from_systemd().map_err(StartError::Sockets)?),
     };
     let loaded = settings.load()?;
+    descriptors::raise();
     let mut signals = Signals::install().map_err(StartError::Signals)?;
     let mut watcher = watch::Watcher::new(&loaded.watched);
     let served = predecessor.as_ref().map_or(&[][..], |before| &before.served);

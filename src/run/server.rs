@@ -135,7 +135,13 @@ impl Server {
             BlockingPoolOpts::default(),
             RuntimeOpts::default(),
         );
-        let worker = |index| Worker { index, live: Arc::clone(&live), registry: Registry::new() };
+        let seats = Arc::default();
+        let worker = |index| Worker {
+            index,
+            live: Arc::clone(&live),
+            registry: Registry::new(),
+            seats: Arc::clone(&seats),
+        };
         let workers: Vec<_> = (0..count).map(worker).collect();
         for worker in &workers {
             let handle = runtime.get_runtime_at(worker.index);
@@ -501,6 +507,7 @@ async fn sweep(worker: Worker) {
                 service.roster.rehomes.sweep(now);
                 service.roster.sids.sweep(now);
                 service.roster.bursts.sweep(now);
+                service.roster.asked.sweep(now);
             }
         }
     }

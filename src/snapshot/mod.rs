@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::affinity::token::{Keyring, Lifetimes};
 use crate::config::types::{self, Config};
+use crate::instance::kept::Ledger;
 use crate::instance::roster::{Reconciled, Roster};
 use crate::observe::counters::Counters;
 use crate::route::Router;
@@ -48,6 +49,11 @@ pub struct Service {
 }
 
 impl Service {
+    /// Whose requests it takes.
+    pub fn access(&self) -> &types::Access {
+        &self.config.services[self.place].access
+    }
+
     /// What the configuration says of its version.
     pub fn version(&self) -> &types::Version {
         &self.config.services[self.place].version
@@ -111,6 +117,8 @@ pub struct Live {
     snapshot: ArcSwap<Snapshot>,
     /// Counts of the whole process.
     pub counters: Counters,
+    /// Bodies that are held for another attempt.
+    pub kept: Arc<Ledger>,
     /// Worker threads.
     pub workers: usize,
     phase: watch::Sender<Phase>,
@@ -139,6 +147,7 @@ impl Live {
         let live = Self {
             snapshot: ArcSwap::new(Arc::clone(&snapshot)),
             counters: Counters::default(),
+            kept: Arc::default(),
             workers,
             phase: watch::Sender::new(Phase::Serving),
             leaving: AtomicBool::new(false),

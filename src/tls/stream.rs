@@ -16,14 +16,21 @@ use tokio_rustls::server::TlsStream;
 #[derive(Debug)]
 pub struct Wire {
     socket: TcpStream,
-    moved: bool,
+    moved: u64,
     stuck: bool,
 }
 
 impl Wire {
     /// A socket on which nothing was sent.
     pub fn new(socket: TcpStream) -> Self {
-        Self { socket, moved: false, stuck: false }
+        Self { socket, moved: 0, stuck: false }
+    }
+
+    fn note(&mut self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(count)) = written {
+            self.moved += *count as u64;
+        }
+        self.stuck = written.is_pending();
     }
 }
 
@@ -44,8 +51,7 @@ impl AsyncWrite for Wire {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
-        self.moved |= written.is_ready();
-        self.stuck = written.is_pending();
+        self.note(&written);
         written
     }
 
@@ -55,8 +61,7 @@ impl AsyncWrite for Wire {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write_vectored(cx, parts);
-        self.moved |= written.is_ready();
-        self.stuck = written.is_pending();
+        self.note(&written);
         written
     }
 
@@ -88,8 +93,8 @@ impl Stream {
         self.0.get_ref().1
     }
 
-    /// Whether the socket took anything since this was asked last, and whether it is full now.
-    pub fn progress(&mut self) -> (bool, bool) {
+    /// Bytes that the socket took since this was asked last, and whether it is full now.
+    pub fn progress(&mut self) -> (u64, bool) {
         let wire = self.0.get_mut().0;
         (std::mem::take(&mut wire.moved), wire.stuck)
     }

@@ -48,8 +48,9 @@ fn reference_yaml_shows_the_defaults() {
 }
 
 /// Forms that stand in comments of reference.yaml, since they exclude the forms that stand there.
-const OTHER_FORMS: [&str; 3] = [
+const OTHER_FORMS: [&str; 4] = [
     "instances: [a:1]\naffinity_keys: {keys: [AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=]}\n",
+    "instances: [a:1]\nrate_limit: {requests: 1}\n",
     "instances: [a:1]\nnetwork: {session_affinity: true}\n",
     "instances: [a:1]\nconcurrency: {}\n",
 ];
@@ -70,9 +71,10 @@ fn asked_of_tls() -> BTreeSet<(&'static str, &'static str)> {
 }
 
 /// Every kind of map that the code reads; a kind that is missing here is found by its parent's row.
-const KINDS: [&str; 32] = [
+const KINDS: [&str; 36] = [
     "configuration",
     "listener",
+    "access",
     "https_redirect",
     "tls",
     "certificate",
@@ -83,6 +85,7 @@ const KINDS: [&str; 32] = [
     "admin",
     "affinity_keys",
     "timeouts",
+    "limits",
     "drain",
     "service",
     "version",
@@ -102,7 +105,9 @@ const KINDS: [&str; 32] = [
     "leaving",
     "exit",
     "rebalance",
+    "rate_limit",
     "version timeouts",
+    "version limits",
 ];
 
 #[test]
@@ -135,6 +140,6 @@ fn the_keys_of_a_version_are_known_to_be_such_at_the_top_level() {
     let asked = asked("services: {a: {versions: {b: {instances: [a:1]}}}}");
     let read: BTreeSet<&str> =
         asked.iter().filter(|(kind, _)| *kind == "version").map(|(_, key)| *key).collect();
-    let listed = VERSION_KEYS.into_iter().chain(["timeouts"]).collect();
+    let listed = VERSION_KEYS.into_iter().chain(["timeouts", "limits"]).collect();
     assert_eq!(read, listed);
 }

@@ -1,16 +1,19 @@
 //! The effective configuration loads again to the same one, and shows no secret.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::{Folder, config, parsed};
 use crate::config::types::{
-    Action, Admin, Affinity, AffinityCookie, Balance, Breaker, CacheControl, Check, Close, Closes,
-    Concurrency, Condition, Config, Drain, Exit, FirstBurst, HashKey, HttpsRedirect, InitialState,
-    Instance, Listener, OnRestart, Queue, Rebalance, RebalanceMode, Retry, SameSite, Secure,
-    Service, State, Timeouts, User, Version, Websocket, Workers,
+    Acceptance, Access, Action, Admin, Affinity, AffinityCookie, Balance, Breaker, CacheControl,
+    Check, ClientLimits, Close, Closes, Concurrency, Condition, Config, Drain, Exit, FirstBurst,
+    HashKey, HttpsRedirect, InitialState, Instance, Limits, Listener, OnRestart, ProxyVersion,
+    Queue, RateLimit, Rebalance, RebalanceMode, Retry, SameSite, Secure, Service, State, Timeouts,
+    User, Version, Websocket, Workers,
 };
 use crate::config::{effective, load, parse};
 
@@ -217,6 +220,48 @@ fn retry() -> impl Strategy<Value = Retry> {
     )
 }
 
+fn access() -> impl Strategy<Value = Access> {
+    let four = (any::<[u8; 4]>(), 0_u8..=32).prop_map(|(it, prefix)| (it.into(), prefix));
+    let six = (any::<[u8; 16]>(), 0_u8..=128).prop_map(|(it, prefix)| (it.into(), prefix));
+    let network = prop_oneof![four, six]
+        .prop_map(|(address, prefix): (IpAddr, u8)| IpNet::new(address, prefix).unwrap().trunc());
+    let some = || proptest::collection::vec(network.clone(), 0..3);
+    (some(), some()).prop_map(|(allow, deny)| Access { allow, deny })
+}
+
+prop_compose! {
+    fn client_limits()(
+        connections in proptest::option::of(1_u32..=10_000_000),
+        connections_per_client in proptest::option::of(1_u32..=1_000_000),
+        ipv6_prefix in 1_u8..=128,
+        (head, uri) in (1024_usize..=65_536, 1_usize..=65_536),
+        fields in 1_usize..=1000,
+        retry_memory in 0_u64..=1 << 40,
+    ) -> ClientLimits {
+        ClientLimits { connections, connections_per_client, ipv6_prefix, head, fields, uri, retry_memory }
+    }
+}
+
+prop_compose! {
+    fn rate_limit()(
+        by in hash_key(),
+        (requests, burst) in (1_u32..=1_000_000, 1_u32..=1_000_000),
+        per in duration(1000_u64..=3_600_000),
+    ) -> RateLimit {
+        RateLimit { by, requests, per, burst }
+    }
+}
+
+prop_compose! {
+    fn limits()(
+        max_body in proptest::option::of(0_u64..=1 << 40),
+        min_upload in proptest::option::of(1_u64..=1 << 30),
+        min_download in proptest::option::of(1_u64..=1 << 30),
+    ) -> Limits {
+        Limits { max_body, min_upload, min_download }
+    }
+}
+
 fn close() -> impl Strategy<Value = Close> {
     let code = prop_oneof![1000_u16..=1003, 1007_u16..=1014, 3000_u16..=4999];
     (code, "[ -~ü]{0,60}").prop_map(|(code, reason)| Close { code, reason })
@@ -305,6 +350,12 @@ prop_compose! {
         ),
         drain in drain(),
         timeouts in (limit(), limit(), limit()),
+        proxy_protocol in proptest::option::of(prop_oneof![
+            Just(ProxyVersion::V1),
+            Just(ProxyVersion::V2),
+        ]),
+        rate_limit in proptest::option::of(rate_limit()),
+        limits in limits(),
         queue in (0_usize..=100_000, limit()).prop_map(|(max, timeout)| Queue { max, timeout }),
         concurrency in proptest::option::of(concurrency()),
     ) -> Version {
@@ -329,6 +380,7 @@ prop_compose! {
             liveness_check: liveness.map(|(check, initial_delay)| {
                 Check { initial_delay, app_start_timeout: Duration::ZERO, ..check }
             }),
+            proxy_protocol,
             breaker,
             panic_threshold,
             slow_start,
@@ -347,6 +399,8 @@ prop_compose! {
             },
             rebalance: Rebalance { mode, ..rebalance },
             drain,
+            rate_limit,
+            limits,
             timeouts: Timeouts { connect: timeouts.0, first_byte: timeouts.1, idle: timeouts.2 },
         }
     }
@@ -367,23 +421,42 @@ proptest! {
         port in 9001_u16..,
         http2: bool,
         redirect in proptest::option::of((301_u16..=302, 1_u16..)),
+        access in access(),
+        client_limits in client_limits(),
+        proxy_protocol in prop_oneof![
+            Just(Acceptance::Off),
+            Just(Acceptance::Accept),
+            Just(Acceptance::Require),
+        ],
     ) {
         let mut config = config("instances: [a:1]");
         config.workers = workers.map_or(Workers::Auto, Workers::Count);
         let https_redirect = redirect.map(|(status, port)| HttpsRedirect { status, port });
         let address = ([0, 0, 0, 0], port).into();
-        config.listeners = vec![Listener { address, http2, tls: None, https_redirect }];
+        let access_of_listener = access.clone();
+        config.listeners = vec![Listener {
+            address,
+            http2,
+            proxy_protocol,
+            access: access_of_listener,
+            tls: None,
+            https_redirect,
+        }];
+        // Somebody must be trusted where headers are.
+        config.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
         config.admin = admin.map(|(explicit, port)| {
             let named = Admin { address: ([127, 0, 0, 1], port).into(), explicit };
             if explicit { named } else { Admin { address: Admin::DEFAULT_ADDRESS, ..named } }
         });
         config.shutdown = shutdown;
+        config.client_limits = client_limits;
         config.upgrade = upgrade;
-config.user = user.map(|(name, group)| User { name, group });
+        config.user = user.map(|(name, group)| User { name, group });
         config.services = vec![Service {
             name: service,
             hosts: hosts.into_iter().collect(),
             paths: vec![path],
+            access,
             version,
         }];
         assert_round_trip(&config);

@@ -4,6 +4,7 @@
 //! been filled in. Only `config::load` builds a [`Config`]. This file knows no YAML, no network and
 //! no other room of the crate. Read [`Config`] first, then [`Version`].
 
+mod clients;
 mod health;
 mod retry;
 mod tls;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use clients::{Acceptance, Access, ClientLimits, Limits, ProxyVersion, RateLimit};
 pub use health::{Breaker, Check, Concurrency, InitialState, OnRestart};
 pub use retry::{Condition, Retry};
 pub use tls::{Certificate, ClientCertificates, Hsts, HttpsRedirect, Tickets, Tls, TlsVersion};
@@ -41,6 +43,8 @@ pub struct Config {
     pub access_log: bool,
     /// Limits on the client side of every listener.
     pub client_timeouts: ClientTimeouts,
+    /// What clients may take of Burdock itself.
+    pub client_limits: ClientLimits,
     /// How long a stopping process waits for requests and tunnels.
     pub shutdown: Drain,
     /// How long a process that another has taken over from waits for its tunnels and connections.
@@ -81,12 +85,18 @@ pub struct Listener {
     pub tls: Option<Arc<Tls>>,
     /// Whether clients are sent to https; on a plain listener only.
     pub https_redirect: Option<HttpsRedirect>,
+    /// Whether they come behind a PROXY protocol header.
+    pub proxy_protocol: Acceptance,
+    /// Whose connections are let in, by the address at their other end.
+    pub access: Access,
 }
 
 impl Listener {
     /// One that is as it is unless it is told otherwise.
     pub fn at(address: SocketAddr) -> Self {
-        Self { address, http2: true, tls: None, https_redirect: None }
+        let proxy_protocol = Acceptance::Off;
+        let access = Access::default();
+        Self { address, http2: true, proxy_protocol, access, tls: None, https_redirect: None }
     }
 }
 
@@ -165,6 +175,8 @@ pub struct Service {
     pub hosts: Vec<String>,
     /// Path prefixes that end at a segment boundary; `/` takes every path.
     pub paths: Vec<String>,
+    /// Whose requests it takes, by the client's address as trusted proxies tell it.
+    pub access: Access,
     /// The version that serves it.
     pub version: Version,
 }
@@ -184,6 +196,8 @@ pub struct Version {
     pub readiness_check: Option<Check>,
     /// Is it alive?
     pub liveness_check: Option<Check>,
+    /// What its instances are told of each connection's client before anything else.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// Passive ejection; `None` switches it off.
     pub breaker: Option<Breaker>,
     /// Share of ready instances, in basis points, below which unready ones serve too; 0 is never.
@@ -205,8 +219,12 @@ pub struct Version {
     pub rebalance: Rebalance,
     /// What happens to an instance that is drained or removed.
     pub drain: Drain,
+    /// How often a client may ask.
+    pub rate_limit: Option<RateLimit>,
     /// Limits on the way to an instance and back.
     pub timeouts: Timeouts,
+    /// What a request may be.
+    pub limits: Limits,
 }
 
 /// One process that serves a version.

@@ -6,15 +6,23 @@
 use std::time::Duration;
 
 use super::names::is_token;
-use super::{LIMIT, affinity, checks, drain, instances, retry, tunnels};
+use super::{LIMIT, affinity, checks, clients, drain, instances, retry, tunnels};
 use crate::config::app_yaml::{self, AppYaml};
 use crate::config::node::{Fields, Node};
 use crate::config::types::{
-    Affinity, Balance, Breaker, Check, Concurrency, HashKey, Queue, Timeouts, Version,
+    Affinity, Balance, Breaker, Check, Concurrency, HashKey, Limits, ProxyVersion, Queue, Timeouts,
+    Version,
 };
 
-/// The keys of a version but `timeouts`, which the whole file has too.
-pub(in crate::config) const VERSION_KEYS: [&str; 19] = [
+/// What a version has of what the whole file may say, unless it says otherwise.
+#[derive(Clone, Copy)]
+pub(super) struct Defaults {
+    pub(super) timeouts: Timeouts,
+    pub(super) limits: Limits,
+}
+
+/// The keys of a version but `timeouts` and `limits`, which the whole file has too.
+pub(in crate::config) const VERSION_KEYS: [&str; 21] = [
     "instances",
     "session_affinity",
     "network",
@@ -23,6 +31,7 @@ pub(in crate::config) const VERSION_KEYS: [&str; 19] = [
     "hash_by",
     "readiness_check",
     "liveness_check",
+    "proxy_protocol",
     "breaker",
     "panic_threshold",
     "slow_start",
@@ -33,26 +42,37 @@ pub(in crate::config) const VERSION_KEYS: [&str; 19] = [
     "websocket",
     "rebalance",
     "drain",
+    "rate_limit",
     "app_yaml",
 ];
 
-/// Reads the keys of a version that has a `timeouts` key of its own.
-pub(super) fn version_with_timeouts(
+/// Reads the keys of a version that has `timeouts` and `limits` of its own.
+pub(super) fn version_with_limits(
     fields: &mut Fields<'_>,
     name: &str,
-    default: Timeouts,
+    defaults: Defaults,
 ) -> Version {
     let node = fields.take("timeouts");
     let timeouts = node.and_then(|node| node.fields("version timeouts")).map(|mut fields| {
-        let timeouts = timeouts(&mut fields, default);
+        let timeouts = timeouts(&mut fields, defaults.timeouts);
         fields.finish();
         timeouts
     });
-    version(fields, name, timeouts.unwrap_or(default))
+    let node = fields.take("limits");
+    let limits = node.and_then(|node| node.fields("version limits")).map(|mut fields| {
+        let limits = clients::limits(&mut fields, defaults.limits);
+        fields.finish();
+        limits
+    });
+    let defaults = Defaults {
+        timeouts: timeouts.unwrap_or(defaults.timeouts),
+        limits: limits.unwrap_or(defaults.limits),
+    };
+    version(fields, name, defaults)
 }
 
-/// Reads the keys of a version but `timeouts`.
-pub(super) fn version(fields: &mut Fields<'_>, name: &str, timeouts: Timeouts) -> Version {
+/// Reads the keys of a version but `timeouts` and `limits`.
+pub(super) fn version(fields: &mut Fields<'_>, name: &str, defaults: Defaults) -> Version {
     let app = fields.take("app_yaml").and_then(|node| app_yaml::beside(&node)).unwrap_or_default();
     let AppYaml { session_affinity, readiness_check, liveness_check } = app;
     let affinity = affinity::affinity(fields, session_affinity);
@@ -62,6 +82,7 @@ pub(super) fn version(fields: &mut Fields<'_>, name: &str, timeouts: Timeouts) -
         instances: instances::instances(fields),
         readiness_check: check(fields, "readiness_check", &checks::READINESS, readiness_check),
         liveness_check: check(fields, "liveness_check", &checks::LIVENESS, liveness_check),
+        proxy_protocol: fields.switched("proxy_protocol", proxy_version),
         breaker: breaker(fields),
         panic_threshold: fields
             .take("panic_threshold")
@@ -75,7 +96,9 @@ pub(super) fn version(fields: &mut Fields<'_>, name: &str, timeouts: Timeouts) -
         websocket: tunnels::websocket(fields),
         rebalance: tunnels::rebalance(fields, affinity.as_ref()),
         drain: drain(fields, "drain"),
-        timeouts,
+        rate_limit: fields.switched("rate_limit", clients::rate_limit),
+        timeouts: defaults.timeouts,
+        limits: defaults.limits,
         affinity,
     }
 }
@@ -146,7 +169,7 @@ fn balance(fields: &mut Fields<'_>, affinity: Option<&Affinity>) -> Balance {
 /// What [`hash_key`] takes.
 const HASH_KEYS: &str = "client_ip, path, uri, header NAME, cookie NAME, query NAME";
 
-fn hash_key(node: &Node<'_>) -> Option<HashKey> {
+pub(super) fn hash_key(node: &Node<'_>) -> Option<HashKey> {
     node.parsed(HASH_KEYS, parse_hash_key)
 }
 
@@ -173,6 +196,11 @@ fn parse_hash_key(text: &str) -> Option<HashKey> {
 
 fn is_query_name(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_graphic() && !b"&=?#".contains(&byte))
+}
+
+fn proxy_version(node: &Node<'_>) -> Option<ProxyVersion> {
+    let words = [("off", None), ("v1", Some(ProxyVersion::V1)), ("v2", Some(ProxyVersion::V2))];
+    node.word(&words).flatten()
 }
 
 fn breaker(fields: &mut Fields<'_>) -> Option<Breaker> {

@@ -42,6 +42,8 @@ use members::Manner;
 /// `pingInterval`, 25 s by default, for as long as it polls.
 const SID_LIFETIME: Duration = Duration::from_secs(300);
 
+/// Whoever has not asked for so long has all of its quota again, whatever `burst` would say.
+const QUOTA_LIFETIME: Duration = Duration::from_secs(3600);
 /// How far apart the requests are that count as one client's first ones.
 const BURST: Duration = Duration::from_secs(1);
 
@@ -78,6 +80,8 @@ pub struct Roster {
     pub sids: Recent<Arc<Instance>>,
     /// Where clients without a token went a moment ago.
     pub bursts: Recent<Arc<Instance>>,
+    /// What clients have left of `rate_limit`.
+    pub asked: Recent<Instant>,
     /// What became of sessions.
     pub tally: Tally,
 }
@@ -114,6 +118,7 @@ impl Roster {
             queue: Queue::default(),
             sids: Recent::new(SID_LIFETIME),
             bursts: Recent::new(BURST),
+            asked: Recent::new(QUOTA_LIFETIME),
             tally: Tally::default(),
         }
     }

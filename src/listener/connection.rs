@@ -83,7 +83,11 @@ pub fn spawn(worker: &Worker, stream: TcpStream, peer: SocketAddr, manner: Arc<M
         let counters = &worker.live.counters;
         counters.accepted.fetch_add(1, Ordering::Relaxed);
         match &manner.secure {
-            None => serve(&worker, Transport::plain(stream), peer, &manner).await,
+            None => {
+                let redirect = manner.listener.https_redirect;
+                let client = client(&worker, peer, Arrival { session: None, redirect });
+                serve(&worker, client, Transport::plain(stream), &manner).await;
+            }
             // Boxed, so that a plain connection is no larger for it.
             Some(secure) => Box::pin(serve_tls(&worker, stream, peer, (&manner, secure))).await,
         }
@@ -103,7 +107,7 @@ async fn serve_tls(
     let client = client(worker, peer, arrival);
     match greeted.http2 {
         true => http2::serve(client, greeted.transport, Bytes::new()).await,
-        false => serve_http1(worker, client, greeted.transport, manner).await,
+        false => serve(worker, client, greeted.transport, manner).await,
     }
 }
 
@@ -112,12 +116,7 @@ fn client(worker: &Worker, peer: SocketAddr, arrival: Arrival) -> Arc<Client> {
     Arc::new(Client::new(Arc::clone(&worker.live), here, peer, arrival))
 }
 
-async fn serve(worker: &Worker, transport: Transport, peer: SocketAddr, manner: &Manner) {
-    let arrival = Arrival { session: None, redirect: manner.listener.https_redirect };
-    serve_http1(worker, client(worker, peer, arrival), transport, manner).await;
-}
-
-async fn serve_http1(worker: &Worker, client: Arc<Client>, stream: Transport, manner: &Manner) {
+async fn serve(worker: &Worker, client: Arc<Client>, stream: Transport, manner: &Manner) {
     let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&client)));
     let mut connection = Box::new(
         http1::Builder::new()
@@ -157,7 +156,7 @@ async fn serve_http1(worker: &Worker, client: Arc<Client>, stream: Transport, ma
             // Without a byte of a head there is no request to answer, and none to log.
             if head_bytes(&client) == HeadBytes::None {
                 client.live.counters.error(Reason::HeaderReadTimeout);
-                farewell(stream).await;
+                Box::pin(farewell(stream)).await;
             } else {
                 Box::pin(refuse(&client, stream, Reason::HeaderReadTimeout)).await;
             }
@@ -165,7 +164,7 @@ async fn serve_http1(worker: &Worker, client: Arc<Client>, stream: Transport, ma
         // What is not told on the line of a request that was cut is counted here.
         (Over::Late(reason), _) if !was_busy => {
             client.live.counters.error(reason);
-            farewell(stream).await;
+            Box::pin(farewell(stream)).await;
         }
         (Over::Late(_) | Over::Broken, _) => {}
     }

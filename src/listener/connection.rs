@@ -101,7 +101,10 @@ pub fn spawn(worker: &Worker, mut stream: TcpStream, peer: SocketAddr, manner: A
             match (place(&worker, ends.source.ip(), seat), &manner.secure) {
                 (Err(seats::Full), _) => counters.error(Reason::ClientConnectionLimit),
                 (Ok(hold), None) => {
-                    serve(&worker, Transport::plain(stream), (ends, hold), &manner).await;
+                    let redirect = manner.listener.https_redirect;
+                    let arrival = Arrival { session: None, redirect };
+                    let client = client(&worker, (ends, hold), arrival);
+                    serve(&worker, client, Transport::plain(stream), &manner).await;
                 }
                 // Boxed, so that a plain connection is no larger for it.
                 (Ok(hold), Some(secure)) => {
@@ -127,7 +130,7 @@ async fn serve_tls(
     let client = client(worker, guest, arrival);
     match greeted.http2 {
         true => http2::serve(client, greeted.transport, Bytes::new()).await,
-        false => serve_http1(worker, client, greeted.transport, manner).await,
+        false => serve(worker, client, greeted.transport, manner).await,
     }
 }
 
@@ -136,12 +139,7 @@ fn client(worker: &Worker, guest: Guest, arrival: Arrival) -> Arc<Client> {
     Arc::new(Client::new(Arc::clone(&worker.live), here, guest, arrival))
 }
 
-async fn serve(worker: &Worker, transport: Transport, guest: Guest, manner: &Manner) {
-    let arrival = Arrival { session: None, redirect: manner.listener.https_redirect };
-    serve_http1(worker, client(worker, guest, arrival), transport, manner).await;
-}
-
-async fn serve_http1(worker: &Worker, client: Arc<Client>, stream: Transport, manner: &Manner) {
+async fn serve(worker: &Worker, client: Arc<Client>, stream: Transport, manner: &Manner) {
     let limits = worker.live.snapshot().config.client_limits;
     let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&client)));
     let proxy = Proxy(Arc::clone(&client));
@@ -178,7 +176,7 @@ async fn serve_http1(worker: &Worker, client: Arc<Client>, stream: Transport, ma
             // Without a byte of a head there is no request to answer, and none to log.
             if head_bytes(&client) == HeadBytes::None {
                 client.live.counters.error(Reason::HeaderReadTimeout);
-                farewell(stream).await;
+                Box::pin(farewell(stream)).await;
             } else {
                 Box::pin(refuse(&client, stream, Reason::HeaderReadTimeout)).await;
             }
@@ -186,7 +184,7 @@ async fn serve_http1(worker: &Worker, client: Arc<Client>, stream: Transport, ma
         // What is not told on the line of a request that was cut is counted here.
         (Over::Late(reason), _) if !was_busy => {
             client.live.counters.error(reason);
-            farewell(stream).await;
+            Box::pin(farewell(stream)).await;
         }
         (Over::Late(_) | Over::Broken, _) => {}
     }

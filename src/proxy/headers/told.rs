@@ -63,7 +63,7 @@ fn parse_address(text: &str) -> Option<IpAddr> {
 
 /// Whether the client came by https: as a trusted proxy tells, else as the connection is.
 pub fn is_https(headers: &HeaderMap, origin: Origin<'_>) -> bool {
-    let told = headers.get(X_FORWARDED_PROTO).filter(|_| origin.trusted);
+    let told = if origin.trusted { headers.get(X_FORWARDED_PROTO) } else { None };
     told.map_or(origin.https, |proto| proto == "https")
 }
 

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Beside it: [`config`] (file -> validated types), [`snapshot`] (what a request may read),
-//! [`health`] (checks and breaker), [`observe`] (logs), [`admin`] (metrics), [`run`] (puts all of
+//! [`health`] (checks and breaker), [`tls`] (certificates and secured streams), [`observe`] (logs), [`admin`] (metrics), [`run`] (puts all of
 //! it together), [`demo`] (embedded instances).
 //!
 //! # Words
@@ -33,7 +33,7 @@
 //!
 //! Rooms depend downwards only, and a test holds them to it: `config::types`, then `config`, then
 //! the pure decisions (`route`, `affinity`, `balance`, the machines of `health`, `proxy::retry`,
-//! `proxy::headers`, `proxy::error`, `tunnel::frames`), then `instance`, then `snapshot`, then
+//! `proxy::headers`, `proxy::error`, `tunnel::frames`) and [`tls`], then `instance`, then `snapshot`, then
 //! `proxy`, `tunnel`, `listener`, `admin` and the prober, then `run`.
 
 pub mod admin;
@@ -50,4 +50,5 @@ pub mod proxy;
 pub mod route;
 pub mod run;
 pub mod snapshot;
+pub mod tls;
 pub mod tunnel;

@@ -260,6 +260,7 @@ fn versions(label: &str, old: &Version, new: &Version, changes: &mut Vec<Change>
         ("session_affinity", is_switched),
         ("affinity", !is_switched && old.affinity != new.affinity),
         ("balance", old.balance != new.balance),
+        ("tls", old.tls != new.tls),
         ("readiness_check", old.readiness_check != new.readiness_check),
         ("liveness_check", old.liveness_check != new.liveness_check),
         ("breaker", old.breaker != new.breaker),

@@ -11,12 +11,13 @@ use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
 
 use crate::config::types::Check;
 use crate::health::agent::{self, Report};
 use crate::health::check::Outcome;
 use crate::health::grpc;
+use crate::instance::stream::{OpenError, Wire};
+use crate::tls::client::{Alpn, Target};
 
 /// What probes call themselves.
 const PROBE: &str = concat!("burdock-probe/", env!("CARGO_PKG_VERSION"));
@@ -44,9 +45,23 @@ impl Answer {
     }
 }
 
-/// Asks what `check` says; `kind` is its name in messages.
-pub(super) async fn probe(check: &Check, address: &str, kind: &str) -> Answer {
-    match tokio::time::timeout(check.timeout, ask(check, address, kind)).await {
+/// What is spoken in probes of `check`, where they are secured.
+pub(super) fn alpn(check: &Check) -> Alpn {
+    match (&check.grpc, &check.path) {
+        (Some(_), _) => Alpn::Http2,
+        (None, Some(_)) => Alpn::Http1,
+        (None, None) => Alpn::None,
+    }
+}
+
+/// Asks the instance at `address` what `check` says, secured if there is a `target`; `kind` is the
+/// check's name in messages.
+pub(super) async fn probe(
+    check: &Check,
+    (address, target): (&str, Option<&Target>),
+    kind: &str,
+) -> Answer {
+    match tokio::time::timeout(check.timeout, ask(check, (address, target), kind)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => Answer::new(Outcome::NoAnswer, format!("{kind} check: {error}")),
         Err(_elapsed) => {
@@ -56,13 +71,19 @@ pub(super) async fn probe(check: &Check, address: &str, kind: &str) -> Answer {
     }
 }
 
-async fn ask(check: &Check, address: &str, kind: &str) -> Result<Answer, ProbeError> {
+async fn ask(
+    check: &Check,
+    (address, target): (&str, Option<&Target>),
+    kind: &str,
+) -> Result<Answer, ProbeError> {
     let elsewhere = check.port.map(|port| at_port(address, port));
     let address = elsewhere.as_deref().unwrap_or(address);
-    let stream = TcpStream::connect(address).await.map_err(ProbeError::Connect)?;
+    let stream = Wire::open(address, target).await?;
     if let Some(service) = &check.grpc {
         let host = check.host.as_deref().unwrap_or(address);
-        return Ok(match ask_grpc(stream, service, host).await? {
+        let scheme = if target.is_some() { "https" } else { "http" };
+        let server = format!("{scheme}://{host}");
+        return Ok(match ask_grpc(stream, service, &server).await? {
             Ok(()) => Answer::new(Outcome::Pass, format!("{kind} check passed")),
             Err(said) => Answer::new(Outcome::Refused, format!("{kind} check answered {said}")),
         });
@@ -103,7 +124,7 @@ fn report(headers: &HeaderMap, address: &str) -> Report {
     report
 }
 
-async fn get(stream: TcpStream, path: &str, host: &str) -> Result<Response<Incoming>, ProbeError> {
+async fn get(stream: Wire, path: &str, host: &str) -> Result<Response<Incoming>, ProbeError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.uri_mut() = Uri::try_from(path).map_err(|_bad| ProbeError::Target)?;
@@ -124,13 +145,13 @@ async fn get(stream: TcpStream, path: &str, host: &str) -> Result<Response<Incom
 
 /// What a server of the gRPC health protocol says: that the service serves, or what else.
 async fn ask_grpc(
-    stream: TcpStream,
+    stream: Wire,
     service: &str,
-    host: &str,
+    server: &str,
 ) -> Result<Result<(), String>, ProbeError> {
     let (mut sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-    let request = Request::post(format!("http://{host}{}", grpc::PATH))
+    let request = Request::post(format!("{server}{}", grpc::PATH))
         .header(CONTENT_TYPE, "application/grpc")
         .header(TE, "trailers")
         .header(USER_AGENT, PROBE)
@@ -171,8 +192,8 @@ async fn ask_grpc(
 /// Why a probe got no answer.
 #[derive(Debug, thiserror::Error)]
 enum ProbeError {
-    #[error("connecting: {0}")]
-    Connect(#[source] std::io::Error),
+    #[error(transparent)]
+    Open(#[from] OpenError),
     #[error("{0}")]
     Http(#[from] hyper::Error),
     #[error("{0}")]

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::config::types::{self, InitialState};
+use crate::config::types::{self, CheckTls, InitialState, InstanceTls};
 use crate::health::Health;
 use crate::health::check::{Check, Verdict};
 use crate::health::probe::{self, Answer};
 use crate::instance::{Departure, Instance, Roster};
+use crate::tls::client::{Connector, Target};
 
 /// First probes of many instances are spread this far apart, but never beyond one interval.
 const SPREAD: Duration = Duration::from_millis(2);
@@ -37,6 +38,7 @@ struct Vitals {
 struct Settings {
     readiness: Option<types::Check>,
     liveness: Option<types::Check>,
+    tls: Option<InstanceTls>,
 }
 
 #[derive(Debug)]
@@ -84,7 +86,10 @@ impl Prober {
             let settings = Settings {
                 readiness: version.readiness_check.clone(),
                 liveness: version.liveness_check.clone(),
+                tls: version.tls.clone(),
             };
+            let connectors = [Kind::Readiness, Kind::Liveness]
+                .map(|kind| settings.tls(kind).map(Connector::new));
             let members = roster.members();
             let window = |check: &types::Check| {
                 let count = u32::try_from(members.everyone().len()).unwrap_or(u32::MAX);
@@ -95,7 +100,7 @@ impl Prober {
                 let mut watched = before
                     .remove(&key)
                     .unwrap_or_else(|| Watched::new(instance, &settings, Instant::now()));
-                self.watch(instance, &settings, &mut watched, &window);
+                self.watch(instance, (&settings, &connectors), &mut watched, &window);
                 self.watched.insert(key, watched);
             }
         }
@@ -127,7 +132,7 @@ impl Prober {
     fn watch(
         &mut self,
         instance: &Arc<Instance>,
-        settings: &Settings,
+        (settings, connectors): (&Settings, &[Option<Connector>; 2]),
         watched: &mut Watched,
         window: &dyn Fn(&types::Check) -> Duration,
     ) {
@@ -139,7 +144,10 @@ impl Prober {
         }
         for kind in [Kind::Readiness, Kind::Liveness] {
             let check = settings.of(kind);
-            if watched.task(kind).is_some() && before.of(kind) == check {
+            if watched.task(kind).is_some()
+                && before.of(kind) == check
+                && before.tls(kind) == settings.tls(kind)
+            {
                 continue;
             }
             let started = check.as_ref().map(|check| {
@@ -147,6 +155,9 @@ impl Prober {
                 let probe = Probe {
                     kind,
                     check: check.clone(),
+                    target: connectors[kind as usize]
+                        .as_ref()
+                        .map(|it| it.stranger(instance.address(), probe::alpn(check))),
                     instance: Arc::clone(instance),
                     vitals: Arc::clone(&watched.vitals),
                     verdict: Arc::clone(&self.verdict),
@@ -169,6 +180,15 @@ impl Settings {
         match kind {
             Kind::Readiness => &self.readiness,
             Kind::Liveness => &self.liveness,
+        }
+    }
+
+    /// How probes are secured, if they are.
+    fn tls(&self, kind: Kind) -> Option<&InstanceTls> {
+        match &self.of(kind).as_ref()?.tls {
+            CheckTls::Auto => self.tls.as_ref(),
+            CheckTls::Off => None,
+            CheckTls::On(tls) => Some(tls),
         }
     }
 }
@@ -245,6 +265,7 @@ impl Kind {
 struct Probe {
     kind: Kind,
     check: types::Check,
+    target: Option<Target>,
     instance: Arc<Instance>,
     vitals: Arc<Mutex<Vitals>>,
     verdict: Arc<Notify>,
@@ -269,8 +290,8 @@ impl Probe {
             // Nobody closes the semaphore.
             let turn = self.turns.acquire().await;
             let began = Instant::now();
-            let address = self.instance.address();
-            let answer = probe::probe(&self.check, address, self.kind.label()).await;
+            let place = (self.instance.address(), self.target.as_ref());
+            let answer = probe::probe(&self.check, place, self.kind.label()).await;
             drop(turn);
             self.record(&answer);
             let reason = answer.reason;

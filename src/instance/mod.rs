@@ -37,11 +37,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
 use crate::config::types::{self, Drain, State};
 use crate::health::breaker::{Breaker, Change, Passage};
 use crate::health::{self, Admin, Eligibility, Health, Membership, Rehome};
+use crate::tls::client::Target;
 
 pub use departure::{Cause, Departure};
 pub use in_flight::{InFlight, Kind};
@@ -106,6 +108,8 @@ struct Axes {
 pub struct Instance {
     identity: Identity,
     address: String,
+    /// How new connections to it are secured, if they are.
+    target: ArcSwapOption<Target>,
     weight: AtomicU32,
     /// `max_requests` and `max_tunnels`; 0 for none.
     limits: [AtomicU32; 2],
@@ -147,6 +151,7 @@ impl Instance {
         Self {
             identity,
             address: config.address.clone(),
+            target: ArcSwapOption::empty(),
             weight: AtomicU32::new(config.weight),
             limits: limits_of(config).map(AtomicU32::new),
             share: Share::default(),
@@ -173,6 +178,17 @@ impl Instance {
     /// Where it listens: `host:port`.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// How new connections to it are secured, if they are.
+    pub fn target(&self) -> Option<Arc<Target>> {
+        self.target.load_full()
+    }
+
+    /// Secures new connections in this way from now on. No older one gets another request.
+    pub(crate) fn secure(&self, target: Option<Target>) {
+        self.target.store(target.map(Arc::new));
+        self.lanes.iter().for_each(|lane| lane.pool.renew());
     }
 
     /// Its share of new sessions.

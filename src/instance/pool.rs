@@ -4,6 +4,7 @@
 //! the last handle drops, so do the connections.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,11 @@ struct Idle {
 
 /// Idle connections of one worker to one instance, the last used on top.
 #[derive(Debug, Default)]
-pub struct Pool(Mutex<Vec<Idle>>);
+pub struct Pool {
+    idle: Mutex<Vec<Idle>>,
+    /// Counts the times that connections were made in another way from then on.
+    epoch: AtomicU64,
+}
 
 impl Pool {
     /// The connection used last that still stands. `replayable` says that a request which finds
@@ -44,10 +49,10 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection that is at rest.
+    /// Keeps a connection that is at rest, unless it was made as none is any more.
     pub fn give(&self, link: Box<Link>, now: Instant) {
         let mut idle = self.lock();
-        if idle.len() < MAX_IDLE {
+        if idle.len() < MAX_IDLE && link.epoch == self.epoch() {
             idle.push(Idle { link, since: now });
         }
     }
@@ -65,8 +70,20 @@ impl Pool {
         self.lock().clear();
     }
 
+    /// What a connection that is opened now belongs to.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Connections are made in another way from now on: keeps none that was made before.
+    pub(super) fn renew(&self) {
+        let mut idle = self.lock();
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        idle.clear();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Idle>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -35,6 +35,8 @@ pub enum Reason {
     ConnectFailed,
     /// `timeouts.connect`.
     ConnectTimeout,
+    /// TLS with an instance failed.
+    TlsFailed,
     /// Burdock has no descriptor, port or memory left for a connection to an instance.
     NoSocket,
     /// An instance broke the connection before its answer began.
@@ -67,7 +69,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the metric's rows.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::BadHost,
@@ -81,6 +83,7 @@ impl Reason {
         Self::QueueTimeout,
         Self::ConnectFailed,
         Self::ConnectTimeout,
+        Self::TlsFailed,
         Self::NoSocket,
         Self::InstanceReset,
         Self::InvalidResponse,
@@ -117,6 +120,7 @@ impl Reason {
             Self::QueueTimeout => ("queue_timeout", Some(StatusCode::SERVICE_UNAVAILABLE)),
             Self::ConnectFailed => ("connect_failed", Some(StatusCode::BAD_GATEWAY)),
             Self::ConnectTimeout => ("connect_timeout", Some(StatusCode::GATEWAY_TIMEOUT)),
+            Self::TlsFailed => ("tls_failed", Some(StatusCode::BAD_GATEWAY)),
             Self::NoSocket => ("no_socket", Some(StatusCode::SERVICE_UNAVAILABLE)),
             Self::InstanceReset => ("instance_reset", Some(StatusCode::BAD_GATEWAY)),
             Self::InvalidResponse => ("invalid_response", Some(StatusCode::BAD_GATEWAY)),
@@ -155,6 +159,7 @@ impl From<Failure> for Reason {
         match failure {
             Failure::Connect => Self::ConnectFailed,
             Failure::ConnectTimeout => Self::ConnectTimeout,
+            Failure::Tls => Self::TlsFailed,
             Failure::Reset(_) => Self::InstanceReset,
             Failure::InvalidResponse => Self::InvalidResponse,
             Failure::FirstByteTimeout => Self::FirstByteTimeout,

@@ -14,10 +14,12 @@ use crate::config::types::Version;
 use crate::instance::body::{RequestBody, Upload};
 use crate::instance::link::Link;
 use crate::instance::pool;
+use crate::instance::stream::OpenError;
 use crate::instance::{Distress, Instance, Roster};
 use crate::proxy::headers;
 use crate::proxy::retry::{self, Failure, Sent};
 use crate::proxy::upgrade::Raw;
+use crate::tls::client;
 
 /// The head of an answer, and what its body comes by.
 #[derive(Debug)]
@@ -80,10 +82,14 @@ impl Attempt<'_> {
 
     /// Opens a new connection.
     pub(super) async fn connect(&self, worker: usize) -> Result<Box<Link>, Failure> {
-        let opening = Link::open(self.instance.address(), self.instance.lane(worker));
+        let opening = Link::open(self.instance, worker);
         self.wait(worker, pin!(opening)).await?.map_err(|error| {
-            tracing::debug!(instance = self.instance.address(), %error, "connecting failed");
-            if pool::is_own_fault(&error) { Failure::NoSocket } else { Failure::Connect }
+            tracing::debug!(instance = self.instance.address(), %error, "opening a connection failed");
+            match error {
+                OpenError::Connect(error) if pool::is_own_fault(&error) => Failure::NoSocket,
+                OpenError::Connect(_) => Failure::Connect,
+                OpenError::Tls(_) => Failure::Tls,
+            }
         })
     }
 
@@ -130,6 +136,7 @@ impl Attempt<'_> {
         let mut response = answered.map_err(|error| match error.message() {
             Some(_) => Failure::Reset(Sent::Nothing),
             None if error.error().is_parse() => Failure::InvalidResponse,
+            None if client::is_refusal(error.error()) => Failure::Tls,
             None => Failure::Reset(Sent::Something),
         })?;
         match headers::settle_length(response.headers_mut()) {

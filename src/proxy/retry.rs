@@ -18,6 +18,8 @@ pub enum Failure {
     Connect,
     /// It wasn't open in time.
     ConnectTimeout,
+    /// It was open, and then TLS failed on it.
+    Tls,
     /// It broke before the first byte of an answer.
     Reset(Sent),
     /// The answer broke the rules of HTTP.
@@ -47,7 +49,7 @@ impl Failure {
     /// Whether the instance has certainly not acted on the request.
     fn is_harmless(self) -> bool {
         match self {
-            Self::Connect | Self::ConnectTimeout | Self::NoSocket => true,
+            Self::Connect | Self::ConnectTimeout | Self::Tls | Self::NoSocket => true,
             Self::Reset(sent) | Self::Unanswered(sent) | Self::Dead(sent) => sent == Sent::Nothing,
             Self::InvalidResponse | Self::FirstByteTimeout => false,
         }
@@ -58,6 +60,7 @@ impl Failure {
         match self {
             Self::Connect
             | Self::ConnectTimeout
+            | Self::Tls
             | Self::NoSocket
             | Self::Reset(_)
             | Self::Unanswered(_)
@@ -103,6 +106,7 @@ mod tests {
         for (failure, request, upgrade) in [
             (Failure::Connect, true, true),
             (Failure::ConnectTimeout, true, true),
+            (Failure::Tls, true, true),
             (Failure::Reset(Sent::Something), true, false),
             (Failure::FirstByteTimeout, true, false),
             (Failure::InvalidResponse, true, false),
@@ -121,6 +125,8 @@ mod tests {
             (&get, Failure::Connect, true, true),
             (&post, Failure::Connect, true, true),
             (&post, Failure::ConnectTimeout, true, true),
+            (&post, Failure::Tls, true, true),
+            (&post, Failure::Tls, false, false),
             (&post, Failure::Connect, false, false),
             (&get, reset(Sent::Something), true, true),
             (&post, reset(Sent::Something), true, false),

@@ -367,7 +367,9 @@ impl<'a> Session<'a> {
     /// An attempt failed and another follows: a bound session leaves its instance.
     pub fn leave(&mut self, failure: Failure) -> Rehome {
         let reason = match failure {
-            Failure::Connect | Failure::ConnectTimeout | Failure::NoSocket => Rehome::ConnectFailed,
+            Failure::Connect | Failure::ConnectTimeout | Failure::Tls | Failure::NoSocket => {
+                Rehome::ConnectFailed
+            }
             Failure::Reset(_) | Failure::InvalidResponse => Rehome::Reset,
             Failure::FirstByteTimeout | Failure::Unanswered(_) => Rehome::NoAnswer,
             Failure::Dead(_) => Rehome::Dead,

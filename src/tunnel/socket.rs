@@ -1,4 +1,5 @@
-//! What a tunnel reads and writes: a socket, or a stream of an HTTP/2 connection in its place.
+//! What a tunnel reads and writes: a socket, with TLS on it or not, or a stream of an HTTP/2
+//! connection in its place.
 
 use std::io;
 use std::pin::Pin;
@@ -9,6 +10,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::tls::client::ToInstance;
+
 /// One end of a tunnel.
 #[derive(Debug)]
 pub enum Socket {
@@ -16,6 +19,18 @@ pub enum Socket {
     Tcp(TcpStream),
     /// A stream (RFC 8441 section 5). Boxed, since most are not.
     Stream(Box<TokioIo<Upgraded>>),
+    /// A secured connection to an instance. Boxed, since most are not.
+    ToInstance(Box<ToInstance>),
+}
+
+impl Socket {
+    /// Resolves when nothing that was written waits for room below.
+    pub fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(_) | Self::Stream(_) => Poll::Ready(Ok(())),
+            Self::ToInstance(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
 }
 
 impl AsyncRead for Socket {
@@ -27,6 +42,7 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Stream(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::ToInstance(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -40,6 +56,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::ToInstance(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -47,6 +64,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Stream(stream) => Pin::new(stream).poll_flush(cx),
+            Self::ToInstance(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -54,6 +72,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::ToInstance(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

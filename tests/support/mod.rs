@@ -24,6 +24,7 @@ pub mod h2;
 pub mod load;
 pub mod process;
 pub mod raw;
+pub mod secured;
 pub mod steady;
 pub mod wire;
 pub mod ws;

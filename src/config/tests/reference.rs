@@ -47,13 +47,14 @@ fn reference_yaml_shows_the_defaults() {
 }
 
 /// Forms that stand in comments of reference.yaml, since they exclude the forms that stand there.
-const OTHER_FORMS: [&str; 2] = [
+const OTHER_FORMS: [&str; 3] = [
     "instances: [a:1]\naffinity_keys: {keys: [AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=]}\n",
     "instances: [a:1]\nnetwork: {session_affinity: true}\n",
+    "instances: [a:1]\ntls: {verify: false}\n",
 ];
 
 /// Every kind of map that the code reads; a kind that is missing here is found by its parent's row.
-const KINDS: [&str; 25] = [
+const KINDS: [&str; 26] = [
     "configuration",
     "listener",
     "forwarding",
@@ -64,6 +65,7 @@ const KINDS: [&str; 25] = [
     "service",
     "version",
     "instance",
+    "instance tls",
     "network",
     "affinity",
     "cookie",

@@ -5,6 +5,7 @@
 //! no other room of the crate. Read [`Config`] first, then [`Version`].
 
 mod health;
+mod instance_tls;
 mod tunnels;
 
 use std::net::SocketAddr;
@@ -13,7 +14,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use health::{Breaker, Check, InitialState, OnRestart};
+pub use health::{Breaker, Check, CheckTls, InitialState, OnRestart};
+pub use instance_tls::{ClientCertificate, InstanceTls};
 pub use tunnels::{Action, Close, Closes, Exit, Rebalance, RebalanceMode, Websocket};
 
 /// One whole configuration file, validated.
@@ -157,6 +159,8 @@ pub struct Version {
     pub balance: Balance,
     /// At least one; names are unique within the version.
     pub instances: Vec<Instance>,
+    /// How connections to them are secured; `None` for not at all.
+    pub tls: Option<InstanceTls>,
     /// May it get traffic?
     pub readiness_check: Option<Check>,
     /// Is it alive?

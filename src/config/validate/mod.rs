@@ -5,6 +5,7 @@
 
 mod affinity;
 pub(super) mod checks;
+mod instance_tls;
 mod instances;
 mod keys;
 mod names;

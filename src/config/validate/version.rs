@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::names::is_token;
-use super::{LIMIT, affinity, checks, drain, instances, tunnels};
+use super::{LIMIT, affinity, checks, drain, instance_tls, instances, tunnels};
 use crate::config::app_yaml::{self, AppYaml};
 use crate::config::node::{Fields, Node};
 use crate::config::types::{
@@ -14,8 +14,9 @@ use crate::config::types::{
 };
 
 /// The keys of a version but `timeouts`, which the whole file has too.
-pub(in crate::config) const VERSION_KEYS: [&str; 18] = [
+pub(in crate::config) const VERSION_KEYS: [&str; 19] = [
     "instances",
+    "tls",
     "session_affinity",
     "network",
     "affinity",
@@ -59,6 +60,7 @@ pub(super) fn version(fields: &mut Fields<'_>, name: &str, timeouts: Timeouts) -
         name: name.to_owned(),
         balance: balance(fields, affinity.as_ref()),
         instances: instances::instances(fields),
+        tls: instance_tls::of_version(fields),
         readiness_check: check(fields, "readiness_check", &checks::READINESS, readiness_check),
         liveness_check: check(fields, "liveness_check", &checks::LIVENESS, liveness_check),
         breaker: breaker(fields),

@@ -261,6 +261,7 @@ fn versions(label: &str, old: &Version, new: &Version, changes: &mut Vec<Change>
         ("affinity", !is_switched && old.affinity != new.affinity),
         ("balance", old.balance != new.balance),
         ("tls", old.tls != new.tls),
+        ("protocol", old.protocol != new.protocol),
         ("readiness_check", old.readiness_check != new.readiness_check),
         ("liveness_check", old.liveness_check != new.liveness_check),
         ("breaker", old.breaker != new.breaker),

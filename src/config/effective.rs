@@ -95,6 +95,7 @@ fn version(out: &mut Text, version: &Version) {
         None => out.key("tls", "off"),
         Some(tls) => instance_tls(out, tls),
     }
+    out.key("protocol", version.protocol.word());
     check(out, "readiness_check", version.readiness_check.as_ref());
     check(out, "liveness_check", version.liveness_check.as_ref());
     match &version.breaker {

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use crate::config::types::Check;
+use crate::config::types::{Check, Protocol};
 use crate::health::agent::{self, Report};
 use crate::health::check::Outcome;
 use crate::health::grpc;
@@ -45,23 +45,30 @@ impl Answer {
     }
 }
 
-/// What is spoken in probes of `check`, where they are secured.
-pub(super) fn alpn(check: &Check) -> Alpn {
-    match (&check.grpc, &check.path) {
-        (Some(_), _) => Alpn::Http2,
-        (None, Some(_)) => Alpn::Http1,
-        (None, None) => Alpn::None,
+/// Where an instance is asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// Its address.
+    pub(super) address: &'a str,
+    /// How connections to it are secured, if they are.
+    pub(super) target: Option<&'a Target>,
+    /// What requests to it are made by.
+    pub(super) protocol: Protocol,
+}
+
+/// What is spoken in probes of `check`; there is a port of its own for somebody who speaks HTTP/1.1.
+fn alpn(check: &Check, protocol: Protocol) -> Alpn {
+    match (&check.grpc, &check.path, protocol) {
+        (Some(_), _, _) => Alpn::Http2,
+        (None, Some(_), Protocol::Http2) if check.port.is_none() => Alpn::Http2,
+        (None, Some(_), Protocol::Http1 | Protocol::Http2) => Alpn::Http1,
+        (None, None, _) => Alpn::None,
     }
 }
 
-/// Asks the instance at `address` what `check` says, secured if there is a `target`; `kind` is the
-/// check's name in messages.
-pub(super) async fn probe(
-    check: &Check,
-    (address, target): (&str, Option<&Target>),
-    kind: &str,
-) -> Answer {
-    match tokio::time::timeout(check.timeout, ask(check, (address, target), kind)).await {
+/// Asks at `place` what `check` says; `kind` is the check's name in messages.
+pub(super) async fn probe(check: &Check, place: Place<'_>, kind: &str) -> Answer {
+    match tokio::time::timeout(check.timeout, ask(check, place, kind)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => Answer::new(Outcome::NoAnswer, format!("{kind} check: {error}")),
         Err(_elapsed) => {
@@ -71,18 +78,16 @@ pub(super) async fn probe(
     }
 }
 
-async fn ask(
-    check: &Check,
-    (address, target): (&str, Option<&Target>),
-    kind: &str,
-) -> Result<Answer, ProbeError> {
+async fn ask(check: &Check, place: Place<'_>, kind: &str) -> Result<Answer, ProbeError> {
+    let Place { address, target, protocol } = place;
     let elsewhere = check.port.map(|port| at_port(address, port));
     let address = elsewhere.as_deref().unwrap_or(address);
-    let stream = Wire::open(address, target).await?;
+    let alpn = alpn(check, protocol);
+    let stream = Wire::open(address, target, alpn).await?;
+    let host = check.host.as_deref().unwrap_or(address);
+    let scheme = if target.is_some() { "https" } else { "http" };
+    let server = format!("{scheme}://{host}");
     if let Some(service) = &check.grpc {
-        let host = check.host.as_deref().unwrap_or(address);
-        let scheme = if target.is_some() { "https" } else { "http" };
-        let server = format!("{scheme}://{host}");
         return Ok(match ask_grpc(stream, service, &server).await? {
             Ok(()) => Answer::new(Outcome::Pass, format!("{kind} check passed")),
             Err(said) => Answer::new(Outcome::Refused, format!("{kind} check answered {said}")),
@@ -91,7 +96,10 @@ async fn ask(
     let Some(path) = &check.path else {
         return Ok(Answer::new(Outcome::Pass, format!("{kind} check passed")));
     };
-    let response = get(stream, path, check.host.as_deref().unwrap_or(address)).await?;
+    let response = match alpn {
+        Alpn::Http2 => get_on_stream(stream, path, &server).await?,
+        Alpn::Http1 | Alpn::None => get(stream, path, host).await?,
+    };
     let status = response.status();
     let passes =
         check.expected_statuses.iter().any(|(from, to)| (*from..=*to).contains(&status.as_u16()));
@@ -140,6 +148,27 @@ async fn get(stream: Wire, path: &str, host: &str) -> Result<Response<Incoming>,
         over = connection => over?,
     }
     // The connection is over; what came of the request is known.
+    Ok(answer.await?)
+}
+
+/// The same by HTTP/2.
+async fn get_on_stream(
+    stream: Wire,
+    path: &str,
+    server: &str,
+) -> Result<Response<Incoming>, ProbeError> {
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    let request = Request::get(format!("{server}{path}"))
+        .header(USER_AGENT, PROBE)
+        .body(Empty::<Bytes>::new())
+        .map_err(|_bad| ProbeError::Target)?;
+    let mut answer = pin!(sender.send_request(request));
+    tokio::select! {
+        biased;
+        answer = answer.as_mut() => return Ok(answer?),
+        over = connection => over?,
+    }
     Ok(answer.await?)
 }
 

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::config::types::{self, CheckTls, InitialState, InstanceTls};
+use crate::config::types::{self, CheckTls, InitialState, InstanceTls, Protocol};
 use crate::health::Health;
 use crate::health::check::{Check, Verdict};
-use crate::health::probe::{self, Answer};
+use crate::health::probe::{self, Answer, Place};
 use crate::instance::{Departure, Instance, Roster};
 use crate::tls::client::{Connector, Target};
 
@@ -39,6 +39,7 @@ struct Settings {
     readiness: Option<types::Check>,
     liveness: Option<types::Check>,
     tls: Option<InstanceTls>,
+    protocol: Protocol,
 }
 
 #[derive(Debug)]
@@ -87,6 +88,7 @@ impl Prober {
                 readiness: version.readiness_check.clone(),
                 liveness: version.liveness_check.clone(),
                 tls: version.tls.clone(),
+                protocol: version.protocol,
             };
             let connectors = [Kind::Readiness, Kind::Liveness]
                 .map(|kind| settings.tls(kind).map(Connector::new));
@@ -147,6 +149,7 @@ impl Prober {
             if watched.task(kind).is_some()
                 && before.of(kind) == check
                 && before.tls(kind) == settings.tls(kind)
+                && before.protocol == settings.protocol
             {
                 continue;
             }
@@ -157,7 +160,8 @@ impl Prober {
                     check: check.clone(),
                     target: connectors[kind as usize]
                         .as_ref()
-                        .map(|it| it.stranger(instance.address(), probe::alpn(check))),
+                        .map(|it| it.stranger(instance.address())),
+                    protocol: settings.protocol,
                     instance: Arc::clone(instance),
                     vitals: Arc::clone(&watched.vitals),
                     verdict: Arc::clone(&self.verdict),
@@ -266,6 +270,7 @@ struct Probe {
     kind: Kind,
     check: types::Check,
     target: Option<Target>,
+    protocol: Protocol,
     instance: Arc<Instance>,
     vitals: Arc<Mutex<Vitals>>,
     verdict: Arc<Notify>,
@@ -290,7 +295,8 @@ impl Probe {
             // Nobody closes the semaphore.
             let turn = self.turns.acquire().await;
             let began = Instant::now();
-            let place = (self.instance.address(), self.target.as_ref());
+            let (address, target) = (self.instance.address(), self.target.as_ref());
+            let place = Place { address, target, protocol: self.protocol };
             let answer = probe::probe(&self.check, place, self.kind.label()).await;
             drop(turn);
             self.record(&answer);

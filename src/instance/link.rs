@@ -24,6 +24,7 @@ use crate::instance::Instance;
 use crate::instance::bell::Bell;
 use crate::instance::body::RequestBody;
 use crate::instance::stream::{OpenError, Outbound, Wire};
+use crate::tls::client::Alpn;
 
 /// The most that is read ahead of the client, and so the longest head of an answer.
 const MAX_BUFFER: usize = 64 * 1024;
@@ -77,7 +78,7 @@ impl Link {
         // Before it is known how it is to be secured: what changes after that makes it old.
         let epoch = lane.pool.epoch();
         let target = instance.target();
-        let wire = Wire::open(instance.address(), target.as_deref()).await?;
+        let wire = Wire::open(instance.address(), target.as_deref(), Alpn::Http1).await?;
         let io = TokioIo::new(Outbound::new(wire));
         let handshake = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(io);
         let (sender, connection) =

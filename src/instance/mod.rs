@@ -31,6 +31,7 @@ mod share;
 pub mod stream;
 pub mod tally;
 mod trial;
+pub mod trunk;
 mod wishes;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::tls::client::{Target, ToInstance};
+use crate::tls::client::{Alpn, Target, ToInstance};
 
 /// Slices of this many bytes in all are put together.
 const SMALL: usize = 1024;
@@ -93,15 +93,20 @@ pub enum Wire {
 }
 
 impl Wire {
-    /// Connects to `address`, and secures that if there is a `target`. A name is looked up each
+    /// Connects to `address`, and secures that for `alpn` if there is a `target`. A name is looked up each
     /// time, so that a moved instance is found.
-    pub async fn open(address: &str, target: Option<&Target>) -> Result<Self, OpenError> {
+    pub async fn open(
+        address: &str,
+        target: Option<&Target>,
+        alpn: Alpn,
+    ) -> Result<Self, OpenError> {
         let stream = TcpStream::connect(address).await.map_err(OpenError::Connect)?;
         stream.set_nodelay(true).map_err(OpenError::Connect)?;
         match target {
             None => Ok(Self::Plain(Stream::new(stream))),
             Some(target) => {
-                let secured = Box::pin(target.secure(stream)).await.map_err(OpenError::Tls)?;
+                let secured =
+                    Box::pin(target.secure(stream, alpn)).await.map_err(OpenError::Tls)?;
                 Ok(Self::Secured(Box::new(secured)))
             }
         }
@@ -126,8 +131,8 @@ impl AsyncRead for Wire {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Wire::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Wire::Secured(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Secured(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -139,22 +144,22 @@ impl AsyncWrite for Wire {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Wire::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Wire::Secured(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Secured(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Wire::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Wire::Secured(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Secured(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Wire::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Wire::Secured(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Secured(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -164,16 +169,16 @@ impl AsyncWrite for Wire {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Wire::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
             // It puts parts together by itself.
-            Wire::Secured(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Self::Secured(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Wire::Plain(stream) => stream.is_write_vectored(),
-            Wire::Secured(stream) => stream.is_write_vectored(),
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Secured(stream) => stream.is_write_vectored(),
         }
     }
 }

@@ -10,12 +10,14 @@ use http::{Request, Response, StatusCode, request};
 use hyper::body::Incoming;
 use tokio::sync::Notify;
 
-use crate::config::types::Version;
+use crate::config::types::{Protocol, Version};
 use crate::instance::body::{RequestBody, Upload};
 use crate::instance::link::Link;
 use crate::instance::pool;
 use crate::instance::stream::OpenError;
+use crate::instance::trunk::Sending;
 use crate::instance::{Distress, Instance, Roster};
+use crate::proxy::coming::Coming;
 use crate::proxy::headers;
 use crate::proxy::retry::{self, Failure, Sent};
 use crate::proxy::upgrade::Raw;
@@ -25,7 +27,7 @@ use crate::tls::client;
 #[derive(Debug)]
 pub struct Answer {
     /// Head and body.
-    pub response: Response<Incoming>,
+    pub response: Response<Coming>,
     /// What it comes by.
     pub origin: Origin,
 }
@@ -37,6 +39,8 @@ pub enum Origin {
     Kept(Box<Link>),
     /// One that can't.
     Spent(Box<Link>),
+    /// A stream of one that takes many, and what is still to be sent on it.
+    Stream(Option<Box<Sending>>),
     /// One that switched protocols.
     Raw(Raw),
 }
@@ -67,6 +71,11 @@ impl Attempt<'_> {
         head: &request::Parts,
         now: Instant,
     ) -> Result<Answer, Failure> {
+        match self.version.protocol {
+            Protocol::Http1 => {}
+            // Boxed: it is large, and rare.
+            Protocol::Http2 => return Box::pin(self.send_stream(worker, head)).await,
+        }
         let replayable = head.method.is_idempotent() && self.replayable();
         let pool = &self.instance.lane(worker).pool;
         if let Some(link) = pool.take(now, replayable) {
@@ -83,7 +92,16 @@ impl Attempt<'_> {
     /// Opens a new connection.
     pub(super) async fn connect(&self, worker: usize) -> Result<Box<Link>, Failure> {
         let opening = Link::open(self.instance, worker);
-        self.wait(worker, pin!(opening)).await?.map_err(|error| {
+        self.opened(worker, pin!(opening)).await
+    }
+
+    /// Waits for a connection that is being opened.
+    pub(super) async fn opened<T>(
+        &self,
+        worker: usize,
+        opening: Pin<&mut impl Future<Output = Result<T, OpenError>>>,
+    ) -> Result<T, Failure> {
+        self.wait(worker, opening).await?.map_err(|error| {
             tracing::debug!(instance = self.instance.address(), %error, "opening a connection failed");
             match error {
                 OpenError::Connect(error) if pool::is_own_fault(&error) => Failure::NoSocket,
@@ -104,7 +122,7 @@ impl Attempt<'_> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Failure::InvalidResponse);
         }
-        Ok(Answer { response, origin: Origin::Kept(link) })
+        Ok(Answer { response: response.map(Coming::Http1), origin: Origin::Kept(link) })
     }
 
     /// Sends the request on `link` and waits for the head of its answer, but not for ever.
@@ -118,8 +136,28 @@ impl Attempt<'_> {
         if let Some(failure) = self.distress(Sent::Nothing, idempotent) {
             return Err(failure);
         }
+        let answered = link.answer(self.request(head), self.patience(idempotent, now)).await?;
+        let mut response = answered.map_err(|error| match error.message() {
+            Some(_) => Failure::Reset(Sent::Nothing),
+            None if error.error().is_parse() => Failure::InvalidResponse,
+            None if client::is_refusal(error.error()) => Failure::Tls,
+            None => Failure::Reset(Sent::Something),
+        })?;
+        match headers::settle_length(response.headers_mut()) {
+            true => Ok(response),
+            false => Err(Failure::InvalidResponse),
+        }
+    }
+
+    /// Until when to wait for an answer to what is sent `now`, or why no longer; told whether that
+    /// has passed.
+    pub(super) fn patience(
+        &self,
+        idempotent: bool,
+        now: Instant,
+    ) -> impl FnMut(bool) -> Result<Instant, Failure> {
         let mut until = now + self.version.timeouts.first_byte;
-        let patience = |is_due: bool| {
+        move |is_due| {
             if let Some(failure) = self.distress(Sent::Something, idempotent) {
                 return Err(failure);
             }
@@ -131,17 +169,6 @@ impl Attempt<'_> {
                 until = Instant::now() + left;
             }
             Ok(until)
-        };
-        let answered = link.answer(self.request(head), patience).await?;
-        let mut response = answered.map_err(|error| match error.message() {
-            Some(_) => Failure::Reset(Sent::Nothing),
-            None if error.error().is_parse() => Failure::InvalidResponse,
-            None if client::is_refusal(error.error()) => Failure::Tls,
-            None => Failure::Reset(Sent::Something),
-        })?;
-        match headers::settle_length(response.headers_mut()) {
-            true => Ok(response),
-            false => Err(Failure::InvalidResponse),
         }
     }
 
@@ -173,7 +200,7 @@ impl Attempt<'_> {
         request
     }
 
-    fn replayable(&self) -> bool {
+    pub(super) fn replayable(&self) -> bool {
         self.upload.is_none_or(|upload| upload.progress().replayable)
     }
 
@@ -203,7 +230,7 @@ impl Attempt<'_> {
 
     /// Dead ends the wait; unanswered probes do so if the request may go elsewhere, and there is an
     /// elsewhere.
-    fn distress(&self, sent: Sent, idempotent: bool) -> Option<Failure> {
+    pub(super) fn distress(&self, sent: Sent, idempotent: bool) -> Option<Failure> {
         match self.instance.distress() {
             Distress::Dead => Some(Failure::Dead(sent)),
             Distress::Unanswered

@@ -12,6 +12,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use crate::instance::stream::Wire;
+use crate::proxy::coming::Coming;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::{Answer, Attempt, Origin};
 use crate::proxy::headers::{self, Fields};
@@ -145,6 +146,7 @@ impl Attempt<'_> {
             return Err(Failure::InvalidResponse);
         }
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let response = response.map(Coming::Http1);
             return Ok(Answer { response, origin: Origin::Spent(link) });
         }
         if !upgrade.is_granted(response.headers()) {
@@ -156,6 +158,6 @@ impl Attempt<'_> {
             Wire::Secured(stream) => Socket::ToInstance(stream),
         };
         let raw = Raw { side: Side { socket, early }, protocol: upgrade.protocol() };
-        Ok(Answer { response, origin: Origin::Raw(raw) })
+        Ok(Answer { response: response.map(Coming::Http1), origin: Origin::Raw(raw) })
     }
 }

@@ -83,18 +83,15 @@ impl Connector {
     }
 
     /// For requests to the instance at `address`.
-    pub fn target(&self, address: &str, alpn: Alpn) -> Target {
-        let mut target = self.stranger(address, alpn);
-        let config = Arc::make_mut(&mut target.config);
+    pub fn target(&self, address: &str) -> Target {
+        let mut config = self.config.clone();
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
-        target
+        Target { config: Arc::new(config), name: self.tls.name_at(address) }
     }
 
-    /// For one connection that knows nothing of earlier ones.
-    pub fn stranger(&self, address: &str, alpn: Alpn) -> Target {
-        let mut config = self.config.clone();
-        config.alpn_protocols = alpn.names();
-        Target { config: Arc::new(config), name: self.tls.name_at(address) }
+    /// For connections to it that know nothing of earlier ones.
+    pub fn stranger(&self, address: &str) -> Target {
+        Target { config: Arc::new(self.config.clone()), name: self.tls.name_at(address) }
     }
 }
 
@@ -107,12 +104,18 @@ pub struct Target {
 }
 
 impl Target {
-    /// Shakes hands on a new connection; RFC 7301 lets a server that knows no ALPN say nothing.
-    pub async fn secure(&self, stream: TcpStream) -> io::Result<ToInstance> {
+    /// Shakes hands on a new connection. A server that knows no ALPN says nothing of it, and is
+    /// taken to speak HTTP/1.1 (RFC 9113 section 3.2 asks for it to be named).
+    pub async fn secure(&self, stream: TcpStream, alpn: Alpn) -> io::Result<ToInstance> {
         let nameless = || io::Error::other("no certificate can have its host as a name");
         let name = self.name.clone().ok_or_else(nameless)?;
         let connector = TlsConnector::from(Arc::clone(&self.config));
-        Ok(ToInstance(connector.connect(name, stream).await?))
+        let secured = connector.with_alpn(alpn.names()).connect(name, stream).await?;
+        let secured = ToInstance(secured);
+        if alpn == Alpn::Http2 && secured.0.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Err(io::Error::other("the instance does not offer HTTP/2 by ALPN"));
+        }
+        Ok(secured)
     }
 }
 

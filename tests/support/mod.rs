@@ -26,6 +26,7 @@ pub mod process;
 pub mod raw;
 pub mod secured;
 pub mod steady;
+pub mod streams;
 pub mod wire;
 pub mod ws;
 

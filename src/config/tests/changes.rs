@@ -46,6 +46,7 @@ fn each_setting_of_a_version_is_named() {
         ("session_affinity: true", "session_affinity"),
         ("balance: random", "balance"),
         ("tls: {verify: false}", "tls"),
+        ("protocol: http2", "protocol"),
         ("readiness_check: {}", "readiness_check"),
         ("liveness_check: {}", "liveness_check"),
         ("breaker: off", "breaker"),

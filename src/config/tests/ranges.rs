@@ -74,6 +74,7 @@ const VERSION: &[Row] = &[
         &["off", "none", "false", "{ verify: false }"],
         &["on", "null", "[]", "1", "ca.pem"],
     ),
+    ("protocol: @", &["http1", "http2"], &["h2", "2", "auto", "null"]),
     ("tls: { verify: @ }", &["false"], &["no", "null"]),
     (
         "tls: { verify: false, server_name: @ }",

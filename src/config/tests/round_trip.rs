@@ -9,8 +9,8 @@ use super::{Folder, config, parsed};
 use crate::config::types::{
     Action, Admin, Affinity, AffinityCookie, Balance, Breaker, CacheControl, Check, CheckTls,
     Close, Closes, Config, Drain, Exit, FirstBurst, HashKey, InitialState, Instance, InstanceTls,
-    Listener, OnRestart, Queue, Rebalance, RebalanceMode, Retry, SameSite, Secure, Service, State,
-    Timeouts, Version, Websocket, Workers,
+    Listener, OnRestart, Protocol, Queue, Rebalance, RebalanceMode, Retry, SameSite, Secure,
+    Service, State, Timeouts, Version, Websocket, Workers,
 };
 use crate::config::{effective, load, parse};
 
@@ -271,7 +271,7 @@ prop_compose! {
         name in name(),
         affinity in proptest::option::of(affinity()),
         balance in balance(),
-        (instances, tls) in (instances(), proptest::option::of(tls())),
+        (instances, tls, http2) in (instances(), proptest::option::of(tls()), any::<bool>()),
         readiness in proptest::option::of((check(), any::<bool>(), duration(10_u64..=1_800_000))),
         liveness in proptest::option::of((check(), duration(0_u64..=3_600_000))),
         panic_threshold in 0_u32..=10_000,
@@ -304,6 +304,7 @@ prop_compose! {
             balance,
             instances,
             tls,
+            protocol: if http2 { Protocol::Http2 } else { Protocol::Http1 },
             readiness_check: readiness.map(|(check, is_ready, app_start_timeout)| Check {
                 initial_state: if is_ready { InitialState::Ready } else { InitialState::Unknown },
                 app_start_timeout,

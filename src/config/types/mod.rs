@@ -161,6 +161,8 @@ pub struct Version {
     pub instances: Vec<Instance>,
     /// How connections to them are secured; `None` for not at all.
     pub tls: Option<InstanceTls>,
+    /// What is spoken to them.
+    pub protocol: Protocol,
     /// May it get traffic?
     pub readiness_check: Option<Check>,
     /// Is it alive?
@@ -186,6 +188,29 @@ pub struct Version {
     pub drain: Drain,
     /// Limits on the way to an instance and back.
     pub timeouts: Timeouts,
+}
+
+/// What is spoken to instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// HTTP/1.1: a connection takes one request at a time.
+    #[default]
+    Http1,
+    /// HTTP/2: by ALPN with TLS, by prior knowledge without (RFC 9113 section 3.3).
+    Http2,
+}
+
+impl Protocol {
+    /// Each with its word in the configuration.
+    pub const WORDS: [(&'static str, Self); 2] = [("http1", Self::Http1), ("http2", Self::Http2)];
+
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+        }
+    }
 }
 
 /// One process that serves a version.

@@ -10,13 +10,14 @@ use super::{LIMIT, affinity, checks, drain, instance_tls, instances, tunnels};
 use crate::config::app_yaml::{self, AppYaml};
 use crate::config::node::{Fields, Node};
 use crate::config::types::{
-    Affinity, Balance, Breaker, Check, HashKey, Queue, Retry, Timeouts, Version,
+    Affinity, Balance, Breaker, Check, HashKey, Protocol, Queue, Retry, Timeouts, Version,
 };
 
 /// The keys of a version but `timeouts`, which the whole file has too.
-pub(in crate::config) const VERSION_KEYS: [&str; 19] = [
+pub(in crate::config) const VERSION_KEYS: [&str; 20] = [
     "instances",
     "tls",
+    "protocol",
     "session_affinity",
     "network",
     "affinity",
@@ -61,6 +62,10 @@ pub(super) fn version(fields: &mut Fields<'_>, name: &str, timeouts: Timeouts) -
         balance: balance(fields, affinity.as_ref()),
         instances: instances::instances(fields),
         tls: instance_tls::of_version(fields),
+        protocol: fields
+            .take("protocol")
+            .and_then(|node| node.word(&Protocol::WORDS))
+            .unwrap_or_default(),
         readiness_check: check(fields, "readiness_check", &checks::READINESS, readiness_check),
         liveness_check: check(fields, "liveness_check", &checks::LIVENESS, liveness_check),
         breaker: breaker(fields),

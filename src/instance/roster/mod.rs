@@ -31,7 +31,7 @@ use crate::instance::recent::Recent;
 use crate::instance::rehomes::Rehomes;
 use crate::instance::tally::Tally;
 use crate::instance::{Departure, Identity, Instance, Kind, Lane, Source};
-use crate::tls::client::{Alpn, Connector};
+use crate::tls::client::Connector;
 
 pub use crate::instance::tally::count;
 pub use members::Members;
@@ -360,7 +360,7 @@ impl Roster {
         let connector = tls.map(Connector::new);
         let others = before.iter().filter(|_| changed);
         for instance in others.chain(added.iter().filter(|_| tls.is_some())) {
-            let target = |it: &Connector| it.target(instance.address(), Alpn::Http1);
+            let target = |it: &Connector| it.target(instance.address());
             instance.secure(connector.as_ref().map(target));
         }
         if changed {

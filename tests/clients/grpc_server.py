@@ -12,15 +12,24 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 
 
+def given_up(context):
+    """An event for the end of a call that nothing but its client ends."""
+    over = threading.Event()
+
+    def tell():
+        over.set()
+        print("cancelled", flush=True)
+
+    context.add_callback(tell)
+    return over
+
+
 def unary(request, context):
     context.set_trailing_metadata([("x-instance", NAME)])
     if request == b"fail":
         context.abort(grpc.StatusCode.FAILED_PRECONDITION, "as asked: \u00fc")
     if request == b"hang":
-        over = threading.Event()
-        context.add_callback(over.set)
-        over.wait(30)
-        print("cancelled", flush=True)
+        given_up(context).wait(30)
     return request
 
 
@@ -39,11 +48,9 @@ def both(requests, context):
 
 
 def endless(request, context):
-    over = threading.Event()
-    context.add_callback(over.set)
+    over = given_up(context)
     while not over.wait(0.01):
         yield b"more"
-    print("cancelled", flush=True)
 
 
 if __name__ == "__main__":

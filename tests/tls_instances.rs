@@ -24,14 +24,14 @@ struct Site {
 
 fn folder(authority: &Authority) -> std::path::PathBuf {
     let folder = scratch();
-    std::fs::write(folder.join("ca.pem"), &authority.pem).unwrap();
+    std::fs::write(folder.join("ca.pem"), &authority.pem).expect("write the authority");
     folder
 }
 
 async fn serve(folder: std::path::PathBuf, instances: &str, rest: &str) -> Site {
     let text = format!("{HEADER}instances: [{instances}]\n{rest}");
     let config = folder.join("burdock.yaml");
-    std::fs::write(&config, text).unwrap();
+    std::fs::write(&config, text).expect("write the config");
     let path = config.display().to_string();
     let burdock = Burdock::spawn(folder.clone(), config, &["run", "-c", &path]).await;
     Site { burdock, folder }
@@ -42,8 +42,8 @@ impl Site {
     async fn replace(&self, name: &str, content: &str) -> serde_json::Value {
         let before = self.burdock.reloads().len();
         let beside = self.folder.join(".new");
-        std::fs::write(&beside, content).unwrap();
-        std::fs::rename(&beside, self.folder.join(name)).unwrap();
+        std::fs::write(&beside, content).expect("write the new file");
+        std::fs::rename(&beside, self.folder.join(name)).expect("move it into place");
         self.burdock.reload_after(before).await
     }
 }

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! Beside it: [`config`] (file -> validated types), [`snapshot`] (what a request may read),
-//! [`tls`] (certificates, tickets, the connection after its handshake), [`health`] (checks and
-//! breaker), [`observe`] (logs), [`admin`] (metrics), [`run`] (puts all of
+//! [`tls`] (certificates, tickets, secured streams), [`health`] (checks and breaker), [`observe`]
+//! (logs), [`admin`] (metrics), [`run`] (puts all of
 //! it together), [`demo`] (embedded instances).
 //!
 //! # Words

@@ -1,4 +1,5 @@
-//! The gRPC health protocol as a check, against grpcio's own server, and checks at another port.
+//! gRPC: calls of every kind pass between grpcio's client and server; its health protocol as a check,
+//! and checks at another port.
 
 mod support;
 mod support_clients;
@@ -63,4 +64,44 @@ async fn probes_go_to_the_port_that_the_check_names() {
     assert!(a.probes().is_empty());
     let host = side.address.to_string();
     assert_eq!(side.probes()[0].field("host"), Some(host.as_str()));
+}
+
+/// The lines that the calls printed.
+fn calls(arguments: &[&str]) -> Vec<String> {
+    let mut client = program("grpc_calls.py", arguments);
+    let mut lines = Vec::new();
+    client.wait_for("the end of the calls", LIMIT * 4, |line| {
+        lines.push(line.to_owned());
+        (line == "done").then_some(())
+    });
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_every_kind_pass() {
+    let mut server = program("grpc_server.py", &["--name", "a"]);
+    let port = listening(&mut server);
+    let config =
+        format!("{HEADER}instances: [{{ name: a, address: 127.0.0.1:{port} }}]\nprotocol: http2\n");
+    let burdock = Burdock::start(&config).await;
+    let lines = calls(&["--address", &burdock.address().to_string()]);
+    let wrong: Vec<_> = lines.iter().filter(|line| !line.starts_with("ok ")).collect();
+    assert_eq!(wrong, ["done"], "{lines:?}");
+    assert_eq!(lines.len(), 15, "{lines:?}");
+    // The deadline and the cancellation reach the server.
+    for _ in 0..2 {
+        server.wait_for("a call that was given up", LIMIT, |line| {
+            (line == "cancelled").then_some(())
+        });
+    }
+    let open = "burdock_instance_requests_in_flight";
+    burdock.wait_metric(open, &[], |open| open == 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_nobody_can_take_is_unavailable() {
+    let config = format!("{HEADER}instances: ['127.0.0.1:1']\nprotocol: http2\n");
+    let burdock = Burdock::start(&config).await;
+    let lines = calls(&["--address", &burdock.address().to_string(), "--unavailable"]);
+    assert_eq!(lines, ["ok unavailable", "ok unavailable: its words", "done"]);
 }

@@ -269,6 +269,8 @@ fn versions(label: &str, old: &Version, new: &Version, changes: &mut Vec<Change>
         ("session_affinity", is_switched),
         ("affinity", !is_switched && old.affinity != new.affinity),
         ("balance", old.balance != new.balance),
+        ("tls", old.tls != new.tls),
+        ("protocol", old.protocol != new.protocol),
         ("readiness_check", old.readiness_check != new.readiness_check),
         ("liveness_check", old.liveness_check != new.liveness_check),
         ("proxy_protocol", old.proxy_protocol != new.proxy_protocol),

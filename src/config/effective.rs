@@ -4,16 +4,16 @@
 //! to an equal [`Config`], unless keys of affinity tokens stand in the configuration itself.
 
 use std::fmt::Display;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::types::{
-    Acceptance, Action, Affinity, AffinityKeys, Balance, CacheControl, Check, Close, Config, Drain,
-    Exit, FirstBurst, HashKey, InitialState, Instance, Limits, Listener, OnRestart, ProxyVersion,
-    RebalanceMode, Retry, SameSite, Secure, Service, Tickets, Timeouts, Tls, TlsVersion, User,
-    Version, Websocket, Workers,
+    Acceptance, Action, Affinity, AffinityKeys, Balance, CacheControl, Check, CheckTls, Close,
+    Config, Drain, Exit, FirstBurst, HashKey, InitialState, Instance, InstanceTls, Limits,
+    Listener, OnRestart, ProxyVersion, RebalanceMode, Retry, SameSite, Secure, Service, Tickets,
+    Timeouts, Tls, TlsVersion, User, Version, Websocket, Workers,
 };
 use super::units::{format_duration, format_percent, format_size};
 
@@ -198,6 +198,11 @@ fn version(out: &mut Text, version: &Version) {
     }
     balance(out, &version.balance);
     instances(out, &version.instances);
+    match &version.tls {
+        None => out.key("tls", "off"),
+        Some(tls) => instance_tls(out, tls),
+    }
+    out.key("protocol", version.protocol.word());
     check(out, "readiness_check", version.readiness_check.as_ref());
     check(out, "liveness_check", version.liveness_check.as_ref());
     let proxy_protocol = version.proxy_protocol.map(|version| match version {
@@ -403,6 +408,18 @@ fn instances(out: &mut Text, instances: &[Instance]) {
     }
 }
 
+fn instance_tls(out: &mut Text, tls: &InstanceTls) {
+    let path = |path: &PathBuf| scalar(&path.display().to_string());
+    let certificate = tls.certificate.as_ref();
+    out.map("tls", |out| {
+        out.optional("ca", tls.ca.as_ref().map(path));
+        out.optional("server_name", tls.server_name.as_ref().map(|name| scalar(&name.to_str())));
+        out.key("verify", tls.verify);
+        out.optional("cert", certificate.map(|certificate| path(&certificate.cert)));
+        out.optional("key", certificate.map(|certificate| path(&certificate.key)));
+    });
+}
+
 fn check(out: &mut Text, key: &str, check: Option<&Check>) {
     let Some(check) = check else { return out.key(key, "off") };
     let is_readiness = key == "readiness_check";
@@ -410,6 +427,11 @@ fn check(out: &mut Text, key: &str, check: Option<&Check>) {
         out.optional("path", check.path.as_deref().map(scalar));
         out.optional("grpc", check.grpc.as_deref().map(scalar));
         out.optional("port", check.port);
+        match &check.tls {
+            CheckTls::Auto => out.key("tls", "auto"),
+            CheckTls::Off => out.key("tls", "off"),
+            CheckTls::On(tls) => instance_tls(out, tls),
+        }
         out.optional("host", check.host.as_deref().map(scalar));
         out.duration("timeout", check.timeout);
         out.duration("check_interval", check.interval);

@@ -4,7 +4,7 @@
 //! that reading goes on and all problems are found at once. Knows no key by name. Read [`Node`]
 //! first, then [`Fields`].
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::errors::Problem;
 use super::nearest::nearest;
+use super::read::Roots;
 use super::tree::{Data, Tree};
 use super::units;
 
@@ -30,6 +31,8 @@ pub(super) struct Sink {
     pub(super) watched: RefCell<Vec<PathBuf>>,
     /// What is no reason to refuse the configuration, and to be told all the same.
     pub(super) warnings: RefCell<Vec<String>>,
+    /// The authorities that the system trusts, once somebody has asked for them.
+    pub(super) system_roots: OnceCell<Result<Roots, String>>,
     /// Map kind and key, for the test that holds `reference.yaml` to the code.
     #[cfg(test)]
     pub(super) asked: RefCell<BTreeSet<(&'static str, &'static str)>>,

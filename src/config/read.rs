@@ -1,9 +1,13 @@
 //! Files to text or bytes, of a size that a configuration may have.
 //!
-//! The only place that reads files. Knows nothing of what is in them.
+//! The only place that reads files. Knows nothing of what is in them, but that the system keeps
+//! certificates in some.
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
 
 /// A configuration of ten thousand instances has a megabyte.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
@@ -30,4 +34,18 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
         return Err(ReadError::TooLarge);
     }
     Ok(bytes)
+}
+
+/// Certificates of authorities.
+pub(super) type Roots = Arc<[CertificateDer<'static>]>;
+
+/// The authorities that the system trusts: of `SSL_CERT_FILE` and `SSL_CERT_DIR` where those are set,
+/// else wherever this kind of system keeps them. An error if there is none.
+pub(super) fn system_roots() -> Result<Roots, String> {
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        let first = found.errors.first();
+        return Err(first.map_or_else(|| "none found".to_owned(), ToString::to_string));
+    }
+    Ok(found.certs.into())
 }

@@ -13,14 +13,16 @@ use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncWriteExt, BufWriter};
+use tokio::io::BufWriter;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 
-use crate::config::types::{Check, ProxyVersion};
+use crate::config::types::{Check, Protocol, ProxyVersion};
 use crate::health::agent::{self, Report};
 use crate::health::check::Outcome;
 use crate::health::grpc;
-use crate::proxy_protocol::{Header, Introduction, write};
+use crate::instance::stream::{OpenError, Wire};
+use crate::proxy_protocol::{Header, Introduction};
+use crate::tls::client::{Alpn, Target};
 
 /// What probes call themselves.
 const PROBE: &str = concat!("burdock-probe/", env!("CARGO_PKG_VERSION"));
@@ -50,15 +52,32 @@ impl Answer {
     }
 }
 
-/// Asks what `check` says; `kind` is its name in messages. With a version of the PROXY protocol the
-/// connection says that it is Burdock's own.
-pub(super) async fn probe(
-    check: &Check,
-    address: &str,
-    kind: &str,
-    proxy_protocol: Option<ProxyVersion>,
-) -> Answer {
-    match tokio::time::timeout(check.timeout, ask(check, address, kind, proxy_protocol)).await {
+/// Where an instance is asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// Its address.
+    pub(super) address: &'a str,
+    /// How connections to it are secured, if they are.
+    pub(super) target: Option<&'a Target>,
+    /// What requests to it are made by.
+    pub(super) protocol: Protocol,
+    /// In what version of the PROXY protocol a connection says that it is Burdock's own, if it does.
+    pub(super) proxy_protocol: Option<ProxyVersion>,
+}
+
+/// What is spoken in probes of `check`; there is a port of its own for somebody who speaks HTTP/1.1.
+fn alpn(check: &Check, protocol: Protocol) -> Alpn {
+    match (&check.grpc, &check.path, protocol) {
+        (Some(_), _, _) => Alpn::Http2,
+        (None, Some(_), Protocol::Http2) if check.port.is_none() => Alpn::Http2,
+        (None, Some(_), Protocol::Http1 | Protocol::Http2) => Alpn::Http1,
+        (None, None, _) => Alpn::None,
+    }
+}
+
+/// Asks at `place` what `check` says; `kind` is the check's name in messages.
+pub(super) async fn probe(check: &Check, place: Place<'_>, kind: &str) -> Answer {
+    match tokio::time::timeout(check.timeout, ask(check, place, kind)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => Answer::new(Outcome::NoAnswer, format!("{kind} check: {error}")),
         Err(_elapsed) => {
@@ -68,24 +87,21 @@ pub(super) async fn probe(
     }
 }
 
-async fn ask(
-    check: &Check,
-    address: &str,
-    kind: &str,
-    proxy_protocol: Option<ProxyVersion>,
-) -> Result<Answer, ProbeError> {
+async fn ask(check: &Check, place: Place<'_>, kind: &str) -> Result<Answer, ProbeError> {
+    let Place { address, target, protocol, proxy_protocol } = place;
     let elsewhere = check.port.map(|port| at_port(address, port));
     let address = elsewhere.as_deref().unwrap_or(address);
-    let mut stream = connect(address).await.map_err(ProbeError::Connect)?;
+    let alpn = alpn(check, protocol);
+    let stream = connect(address).await.map_err(OpenError::Connect)?;
     // Nobody knows what another port expects.
-    if let Some(version) = proxy_protocol.filter(|_| elsewhere.is_none()) {
-        let introduction = Introduction { header: Header::Local, version };
-        let bytes = write(introduction);
-        stream.write_all(&bytes).await.map_err(ProbeError::Connect)?;
-    }
+    let version = proxy_protocol.filter(|_| elsewhere.is_none());
+    let introduction = version.map(|version| Introduction { header: Header::Local, version });
+    let stream = Wire::begin(stream, introduction, target, alpn).await?;
+    let host = check.host.as_deref().unwrap_or(address);
+    let scheme = if target.is_some() { "https" } else { "http" };
+    let server = format!("{scheme}://{host}");
     if let Some(service) = &check.grpc {
-        let host = check.host.as_deref().unwrap_or(address);
-        return Ok(match ask_grpc(stream, service, host).await? {
+        return Ok(match ask_grpc(stream, service, &server).await? {
             Ok(()) => Answer::new(Outcome::Pass, format!("{kind} check passed")),
             Err(said) => Answer::new(Outcome::Refused, format!("{kind} check answered {said}")),
         });
@@ -93,7 +109,10 @@ async fn ask(
     let Some(path) = &check.path else {
         return Ok(Answer::new(Outcome::Pass, format!("{kind} check passed")));
     };
-    let response = get(stream, path, check.host.as_deref().unwrap_or(address)).await?;
+    let response = match alpn {
+        Alpn::Http2 => get_on_stream(stream, path, &server).await?,
+        Alpn::Http1 | Alpn::None => get(stream, path, host).await?,
+    };
     let status = response.status();
     let passes =
         check.expected_statuses.iter().any(|(from, to)| (*from..=*to).contains(&status.as_u16()));
@@ -144,7 +163,7 @@ fn report(headers: &HeaderMap, address: &str) -> Report {
     report
 }
 
-async fn get(stream: TcpStream, path: &str, host: &str) -> Result<Response<Incoming>, ProbeError> {
+async fn get(stream: Wire, path: &str, host: &str) -> Result<Response<Incoming>, ProbeError> {
     let (mut sender, mut connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.uri_mut() = Uri::try_from(path).map_err(|_bad| ProbeError::Target)?;
@@ -164,16 +183,37 @@ async fn get(stream: TcpStream, path: &str, host: &str) -> Result<Response<Incom
     Ok(answer.await?)
 }
 
+/// The same by HTTP/2.
+async fn get_on_stream(
+    stream: Wire,
+    path: &str,
+    server: &str,
+) -> Result<Response<Incoming>, ProbeError> {
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    let request = Request::get(format!("{server}{path}"))
+        .header(USER_AGENT, PROBE)
+        .body(Empty::<Bytes>::new())
+        .map_err(|_bad| ProbeError::Target)?;
+    let mut answer = pin!(sender.send_request(request));
+    tokio::select! {
+        biased;
+        answer = answer.as_mut() => return Ok(answer?),
+        over = connection => over?,
+    }
+    Ok(answer.await?)
+}
+
 /// What a server of the gRPC health protocol says: that the service serves, or what else.
 async fn ask_grpc(
-    stream: TcpStream,
+    stream: Wire,
     service: &str,
-    host: &str,
+    server: &str,
 ) -> Result<Result<(), String>, ProbeError> {
     // The preface, the settings and the request are put out one by one, and sent together.
     let io = TokioIo::new(BufWriter::with_capacity(CALL, stream));
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
-    let request = Request::post(format!("http://{host}{}", grpc::PATH))
+    let request = Request::post(format!("{server}{}", grpc::PATH))
         .header(CONTENT_TYPE, "application/grpc")
         .header(TE, "trailers")
         .header(USER_AGENT, PROBE)
@@ -214,8 +254,8 @@ async fn ask_grpc(
 /// Why a probe got no answer.
 #[derive(Debug, thiserror::Error)]
 enum ProbeError {
-    #[error("connecting: {0}")]
-    Connect(#[source] std::io::Error),
+    #[error(transparent)]
+    Open(#[from] OpenError),
     #[error("{0}")]
     Http(#[from] hyper::Error),
     #[error("{0}")]

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::config::types::{self, InitialState, ProxyVersion};
+use crate::config::types::{self, CheckTls, InitialState, InstanceTls, Protocol, ProxyVersion};
 use crate::health::Health;
 use crate::health::check::{Check, Verdict};
-use crate::health::probe::{self, Answer};
+use crate::health::probe::{self, Answer, Place};
 use crate::instance::{Departure, Instance, Roster};
+use crate::tls::client::{Connector, Target};
 
 /// First probes of many instances are spread this far apart, but never beyond one interval.
 const SPREAD: Duration = Duration::from_millis(2);
@@ -43,6 +44,8 @@ struct Settings {
     readiness: Option<types::Check>,
     liveness: Option<types::Check>,
     proxy_protocol: Option<ProxyVersion>,
+    tls: Option<InstanceTls>,
+    protocol: Protocol,
 }
 
 #[derive(Debug)]
@@ -92,7 +95,11 @@ impl Prober {
                 readiness: version.readiness_check.clone(),
                 liveness: version.liveness_check.clone(),
                 proxy_protocol: version.proxy_protocol,
+                tls: version.tls.clone(),
+                protocol: version.protocol,
             };
+            let connectors = [Kind::Readiness, Kind::Liveness]
+                .map(|kind| settings.tls(kind).map(Connector::new));
             let members = roster.members();
             let window = |check: &types::Check| {
                 let count = u32::try_from(members.everyone().len()).unwrap_or(u32::MAX);
@@ -103,7 +110,7 @@ impl Prober {
                 let mut watched = before
                     .remove(&key)
                     .unwrap_or_else(|| Watched::new(instance, &settings, Instant::now()));
-                self.watch(instance, &settings, &mut watched, &window);
+                self.watch(instance, (&settings, &connectors), &mut watched, &window);
                 self.watched.insert(key, watched);
             }
         }
@@ -135,7 +142,7 @@ impl Prober {
     fn watch(
         &mut self,
         instance: &Arc<Instance>,
-        settings: &Settings,
+        (settings, connectors): (&Settings, &[Option<Connector>; 2]),
         watched: &mut Watched,
         window: &dyn Fn(&types::Check) -> Duration,
     ) {
@@ -147,9 +154,12 @@ impl Prober {
         }
         for kind in [Kind::Readiness, Kind::Liveness] {
             let check = settings.of(kind);
-            let is_same =
-                before.of(kind) == check && before.proxy_protocol == settings.proxy_protocol;
-            if watched.task(kind).is_some() && is_same {
+            if watched.task(kind).is_some()
+                && before.of(kind) == check
+                && before.tls(kind) == settings.tls(kind)
+                && before.protocol == settings.protocol
+                && before.proxy_protocol == settings.proxy_protocol
+            {
                 continue;
             }
             let started = check.as_ref().map(|check| {
@@ -158,6 +168,10 @@ impl Prober {
                     kind,
                     check: check.clone(),
                     proxy_protocol: settings.proxy_protocol,
+                    target: connectors[kind as usize]
+                        .as_ref()
+                        .map(|it| it.stranger(instance.address())),
+                    protocol: settings.protocol,
                     instance: Arc::clone(instance),
                     vitals: Arc::clone(&watched.vitals),
                     verdict: Arc::clone(&self.verdict),
@@ -181,6 +195,15 @@ impl Settings {
         match kind {
             Kind::Readiness => &self.readiness,
             Kind::Liveness => &self.liveness,
+        }
+    }
+
+    /// How probes are secured, if they are.
+    fn tls(&self, kind: Kind) -> Option<&InstanceTls> {
+        match &self.of(kind).as_ref()?.tls {
+            CheckTls::Auto => self.tls.as_ref(),
+            CheckTls::Off => None,
+            CheckTls::On(tls) => Some(tls),
         }
     }
 }
@@ -258,6 +281,8 @@ struct Probe {
     kind: Kind,
     check: types::Check,
     proxy_protocol: Option<ProxyVersion>,
+    target: Option<Target>,
+    protocol: Protocol,
     instance: Arc<Instance>,
     vitals: Arc<Mutex<Vitals>>,
     verdict: Arc<Notify>,
@@ -284,9 +309,10 @@ impl Probe {
             // Nobody closes the semaphore.
             let turn = self.turns.acquire().await;
             let began = Instant::now();
-            let address = self.instance.address();
-            let kind = self.kind.label();
-            let answer = probe::probe(&self.check, address, kind, self.proxy_protocol).await;
+            let (address, target) = (self.instance.address(), self.target.as_ref());
+            let (protocol, proxy_protocol) = (self.protocol, self.proxy_protocol);
+            let place = Place { address, target, protocol, proxy_protocol };
+            let answer = probe::probe(&self.check, place, self.kind.label()).await;
             drop(turn);
             self.record(&answer);
             let reason = answer.reason;

@@ -18,15 +18,14 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use crate::instance::Instance;
 use crate::instance::bell::Bell;
 use crate::instance::body::RequestBody;
-use crate::instance::lane::Lane;
-use crate::instance::stream::Outbound;
-use crate::proxy_protocol::{self, Introduction};
+use crate::instance::stream::{OpenError, Outbound, Wire};
+use crate::proxy_protocol::Introduction;
+use crate::tls::client::Alpn;
 
 /// The most that is read ahead of the client, and so the longest head of an answer.
 const MAX_BUFFER: usize = 64 * 1024;
@@ -44,6 +43,8 @@ pub struct Link {
     bell: Arc<Bell>,
     waker: Waker,
     timer: Timer,
+    /// What its pool was when it was opened.
+    pub(super) epoch: u64,
 }
 
 /// Rings a link's bell when its request may have been waited for too long.
@@ -73,26 +74,28 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    /// Opens a connection to the instance of `lane`, whose alarms it hears from then on. A name is
-    /// looked up each time, so that a moved instance is found. An introduction goes before all else.
+    /// Opens a connection to `instance`, whose alarms it hears from then on. An introduction goes
+    /// before all else.
     pub async fn open(
-        address: &str,
-        lane: &Lane,
+        instance: &Instance,
+        worker: usize,
         introduction: Option<Introduction>,
-    ) -> io::Result<Box<Self>> {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        if let Some(introduction) = introduction {
-            stream.write_all(&proxy_protocol::write(introduction)).await?;
-        }
-        let io = TokioIo::new(Outbound::new(stream));
+    ) -> Result<Box<Self>, OpenError> {
+        let lane = instance.lane(worker);
+        // Before it is known how it is to be secured: what changes after that makes it old.
+        let epoch = lane.pool.epoch();
+        let (address, target) = (instance.address(), instance.target());
+        let wire = Wire::open(address, introduction, target.as_deref(), Alpn::Http1).await?;
+        let io = TokioIo::new(Outbound::new(wire));
         let handshake = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(io);
-        let (sender, connection) = handshake.await.map_err(io::Error::other)?;
+        let (sender, connection) =
+            handshake.await.map_err(|error| OpenError::Connect(io::Error::other(error)))?;
         let bell = Arc::new(Bell::default());
         lane.bells.hang(&bell);
         let waker = Waker::from(Arc::clone(&bell));
         let (connection, timer) = (Some(connection), Timer::default());
-        Ok(Box::new(Self { introduction, sender, connection, over: false, bell, waker, timer }))
+        let over = false;
+        Ok(Box::new(Self { introduction, sender, connection, over, bell, waker, timer, epoch }))
     }
 
     /// What it began with: whose it is.
@@ -213,8 +216,8 @@ impl Link {
         .await;
     }
 
-    /// The bare socket of an upgraded connection, and what was read of it beyond the answer.
-    pub async fn into_raw(mut self: Box<Self>) -> Option<(TcpStream, Bytes)> {
+    /// What an upgraded connection was made on, and what was read of it beyond the answer.
+    pub async fn into_raw(mut self: Box<Self>) -> Option<(Wire, Bytes)> {
         let parts = self.connection.take()?.without_shutdown().await.ok()?;
         Some((parts.io.into_inner().into_inner(), parts.read_buf))
     }

@@ -33,17 +33,20 @@ mod share;
 pub mod stream;
 pub mod tally;
 mod trial;
+pub mod trunk;
 mod wishes;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
 use crate::config::types::{self, Drain, State};
 use crate::health::breaker::{Breaker, Change, Passage};
 use crate::health::{self, Admin, Eligibility, Health, Membership, Rehome};
+use crate::tls::client::Target;
 
 pub use departure::{Cause, Departure};
 pub use in_flight::{InFlight, Kind};
@@ -109,6 +112,8 @@ struct Axes {
 pub struct Instance {
     identity: Identity,
     address: String,
+    /// How new connections to it are secured, if they are.
+    target: ArcSwapOption<Target>,
     weight: AtomicU32,
     /// `max_requests`, or less where `concurrency` says so, and `max_tunnels`; 0 for none.
     limits: [AtomicU32; 2],
@@ -152,6 +157,7 @@ impl Instance {
         let new = Self {
             identity,
             address: config.address.clone(),
+            target: ArcSwapOption::empty(),
             weight: AtomicU32::new(config.weight),
             limits: limits_of(config).map(AtomicU32::new),
             pace: Pace::new(Instant::now()),
@@ -181,6 +187,17 @@ impl Instance {
     /// Where it listens: `host:port`.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// How new connections to it are secured, if they are.
+    pub fn target(&self) -> Option<Arc<Target>> {
+        self.target.load_full()
+    }
+
+    /// Secures new connections in this way from now on. No older one gets another request.
+    pub(crate) fn secure(&self, target: Option<Target>) {
+        self.target.store(target.map(Arc::new));
+        self.lanes.iter().for_each(|lane| lane.pool.renew());
     }
 
     /// Its share of new sessions.

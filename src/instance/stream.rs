@@ -3,7 +3,7 @@
 //! Small messages go out in one plain send: hyper hands over a head and a body as two slices, and to
 //! gather them in the kernel costs more than to copy a few hundred bytes first.
 //!
-//! [`Outbound`], towards an instance, keeps a failed write to itself. An instance that answers early
+//! [`Outbound`], towards an instance and secured or not, keeps a failed write to itself. An instance that answers early
 //! and closes makes the rest of an upload fail; hyper would give up there, with the answer unread.
 //! Reading on brings that answer, or the failure.
 
@@ -13,6 +13,9 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use crate::proxy_protocol::{self, Introduction};
+use crate::tls::client::{Alpn, Target, ToInstance};
 
 /// Slices of this many bytes in all are put together.
 const SMALL: usize = 1024;
@@ -81,30 +84,146 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// A [`Stream`] that tells of failures by what is read.
+/// What leads to an instance.
+#[derive(Debug)]
+pub enum Wire {
+    /// A socket.
+    Plain(Stream),
+    /// One with TLS on it. Boxed, since it is large, and most are not.
+    Secured(Box<ToInstance>),
+}
+
+impl Wire {
+    /// Connects to `address`, and secures that for `alpn` if there is a `target`. A name is looked up each
+    /// time, so that a moved instance is found.
+    pub async fn open(
+        address: &str,
+        introduction: Option<Introduction>,
+        target: Option<&Target>,
+        alpn: Alpn,
+    ) -> Result<Self, OpenError> {
+        let stream = TcpStream::connect(address).await.map_err(OpenError::Connect)?;
+        stream.set_nodelay(true).map_err(OpenError::Connect)?;
+        Self::begin(stream, introduction, target, alpn).await
+    }
+
+    /// The same with a socket that is connected already. An introduction goes before all else.
+    pub async fn begin(
+        mut stream: TcpStream,
+        introduction: Option<Introduction>,
+        target: Option<&Target>,
+        alpn: Alpn,
+    ) -> Result<Self, OpenError> {
+        if let Some(introduction) = introduction {
+            let header = proxy_protocol::write(introduction);
+            let written = tokio::io::AsyncWriteExt::write_all(&mut stream, &header);
+            written.await.map_err(OpenError::Connect)?;
+        }
+        match target {
+            None => Ok(Self::Plain(Stream::new(stream))),
+            Some(target) => {
+                let secured =
+                    Box::pin(target.secure(stream, alpn)).await.map_err(OpenError::Tls)?;
+                Ok(Self::Secured(Box::new(secured)))
+            }
+        }
+    }
+}
+
+/// Why no connection was opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The instance could not be connected to.
+    #[error("connecting: {0}")]
+    Connect(#[source] io::Error),
+    /// It was connected to, and then TLS failed.
+    #[error("TLS: {0}")]
+    Tls(#[source] io::Error),
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Secured(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Secured(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Secured(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Secured(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            // It puts parts together by itself.
+            Self::Secured(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Secured(stream) => stream.is_write_vectored(),
+        }
+    }
+}
+
+/// A [`Wire`] that tells of failures by what is read.
 #[derive(Debug)]
 pub struct Outbound {
-    stream: Stream,
+    wire: Wire,
     deaf: bool,
 }
 
 impl Outbound {
     /// Towards an instance.
-    pub fn new(stream: TcpStream) -> Self {
-        Self { stream: Stream::new(stream), deaf: false }
+    pub fn new(wire: Wire) -> Self {
+        Self { wire, deaf: false }
     }
 
-    /// The bare socket.
-    pub fn into_inner(self) -> TcpStream {
-        self.stream.into_inner()
+    /// What it was made of.
+    pub fn into_inner(self) -> Wire {
+        self.wire
     }
 
-    fn write(
+    fn write<T>(
         &mut self,
-        write: impl FnOnce(Pin<&mut Stream>) -> Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
+        write: impl FnOnce(Pin<&mut Wire>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if !self.deaf {
-            match write(Pin::new(&mut self.stream)) {
+            match write(Pin::new(&mut self.wire)) {
                 Poll::Ready(Err(_broken)) => self.deaf = true,
                 polled => return polled,
             }
@@ -120,7 +239,7 @@ impl AsyncRead for Outbound {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        Pin::new(&mut self.wire).poll_read(cx, buffer)
     }
 }
 
@@ -130,15 +249,16 @@ impl AsyncWrite for Outbound {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.write(|stream| stream.poll_write(cx, bytes))
+        self.write(|wire| wire.poll_write(cx, bytes))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        // What TLS has made of a message may have waited for room in the socket until now.
+        self.write(|wire| wire.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.wire).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -146,11 +266,11 @@ impl AsyncWrite for Outbound {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.write(|stream| stream.poll_write_vectored(cx, parts))
+        self.write(|wire| wire.poll_write_vectored(cx, parts))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.wire.is_write_vectored()
     }
 }
 

@@ -13,16 +13,18 @@ use http::header::{
 };
 use http::{Response, StatusCode, response};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::task::AbortHandle;
 
 use crate::instance::body::Upload;
 use crate::instance::link::Link;
+use crate::instance::trunk::Sending;
 use crate::instance::{Distress, InFlight, Instance};
 use crate::observe::counters::TunnelEnd;
+use crate::proxy::coming::{Broken, Coming};
 use crate::proxy::error::Reason;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::{Answer, Origin};
+use crate::proxy::grpc;
 use crate::proxy::headers;
 use crate::proxy::http2;
 use crate::proxy::notice::{Listener, Notice};
@@ -48,6 +50,8 @@ pub enum AnswerBody {
 enum Way {
     /// Whoever takes the answer; whether another request may follow.
     Here(Box<Link>, bool),
+    /// The task of the connection, which others share.
+    Shared,
     /// A task of its own: a client that takes none of an early answer may still be sending.
     Apart(AbortHandle),
     /// Nothing any more.
@@ -59,7 +63,7 @@ type Patience = Pin<Box<dyn Future<Output = Reason> + Send>>;
 
 /// An instance's body, with the account it is on.
 pub struct Passed {
-    incoming: Incoming,
+    incoming: Coming,
     way: Way,
     exchange: Box<Exchange>,
     idle: Duration,
@@ -108,6 +112,11 @@ pub fn respond(
         (Origin::Kept(link) | Origin::Spent(link), Some(upload)) => {
             Way::Apart(tokio::spawn(send_rest(link, upload)).abort_handle())
         }
+        (Origin::Stream(Some(sending)), _) => {
+            let upload = exchange.upload.clone();
+            Way::Apart(tokio::spawn(send_on(sending, upload)).abort_handle())
+        }
+        (Origin::Stream(None), _) => Way::Shared,
         (Origin::Kept(link), None) => Way::Here(link, true),
         (Origin::Spent(link), None) => Way::Here(link, false),
         (Origin::Raw(raw), _) => {
@@ -153,9 +162,22 @@ async fn send_rest(link: Box<Link>, upload: Upload) {
     }
 }
 
+/// The same on a stream, which is reset when it stands still for too long.
+async fn send_on(sending: Box<Sending>, upload: Option<Upload>) {
+    let stuck = async {
+        while let Some(left) = upload.as_ref().and_then(Upload::patience) {
+            pingora_timeout::sleep(left).await;
+        }
+    };
+    tokio::select! {
+        _ = sending => {}
+        () = stuck => {}
+    }
+}
+
 fn pass(
     exchange: Box<Exchange>,
-    incoming: Incoming,
+    incoming: Coming,
     way: Way,
     (stream, listener): (Option<Arc<Entry>>, Option<Box<Listener>>),
 ) -> AnswerBody {
@@ -177,14 +199,23 @@ fn pass(
 }
 
 /// Answers with a reason instead of an instance's answer.
-pub fn refuse(mut exchange: Box<Exchange>, reason: Reason) -> Response<AnswerBody> {
+pub fn refuse(mut exchange: Box<Exchange>, reason: Reason, is_grpc: bool) -> Response<AnswerBody> {
     exchange.refused(reason);
     let unread = exchange.unsent().is_some();
     let leaving = exchange.client.is_leaving();
     // Without a status nobody is there to read the answer.
     let status = reason.outward().1.unwrap_or(StatusCode::BAD_GATEWAY);
     let retry_after = exchange.retry_after;
-    let mut response = own(&mut exchange, status, reason.label());
+    let mut response = match is_grpc {
+        true => {
+            exchange.answered(StatusCode::OK);
+            let mut response = Response::new(AnswerBody::Own(None));
+            grpc::refuse(response.headers_mut(), reason);
+            insist(&exchange, response.headers_mut());
+            response
+        }
+        false => own(&mut exchange, status, reason.label()),
+    };
     let headers = response.headers_mut();
     // After a request that is not understood, or not read to its end, nobody knows where the next
     // one begins.
@@ -287,8 +318,8 @@ impl Passed {
         }
         self.exchange.client.keeps_up(None);
         let polled = match &mut self.way {
-            Way::Here(link, _) => link.poll_frame(&mut self.incoming, cx),
-            Way::Apart(_) => Pin::new(&mut self.incoming).poll_frame(cx),
+            Way::Here(link, _) => self.incoming.poll_frame(Some(link), cx),
+            Way::Apart(_) | Way::Shared => self.incoming.poll_frame(None, cx),
             Way::Over => return Poll::Ready(None),
         };
         match polled {
@@ -312,7 +343,7 @@ impl Passed {
                 self.finish();
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(_broken))) => {
+            Poll::Ready(Some(Err(Broken))) => {
                 self.break_off(Reason::ResponseBroken, cx);
                 Poll::Pending
             }

@@ -118,10 +118,11 @@ impl Client {
         self.connection.is_some()
     }
 
-    /// Whether its connection ends with the next answer, for want of anything but that to tell it
-    /// by (RFC 9112 section 9.6); a stream's is told otherwise.
+    /// Whether its connection ends with the next answer: the process leaves, or needs its descriptor.
+    /// Nothing else says so in HTTP/1.1 (RFC 9112 section 9.6); a stream's is told otherwise.
     pub fn is_leaving(&self) -> bool {
-        self.live.is_leaving() && !self.is_stream()
+        let leaves = self.live.is_leaving() || self.live.counters.are_short();
+        leaves && !self.is_stream()
     }
 
     /// The other end's address as text.

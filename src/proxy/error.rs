@@ -49,6 +49,8 @@ pub enum Reason {
     ConnectFailed,
     /// `timeouts.connect`.
     ConnectTimeout,
+    /// TLS with an instance failed.
+    TlsFailed,
     /// Burdock has no descriptor, port or memory left for a connection to an instance.
     NoSocket,
     /// An instance broke the connection before its answer began.
@@ -85,7 +87,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the metric's rows.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::BadRequest,
         Self::ProxyHeader,
         Self::Denied,
@@ -106,6 +108,7 @@ impl Reason {
         Self::QueueTimeout,
         Self::ConnectFailed,
         Self::ConnectTimeout,
+        Self::TlsFailed,
         Self::NoSocket,
         Self::InstanceReset,
         Self::InvalidResponse,
@@ -151,6 +154,7 @@ impl Reason {
             Self::QueueTimeout => ("queue_timeout", Some(StatusCode::SERVICE_UNAVAILABLE)),
             Self::ConnectFailed => ("connect_failed", Some(StatusCode::BAD_GATEWAY)),
             Self::ConnectTimeout => ("connect_timeout", Some(StatusCode::GATEWAY_TIMEOUT)),
+            Self::TlsFailed => ("tls_failed", Some(StatusCode::BAD_GATEWAY)),
             Self::NoSocket => ("no_socket", Some(StatusCode::SERVICE_UNAVAILABLE)),
             Self::InstanceReset => ("instance_reset", Some(StatusCode::BAD_GATEWAY)),
             Self::InvalidResponse => ("invalid_response", Some(StatusCode::BAD_GATEWAY)),
@@ -191,6 +195,7 @@ impl From<Failure> for Reason {
         match failure {
             Failure::Connect => Self::ConnectFailed,
             Failure::ConnectTimeout => Self::ConnectTimeout,
+            Failure::Tls => Self::TlsFailed,
             Failure::Reset(_) => Self::InstanceReset,
             Failure::InvalidResponse => Self::InvalidResponse,
             Failure::FirstByteTimeout | Failure::TryTimeout => Self::FirstByteTimeout,

@@ -12,21 +12,25 @@ use http::{Request, Response, StatusCode, request};
 use hyper::body::{Body, Incoming};
 use tokio::sync::Notify;
 
-use crate::config::types::{Condition, Version};
+use crate::config::types::{Condition, Protocol, Version};
 use crate::instance::body::{RequestBody, Upload};
 use crate::instance::link::Link;
 use crate::instance::pool;
+use crate::instance::stream::OpenError;
+use crate::instance::trunk::Sending;
 use crate::instance::{Distress, InFlight, Instance, Roster};
+use crate::proxy::coming::Coming;
 use crate::proxy::headers;
 use crate::proxy::retry::{self, Failure, Sent};
 use crate::proxy::upgrade::Raw;
 use crate::proxy_protocol::Introduction;
+use crate::tls::client;
 
 /// The head of an answer, and what its body comes by.
 #[derive(Debug)]
 pub struct Answer {
     /// Head and body.
-    pub response: Response<Incoming>,
+    pub response: Response<Coming>,
     /// What it comes by.
     pub origin: Origin,
 }
@@ -38,6 +42,8 @@ pub enum Origin {
     Kept(Box<Link>),
     /// One that can't.
     Spent(Box<Link>),
+    /// A stream of one that takes many, and what is still to be sent on it.
+    Stream(Option<Box<Sending>>),
     /// One that switched protocols.
     Raw(Raw),
 }
@@ -50,7 +56,7 @@ impl Answer {
     /// small and here already; else it is closed.
     pub fn discard(self, place: &InFlight) {
         let Origin::Kept(mut link) = self.origin else { return };
-        let mut incoming = self.response.into_body();
+        let Coming::Http1(mut incoming) = self.response.into_body() else { return };
         let mut left = MAX_UNWANTED;
         let mut nobody = Context::from_waker(Waker::noop());
         while !incoming.is_end_stream() {
@@ -101,6 +107,11 @@ impl Attempt<'_> {
         head: &request::Parts,
         now: Instant,
     ) -> Result<Answer, Failure> {
+        match self.version.protocol {
+            Protocol::Http1 => {}
+            // Boxed: it is large, and rare.
+            Protocol::Http2 => return Box::pin(self.send_stream(worker, head)).await,
+        }
         let replayable = head.method.is_idempotent() && self.replayable();
         let pool = &self.instance.lane(worker).pool;
         if let Some(link) = pool.take(now, replayable, self.introduction) {
@@ -116,11 +127,23 @@ impl Attempt<'_> {
 
     /// Opens a new connection.
     pub(super) async fn connect(&self, worker: usize) -> Result<Box<Link>, Failure> {
-        let lane = self.instance.lane(worker);
-        let opening = Link::open(self.instance.address(), lane, self.introduction);
-        self.wait(worker, pin!(opening)).await?.map_err(|error| {
-            tracing::debug!(instance = self.instance.address(), %error, "connecting failed");
-            if pool::is_own_fault(&error) { Failure::NoSocket } else { Failure::Connect }
+        let opening = Link::open(&self.instance, worker, self.introduction);
+        self.opened(worker, pin!(opening)).await
+    }
+
+    /// Waits for a connection that is being opened.
+    pub(super) async fn opened<T>(
+        &self,
+        worker: usize,
+        opening: Pin<&mut impl Future<Output = Result<T, OpenError>>>,
+    ) -> Result<T, Failure> {
+        self.wait(worker, opening).await?.map_err(|error| {
+            tracing::debug!(instance = self.instance.address(), %error, "opening a connection failed");
+            match error {
+                OpenError::Connect(error) if pool::is_own_fault(&error) => Failure::NoSocket,
+                OpenError::Connect(_) => Failure::Connect,
+                OpenError::Tls(_) => Failure::Tls,
+            }
         })
     }
 
@@ -135,7 +158,7 @@ impl Attempt<'_> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Failure::InvalidResponse);
         }
-        Ok(Answer { response, origin: Origin::Kept(link) })
+        Ok(Answer { response: response.map(Coming::Http1), origin: Origin::Kept(link) })
     }
 
     /// Sends the request on `link` and waits for the head of its answer, but not for ever.
@@ -149,8 +172,28 @@ impl Attempt<'_> {
         if let Some(failure) = self.distress(Sent::Nothing, idempotent) {
             return Err(failure);
         }
+        let answered = link.answer(self.request(head), self.patience(idempotent, now)).await?;
+        let mut response = answered.map_err(|error| match error.message() {
+            Some(_) => Failure::Reset(Sent::Nothing),
+            None if error.error().is_parse() => Failure::InvalidResponse,
+            None if client::is_refusal(error.error()) => Failure::Tls,
+            None => Failure::Reset(Sent::Something),
+        })?;
+        match headers::settle_length(response.headers_mut()) {
+            true => Ok(response),
+            false => Err(Failure::InvalidResponse),
+        }
+    }
+
+    /// Until when to wait for an answer to what is sent `now`, or why no longer; told whether that
+    /// has passed.
+    pub(super) fn patience(
+        &self,
+        idempotent: bool,
+        now: Instant,
+    ) -> impl FnMut(bool) -> Result<Instant, Failure> {
         let mut until = now + self.version.timeouts.first_byte;
-        let patience = |is_due: bool| {
+        move |is_due| {
             if let Some(failure) = self.distress(Sent::Something, idempotent) {
                 return Err(failure);
             }
@@ -162,16 +205,6 @@ impl Attempt<'_> {
                 until = Instant::now() + left;
             }
             Ok(until)
-        };
-        let answered = link.answer(self.request(head), patience).await?;
-        let mut response = answered.map_err(|error| match error.message() {
-            Some(_) => Failure::Reset(Sent::Nothing),
-            None if error.error().is_parse() => Failure::InvalidResponse,
-            None => Failure::Reset(Sent::Something),
-        })?;
-        match headers::settle_length(response.headers_mut()) {
-            true => Ok(response),
-            false => Err(Failure::InvalidResponse),
         }
     }
 
@@ -203,7 +236,7 @@ impl Attempt<'_> {
         request
     }
 
-    fn replayable(&self) -> bool {
+    pub(super) fn replayable(&self) -> bool {
         self.upload.is_none_or(|upload| upload.progress().replayable)
     }
 
@@ -239,7 +272,7 @@ impl Attempt<'_> {
 
     /// Dead ends the wait; unanswered probes do so if the request may go elsewhere, and there is an
     /// elsewhere.
-    fn distress(&self, sent: Sent, idempotent: bool) -> Option<Failure> {
+    pub(super) fn distress(&self, sent: Sent, idempotent: bool) -> Option<Failure> {
         match self.instance.distress() {
             Distress::Dead => Some(Failure::Dead(sent)),
             Distress::Unanswered

@@ -1,4 +1,4 @@
-//! What HTTP/2 says in another way than HTTP/1.1, which is what instances are spoken to in.
+//! What HTTP/2 says in another way than HTTP/1.1, whose way is that of the whole path of a request.
 //!
 //! Fields that mean something to one connection only are refused by the library below (RFC 9113
 //! section 8.2.2), and so are malformed pseudo-fields.

@@ -1,8 +1,8 @@
 //! The path of a request, in one function: [`handle`].
 //!
 //! Checked, routed, bound or spread, sent, tried again elsewhere where that is safe, answered. The
-//! pieces are next door: [`headers`] and [`retry`] decide, [`forward`] and [`upgrade`] talk to an
-//! instance, [`tries`] says where to next, [`race`] asks two, [`session`] knows the token,
+//! pieces are next door: [`headers`] and [`retry`] decide, [`forward`], [`streams`] and [`upgrade`]
+//! talk to an instance, [`tries`] says where to next, [`race`] asks two, [`session`] knows the token,
 //! [`notice`] tells the client of it, [`exchange`] keeps the account, [`answer`] is the body. On a
 //! listener that sends its clients to https, [`redirect`] answers instead.
 
@@ -10,9 +10,11 @@ pub mod admission;
 pub mod answer;
 pub mod burst;
 pub mod client;
+pub mod coming;
 pub mod error;
 pub mod exchange;
 pub mod forward;
+pub mod grpc;
 pub mod headers;
 pub mod http2;
 pub mod key;
@@ -22,6 +24,7 @@ pub mod redirect;
 pub mod retry;
 pub mod session;
 pub mod stay;
+pub mod streams;
 pub mod tries;
 pub mod upgrade;
 
@@ -32,7 +35,7 @@ use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING}
 use http::{Request, Response, Uri, request};
 use hyper::body::{Body, Incoming};
 
-use crate::config::types::Version;
+use crate::config::types::{Protocol, Version};
 use crate::instance::Kind;
 use crate::instance::body::{Bounds, Upload};
 use crate::proxy::admission::{Found, Search};
@@ -60,7 +63,7 @@ pub fn handle(
     async move {
         match pass(&mut exchange, &mut head, incoming).await {
             Ok((answer, notice)) => answer::respond(exchange, answer, notice),
-            Err(reason) => answer::refuse(exchange, reason),
+            Err(reason) => answer::refuse(exchange, reason, grpc::asks(&head.headers)),
         }
     }
 }
@@ -217,7 +220,9 @@ fn upload(
     }
     frame(head);
     // Once some of its body was sent, only an idempotent request is ever tried again.
-    let limit = if head.method.is_idempotent() { version.retry.max_body } else { 0 };
+    // On a stream any may be: an instance can say that it has not looked at it.
+    let is_kept = head.method.is_idempotent() || version.protocol == Protocol::Http2;
+    let limit = if is_kept { version.retry.max_body } else { 0 };
     let hold = Box::new(exchange.client.stay_busy());
     let bounds = Bounds {
         kept: limit,

@@ -36,7 +36,7 @@ pub async fn handle(
     let status = StatusCode::from_u16(redirect.status).unwrap_or(StatusCode::PERMANENT_REDIRECT);
     match location(&head, redirect.port) {
         Ok(location) => answer::redirect(exchange, status, location, !incoming.is_end_stream()),
-        Err(reason) => answer::refuse(exchange, reason),
+        Err(reason) => answer::refuse(exchange, reason, false),
     }
 }
 

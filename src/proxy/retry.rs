@@ -20,6 +20,8 @@ pub enum Failure {
     Connect,
     /// It wasn't open in time.
     ConnectTimeout,
+    /// It was open, and then TLS failed on it.
+    Tls,
     /// It broke before the first byte of an answer.
     Reset(Sent),
     /// The answer broke the rules of HTTP.
@@ -51,7 +53,7 @@ impl Failure {
     /// Whether the instance has certainly not acted on the request.
     fn is_harmless(self) -> bool {
         match self {
-            Self::Connect | Self::ConnectTimeout | Self::NoSocket => true,
+            Self::Connect | Self::ConnectTimeout | Self::Tls | Self::NoSocket => true,
             Self::Reset(sent) | Self::Unanswered(sent) | Self::Dead(sent) => sent == Sent::Nothing,
             Self::InvalidResponse | Self::FirstByteTimeout | Self::TryTimeout => false,
         }
@@ -60,7 +62,9 @@ impl Failure {
     /// What it is in `retry.on`; `None` if that has no say.
     fn condition(self) -> Option<Condition> {
         match self {
-            Self::Connect | Self::ConnectTimeout | Self::NoSocket => Some(Condition::Connect),
+            Self::Connect | Self::ConnectTimeout | Self::Tls | Self::NoSocket => {
+                Some(Condition::Connect)
+            }
             Self::Reset(_) => Some(Condition::Reset),
             Self::Unanswered(_) | Self::Dead(_) => Some(Condition::Unanswered),
             Self::FirstByteTimeout => Some(Condition::Timeout),
@@ -166,6 +170,7 @@ mod tests {
         for (failure, request, upgrade) in [
             (Failure::Connect, true, true),
             (Failure::ConnectTimeout, true, true),
+            (Failure::Tls, true, true),
             (Failure::Reset(Sent::Something), true, false),
             (Failure::FirstByteTimeout, true, false),
             (Failure::TryTimeout, true, false),
@@ -185,6 +190,8 @@ mod tests {
             (&get, Failure::Connect, true, true),
             (&post, Failure::Connect, true, true),
             (&post, Failure::ConnectTimeout, true, true),
+            (&post, Failure::Tls, true, true),
+            (&post, Failure::Tls, false, false),
             (&post, Failure::Connect, false, false),
             (&get, reset(Sent::Something), true, true),
             (&post, reset(Sent::Something), true, false),

@@ -11,6 +11,8 @@ use http::{Method, StatusCode, Version, request};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
+use crate::instance::stream::Wire;
+use crate::proxy::coming::Coming;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::{Answer, Attempt, Origin};
 use crate::proxy::headers::{self, Fields};
@@ -144,14 +146,18 @@ impl Attempt<'_> {
             return Err(Failure::InvalidResponse);
         }
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let response = response.map(Coming::Http1);
             return Ok(Answer { response, origin: Origin::Spent(link) });
         }
         if !upgrade.is_granted(response.headers()) {
             return Err(Failure::InvalidResponse);
         }
-        let (stream, early) = link.into_raw().await.ok_or(Failure::Reset(Sent::Something))?;
-        let raw =
-            Raw { side: Side { socket: Socket::Tcp(stream), early }, protocol: upgrade.protocol() };
-        Ok(Answer { response, origin: Origin::Raw(raw) })
+        let (wire, early) = link.into_raw().await.ok_or(Failure::Reset(Sent::Something))?;
+        let socket = match wire {
+            Wire::Plain(stream) => Socket::Tcp(stream.into_inner()),
+            Wire::Secured(stream) => Socket::ToInstance(stream),
+        };
+        let raw = Raw { side: Side { socket, early }, protocol: upgrade.protocol() };
+        Ok(Answer { response: response.map(Coming::Http1), origin: Origin::Raw(raw) })
     }
 }

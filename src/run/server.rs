@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use pingora_runtime::{BlockingPoolOpts, NoStealRuntime, RuntimeOpts};
 
 use crate::affinity::token::Keyring;
-use crate::config::types::{Config, Drain, Workers};
+use crate::config::types::{Config, Drain, Service, Version, Workers};
 use crate::config::{ConfigErrors, Loaded, diff};
 use crate::health::prober::Prober;
 use crate::health::{self, Membership};
@@ -120,6 +120,7 @@ impl Server {
         privileges::give_up(config.user.as_ref(), &loaded.watched)?;
         let mut own_key = OwnKey::new(config_file);
         let keyring = own_key.keyring(&config.affinity_keys, has_affinity(&config))?;
+        warn_unverified(None, &config);
         let (live, published) = Live::new(Arc::clone(&config), Arc::new(keyring), count);
         let live = Arc::new(live);
         let prober = Prober::new({
@@ -243,6 +244,7 @@ impl Server {
         self.prober.follow(published.snapshot.versions());
         self.retire(&published, &config);
         self.exchange(&config, unserved);
+        warn_unverified(Some(&self.config), &config);
         self.config = config;
         let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
         let generation = published.snapshot.generation;
@@ -411,6 +413,19 @@ fn warn(warnings: &[String]) {
 fn has_affinity(config: &Config) -> bool {
     let mut affinities = config.services.iter().filter_map(|it| it.version.affinity.as_ref());
     affinities.any(|affinity| affinity.by.is_none())
+}
+
+/// Says of which versions nobody verifies the instances' certificates, where that is new.
+fn warn_unverified(before: Option<&Config>, config: &Config) {
+    let is_unverified = |version: &Version| version.tls.as_ref().is_some_and(|tls| !tls.verify);
+    for Service { name: service, version, .. } in &config.services {
+        let known = before.into_iter().flat_map(|before| &before.services);
+        let mut known = known.filter(|it| it.name == *service && it.version.name == version.name);
+        if is_unverified(version) && !known.any(|it| is_unverified(&it.version)) {
+            let version = &version.name;
+            tracing::warn!(service, version, "tls.verify is off: anybody may pose as an instance");
+        }
+    }
 }
 
 /// Whether somebody serves instead of instances that were removed, or nobody is meant to.

@@ -2,8 +2,9 @@
 //!
 //! Towards clients: [`server`] builds what a listener's handshakes go by, [`names`] knows which
 //! certificate is for which host, [`tickets`] seals sessions for later, [`stream`] is a connection
-//! after its handshake, [`session`] what is known of it. Opens no socket and reads no file.
+//! after its handshake, [`session`] what is known of it. Towards instances: [`client`]. Reads no file.
 
+pub mod client;
 pub mod names;
 pub mod server;
 pub mod session;

@@ -136,8 +136,11 @@ impl Direction {
             }
             let moved = BUFFER.with_borrow_mut(|buffer| {
                 let mut buffer = ReadBuf::new(buffer);
-                ready!(Pin::new(&mut *from).poll_read(cx, &mut buffer))
-                    .map_err(|_broken| Fault::Read)?;
+                match ready!(Pin::new(&mut *from).poll_read(cx, &mut buffer)) {
+                    // After its Close nothing more was to come that could have been cut off.
+                    Err(error) if is_cut_off(&error) && self.frames.closed() => {}
+                    read => read.map_err(|_broken| Fault::Read)?,
+                }
                 entry.touch(self.sender);
                 let before = self.frames.messages();
                 let passed = self.pass(buffer.filled(), to, entry, cx);
@@ -236,6 +239,7 @@ impl Direction {
             self.pending = Vec::new();
             self.taken = 0;
         }
+        // What TLS has taken may still wait for room in the socket.
         to.poll_drained(cx)
     }
 
@@ -243,6 +247,11 @@ impl Direction {
     fn is_answered(&self) -> bool {
         self.ended || self.frames.closed() || !self.frames.is_sane()
     }
+}
+
+/// Whether TLS ended without its own goodbye (RFC 8446 section 6.1).
+fn is_cut_off(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof
 }
 
 /// The end that Burdock makes.

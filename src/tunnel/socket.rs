@@ -1,4 +1,5 @@
-//! What a tunnel reads and writes: a socket, or a stream of an HTTP/2 connection in its place.
+//! What a tunnel reads and writes: a socket, with TLS on it or not, or a stream of an HTTP/2
+//! connection in its place.
 
 use std::io;
 use std::pin::Pin;
@@ -10,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::tls;
+use crate::tls::client::ToInstance;
 
 /// One end of a tunnel.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub enum Socket {
     Tls(Box<tls::stream::Stream>),
     /// A stream (RFC 8441 section 5). Boxed, since most are not.
     Stream(Box<TokioIo<Upgraded>>),
+    /// A secured connection to an instance. Boxed, since most are not.
+    ToInstance(Box<ToInstance>),
 }
 
 impl Socket {
@@ -28,6 +32,7 @@ impl Socket {
         match self {
             Self::Tcp(_) | Self::Stream(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::ToInstance(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -36,7 +41,7 @@ impl Socket {
         match self {
             Self::Tcp(_) | Self::Stream(_) => true,
             // RFC 8446 section 6.1: without a close_notify it would look cut off.
-            Self::Tls(_) => false,
+            Self::Tls(_) | Self::ToInstance(_) => false,
         }
     }
 }
@@ -51,6 +56,7 @@ impl AsyncRead for Socket {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Stream(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::ToInstance(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -65,6 +71,7 @@ impl AsyncWrite for Socket {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::ToInstance(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -73,6 +80,7 @@ impl AsyncWrite for Socket {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
             Self::Stream(stream) => Pin::new(stream).poll_flush(cx),
+            Self::ToInstance(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -81,6 +89,7 @@ impl AsyncWrite for Socket {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::ToInstance(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

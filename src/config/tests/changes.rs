@@ -45,6 +45,8 @@ fn each_setting_of_a_version_is_named() {
     for (setting, expected) in [
         ("session_affinity: true", "session_affinity"),
         ("balance: random", "balance"),
+        ("tls: {verify: false}", "tls"),
+        ("protocol: http2", "protocol"),
         ("readiness_check: {}", "readiness_check"),
         ("liveness_check: {}", "liveness_check"),
         ("proxy_protocol: v2", "proxy_protocol"),

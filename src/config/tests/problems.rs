@@ -43,7 +43,7 @@ to 365d, such as 500ms, 2s, 30m or 12h
 c.yaml:8: services.chat.hosts[1]: chat.example is listed twice; allowed: once
 c.yaml:11: services.chat.versions.v1.sesion_affinity: unknown key, did you mean `session_affinity`?; \
 allowed in version: timeouts, limits, app_yaml, session_affinity, network, affinity, balance, hash_by, \
-instances, readiness_check, liveness_check, proxy_protocol, breaker, panic_threshold, slow_start, retry, queue, \
+instances, tls, protocol, readiness_check, liveness_check, proxy_protocol, breaker, panic_threshold, slow_start, retry, queue, \
 concurrency, upgrades, websocket, rebalance, drain, rate_limit
 c.yaml:14: services.chat.versions.v1.instances[1].address: found \"127.0.0.1\"; allowed: IP:PORT, \
 \"[IPv6]:PORT\" in quotes or HOST:PORT, port 1 to 65535

@@ -48,11 +48,12 @@ fn reference_yaml_shows_the_defaults() {
 }
 
 /// Forms that stand in comments of reference.yaml, since they exclude the forms that stand there.
-const OTHER_FORMS: [&str; 4] = [
+const OTHER_FORMS: [&str; 5] = [
     "instances: [a:1]\naffinity_keys: {keys: [AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=]}\n",
     "instances: [a:1]\nrate_limit: {requests: 1}\n",
     "instances: [a:1]\nnetwork: {session_affinity: true}\n",
     "instances: [a:1]\nconcurrency: {}\n",
+    "instances: [a:1]\ntls: {verify: false}\n",
 ];
 
 /// What a listener with TLS asks for; its files are made for it.
@@ -71,7 +72,7 @@ fn asked_of_tls() -> BTreeSet<(&'static str, &'static str)> {
 }
 
 /// Every kind of map that the code reads; a kind that is missing here is found by its parent's row.
-const KINDS: [&str; 36] = [
+const KINDS: [&str; 37] = [
     "configuration",
     "listener",
     "access",
@@ -90,6 +91,7 @@ const KINDS: [&str; 36] = [
     "service",
     "version",
     "instance",
+    "instance tls",
     "network",
     "affinity",
     "cookie",

@@ -10,10 +10,10 @@ use proptest::prelude::*;
 use super::{Folder, config, parsed};
 use crate::config::types::{
     Acceptance, Access, Action, Admin, Affinity, AffinityCookie, Balance, Breaker, CacheControl,
-    Check, ClientLimits, Close, Closes, Concurrency, Condition, Config, Drain, Exit, FirstBurst,
-    HashKey, HttpsRedirect, InitialState, Instance, Limits, Listener, OnRestart, ProxyVersion,
-    Queue, RateLimit, Rebalance, RebalanceMode, Retry, SameSite, Secure, Service, State, Timeouts,
-    User, Version, Websocket, Workers,
+    Check, CheckTls, ClientLimits, Close, Closes, Concurrency, Condition, Config, Drain, Exit,
+    FirstBurst, HashKey, HttpsRedirect, InitialState, Instance, InstanceTls, Limits, Listener,
+    OnRestart, Protocol, ProxyVersion, Queue, RateLimit, Rebalance, RebalanceMode, Retry, SameSite,
+    Secure, Service, State, Timeouts, User, Version, Websocket, Workers,
 };
 use crate::config::{effective, load, parse};
 
@@ -104,16 +104,32 @@ fn instances() -> impl Strategy<Value = Vec<Instance>> {
     })
 }
 
+/// Without files: nothing is verified and nothing shown.
+fn tls() -> impl Strategy<Value = InstanceTls> {
+    let name = prop_oneof!["[a-m]{1,9}(\\.[a-m]{1,9})?", Just("10.0.0.1".to_owned())];
+    proptest::option::of(name).prop_map(|name| InstanceTls {
+        ca: None,
+        roots: [].into(),
+        server_name: name.map(|name| name.try_into().unwrap()),
+        verify: false,
+        certificate: None,
+    })
+}
+
+fn check_tls() -> impl Strategy<Value = CheckTls> {
+    prop_oneof![Just(CheckTls::Auto), Just(CheckTls::Off), tls().prop_map(CheckTls::On)]
+}
+
 fn check() -> impl Strategy<Value = Check> {
     let path = proptest::option::of("/[!-\"$-~]{0,20}");
-    let place = (proptest::option::of("[ -~]{0,20}"), proptest::option::of(1_u16..));
+    let place = (proptest::option::of("[ -~]{0,20}"), proptest::option::of(1_u16..), check_tls());
     let host = proptest::option::of("[a-m]{1,9}(\\.[a-m]{1,9})?(:[1-9][0-9]{0,3})?");
     let statuses = proptest::collection::vec((100_u16..400, 0_u16..100), 1..3);
     let probe = (duration(10_u64..=300_000), duration(10_u64..=300_000));
     let path = (path, place);
     (path, host, statuses, probe, 1_u32..=10, 1_u32..=10).prop_map(
         |(
-            (path, (grpc, port)),
+            (path, (grpc, port, tls)),
             host,
             statuses,
             (timeout, interval),
@@ -122,6 +138,7 @@ fn check() -> impl Strategy<Value = Check> {
         )| Check {
             grpc: grpc.filter(|name| path.is_none() && name != "none"),
             port,
+            tls,
             path,
             host,
             timeout,
@@ -330,7 +347,7 @@ prop_compose! {
         name in name(),
         affinity in proptest::option::of(affinity()),
         balance in balance(),
-        instances in instances(),
+        (instances, tls, http2) in (instances(), proptest::option::of(tls()), any::<bool>()),
         readiness in proptest::option::of((check(), any::<bool>(), duration(10_u64..=1_800_000))),
         liveness in proptest::option::of((check(), duration(0_u64..=3_600_000))),
         panic_threshold in 0_u32..=10_000,
@@ -369,6 +386,8 @@ prop_compose! {
             affinity,
             balance,
             instances,
+            tls,
+            protocol: if http2 { Protocol::Http2 } else { Protocol::Http1 },
             readiness_check: readiness.map(|(check, is_ready, app_start_timeout)| Check {
                 initial_state: if is_ready { InitialState::Ready } else { InitialState::Unknown },
                 app_start_timeout,

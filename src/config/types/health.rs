@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::InstanceTls;
+
 /// An active health check with App Engine's keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
@@ -11,6 +13,8 @@ pub struct Check {
     pub grpc: Option<String>,
     /// Where probes go; the instance's own port when absent.
     pub port: Option<u16>,
+    /// Whether probes are secured.
+    pub tls: CheckTls,
     /// `Host` of the probe; the instance's address when absent.
     pub host: Option<String>,
     /// How long one probe may take.
@@ -46,6 +50,7 @@ impl Check {
             path: None,
             grpc: None,
             port: None,
+            tls: CheckTls::Auto,
             host: None,
             timeout: Duration::from_secs(4),
             interval: Duration::from_secs(5),
@@ -71,6 +76,17 @@ impl Check {
             ..Self::readiness()
         }
     }
+}
+
+/// Whether probes are secured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckTls {
+    /// As requests are.
+    Auto,
+    /// Not.
+    Off,
+    /// In this way.
+    On(InstanceTls),
 }
 
 /// What becomes of the sessions of an instance that has restarted.

@@ -6,6 +6,7 @@
 
 mod clients;
 mod health;
+mod instance_tls;
 mod retry;
 mod tls;
 mod tunnels;
@@ -18,7 +19,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use clients::{Acceptance, Access, ClientLimits, Limits, ProxyVersion, RateLimit};
-pub use health::{Breaker, Check, Concurrency, InitialState, OnRestart};
+pub use health::{Breaker, Check, CheckTls, Concurrency, InitialState, OnRestart};
+pub use instance_tls::{ClientCertificate, InstanceTls};
 pub use retry::{Condition, Retry};
 pub use tls::{Certificate, ClientCertificates, Hsts, HttpsRedirect, Tickets, Tls, TlsVersion};
 pub use tunnels::{Action, Close, Closes, Exit, Rebalance, RebalanceMode, Websocket};
@@ -192,6 +194,10 @@ pub struct Version {
     pub balance: Balance,
     /// At least one; names are unique within the version.
     pub instances: Vec<Instance>,
+    /// How connections to them are secured; `None` for not at all.
+    pub tls: Option<InstanceTls>,
+    /// What is spoken to them.
+    pub protocol: Protocol,
     /// May it get traffic?
     pub readiness_check: Option<Check>,
     /// Is it alive?
@@ -225,6 +231,29 @@ pub struct Version {
     pub timeouts: Timeouts,
     /// What a request may be.
     pub limits: Limits,
+}
+
+/// What is spoken to instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// HTTP/1.1: a connection takes one request at a time.
+    #[default]
+    Http1,
+    /// HTTP/2: by ALPN with TLS, by prior knowledge without (RFC 9113 section 3.3).
+    Http2,
+}
+
+impl Protocol {
+    /// Each with its word in the configuration.
+    pub const WORDS: [(&'static str, Self); 2] = [("http1", Self::Http1), ("http2", Self::Http2)];
+
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+        }
+    }
 }
 
 /// One process that serves a version.

@@ -6,6 +6,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::instance_tls;
 use super::names::{self, is_host, is_path};
 use crate::config::node::{Fields, Node};
 use crate::config::tree::Data;
@@ -83,6 +84,9 @@ fn target(fields: &mut Fields<'_>, check: &mut Check) {
     check.port = fields.optional("port", check.port, |node| {
         node.integer(1..=65535).and_then(|port| u16::try_from(port).ok())
     });
+    if let Some(tls) = fields.take("tls").and_then(|node| instance_tls::of_check(&node)) {
+        check.tls = tls;
+    }
 }
 
 /// The keys that only `readiness_check` has.

@@ -6,6 +6,7 @@
 mod affinity;
 pub(super) mod checks;
 mod clients;
+mod instance_tls;
 mod instances;
 mod keys;
 mod names;

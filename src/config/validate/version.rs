@@ -6,12 +6,12 @@
 use std::time::Duration;
 
 use super::names::is_token;
-use super::{LIMIT, affinity, checks, clients, drain, instances, retry, tunnels};
+use super::{LIMIT, affinity, checks, clients, drain, instance_tls, instances, retry, tunnels};
 use crate::config::app_yaml::{self, AppYaml};
 use crate::config::node::{Fields, Node};
 use crate::config::types::{
-    Affinity, Balance, Breaker, Check, Concurrency, HashKey, Limits, ProxyVersion, Queue, Timeouts,
-    Version,
+    Affinity, Balance, Breaker, Check, Concurrency, HashKey, Limits, Protocol, ProxyVersion, Queue,
+    Timeouts, Version,
 };
 
 /// What a version has of what the whole file may say, unless it says otherwise.
@@ -22,8 +22,10 @@ pub(super) struct Defaults {
 }
 
 /// The keys of a version but `timeouts` and `limits`, which the whole file has too.
-pub(in crate::config) const VERSION_KEYS: [&str; 21] = [
+pub(in crate::config) const VERSION_KEYS: [&str; 23] = [
     "instances",
+    "tls",
+    "protocol",
     "session_affinity",
     "network",
     "affinity",
@@ -80,6 +82,11 @@ pub(super) fn version(fields: &mut Fields<'_>, name: &str, defaults: Defaults) -
         name: name.to_owned(),
         balance: balance(fields, affinity.as_ref()),
         instances: instances::instances(fields),
+        tls: instance_tls::of_version(fields),
+        protocol: fields
+            .take("protocol")
+            .and_then(|node| node.word(&Protocol::WORDS))
+            .unwrap_or_default(),
         readiness_check: check(fields, "readiness_check", &checks::READINESS, readiness_check),
         liveness_check: check(fields, "liveness_check", &checks::LIVENESS, liveness_check),
         proxy_protocol: fields.switched("proxy_protocol", proxy_version),

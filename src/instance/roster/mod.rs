@@ -32,6 +32,7 @@ use crate::instance::recent::Recent;
 use crate::instance::rehomes::Rehomes;
 use crate::instance::tally::Tally;
 use crate::instance::{Departure, Identity, Instance, Kind, Lane, Source};
+use crate::tls::client::Connector;
 
 pub use crate::instance::tally::count;
 pub use members::Members;
@@ -60,6 +61,8 @@ pub struct Roster {
     turn: AtomicU64,
     crowd: Crowd,
     websocket: ArcSwap<types::Websocket>,
+    /// How connections to its instances are secured today.
+    tls: Mutex<Option<types::InstanceTls>>,
     care: Mutex<Care>,
     panic: Panic,
     /// Whether an instance may be ramping up.
@@ -107,6 +110,7 @@ impl Roster {
             turn: AtomicU64::new(0),
             crowd: Crowd::new(now),
             websocket: ArcSwap::default(),
+            tls: Mutex::default(),
             care: Mutex::default(),
             panic: Panic::default(),
             ramping: AtomicBool::new(false),
@@ -381,9 +385,31 @@ impl Roster {
             known.set_membership(Membership::Removed);
             all.push(Arc::clone(known));
         }
+        self.secure(config.tls.as_ref(), &before.all, &reconciled.added);
         self.is_set_up.store(true, Ordering::Relaxed);
         self.publish(Manner::of(config), all);
         reconciled
+    }
+
+    /// Has connections to new instances secured, and if that is to be done in another way than
+    /// before, those to all others too.
+    fn secure(
+        &self,
+        tls: Option<&types::InstanceTls>,
+        before: &[Arc<Instance>],
+        added: &[Arc<Instance>],
+    ) {
+        let mut today = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = today.as_ref() != tls;
+        let connector = tls.map(Connector::new);
+        let others = before.iter().filter(|_| changed);
+        for instance in others.chain(added.iter().filter(|_| tls.is_some())) {
+            let target = |it: &Connector| it.target(instance.address());
+            instance.secure(connector.as_ref().map(target));
+        }
+        if changed {
+            *today = tls.cloned();
+        }
     }
 
     /// Forgets an instance whose drain is over, unless it was named again meanwhile.

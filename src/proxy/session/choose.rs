@@ -84,7 +84,9 @@ impl Session<'_> {
     /// An attempt failed and another follows: a bound session leaves its instance.
     pub fn leave(&mut self, failure: Failure) -> Rehome {
         let reason = match failure {
-            Failure::Connect | Failure::ConnectTimeout | Failure::NoSocket => Rehome::ConnectFailed,
+            Failure::Connect | Failure::ConnectTimeout | Failure::Tls | Failure::NoSocket => {
+                Rehome::ConnectFailed
+            }
             Failure::Reset(_) | Failure::InvalidResponse => Rehome::Reset,
             Failure::FirstByteTimeout | Failure::TryTimeout | Failure::Unanswered(_) => {
                 Rehome::NoAnswer

@@ -99,8 +99,8 @@ impl Link {
     }
 
     /// What it began with: whose it is.
-    pub fn introduction(&self) -> Option<Introduction> {
-        self.introduction
+    pub fn introduction(&self) -> Option<&Introduction> {
+        self.introduction.as_ref()
     }
 
     /// Sends a request and waits for the head of its answer, or of an upgrade.

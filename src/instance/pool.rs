@@ -51,7 +51,7 @@ impl Pool {
         &self,
         now: Instant,
         replayable: bool,
-        introduced: Option<Introduction>,
+        introduced: Option<&Introduction>,
     ) -> Option<Box<Link>> {
         let mut idle = self.lock();
         let fits = |connection: &Idle| connection.link.introduction() == introduced;

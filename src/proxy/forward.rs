@@ -93,7 +93,7 @@ pub struct Attempt<'a> {
     /// Whether `retry.per_try_timeout` bounds the wait for a connection too.
     pub hurries: bool,
     /// What the instance is told of the client by its connection.
-    pub introduction: Option<Introduction>,
+    pub introduction: Option<Box<Introduction>>,
 }
 
 impl Attempt<'_> {
@@ -114,7 +114,7 @@ impl Attempt<'_> {
         }
         let replayable = head.method.is_idempotent() && self.replayable();
         let pool = &self.instance.lane(worker).pool;
-        if let Some(link) = pool.take(now, replayable, self.introduction) {
+        if let Some(link) = pool.take(now, replayable, self.introduction.as_deref()) {
             match self.exchange(head, link, now).await {
                 Err(failure @ Failure::Reset(_))
                     if retry::is_safe(&head.method, failure, self.replayable()) => {}
@@ -127,7 +127,7 @@ impl Attempt<'_> {
 
     /// Opens a new connection.
     pub(super) async fn connect(&self, worker: usize) -> Result<Box<Link>, Failure> {
-        let opening = Link::open(&self.instance, worker, self.introduction);
+        let opening = Link::open(&self.instance, worker, self.introduction.as_deref().copied());
         self.opened(worker, pin!(opening)).await
     }
 

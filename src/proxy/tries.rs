@@ -215,7 +215,7 @@ impl<'a> Tries<'a> {
         let Search { roster, version, .. } = self.search;
         let instance = Arc::clone(place.instance());
         let hurries = self.hurries(session, &instance);
-        let introduction = self.introduction.as_deref().copied();
+        let introduction = self.introduction.clone();
         Attempt { instance, roster, version, has_host, upload, introduction, hurries }
     }
 

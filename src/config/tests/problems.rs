@@ -83,6 +83,12 @@ const FIRST: &[(&str, usize, &str, &str)] = &[
     ),
     ("instances:\n  - {address: a:1, weight: 0}\n", 1, "instances", "every weight is 0"),
     ("instances: [a:1]\n1: x\n", 2, "1", "unknown key"),
+    (
+        "instances: [a:1]\nprotocol: http2\nproxy_protocol: v1\n",
+        3,
+        "proxy_protocol",
+        "not with `protocol: http2`",
+    ),
     ("instances: [a:1]\n[a]: x\n", 2, "[...]", "unknown key"),
     ("instances: [a:1]\nworkers: 2\nworkers: 3\n", 3, "workers", "given twice, first on line 2"),
     ("instances: [a:1]\nnull: 3\n", 2, "null", "unknown key"),

@@ -399,7 +399,7 @@ prop_compose! {
             liveness_check: liveness.map(|(check, initial_delay)| {
                 Check { initial_delay, app_start_timeout: Duration::ZERO, ..check }
             }),
-            proxy_protocol,
+            proxy_protocol: proxy_protocol.filter(|_| !http2),
             breaker,
             panic_threshold,
             slow_start,

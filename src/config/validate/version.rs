@@ -78,18 +78,20 @@ pub(super) fn version(fields: &mut Fields<'_>, name: &str, defaults: Defaults) -
     let app = fields.take("app_yaml").and_then(|node| app_yaml::beside(&node)).unwrap_or_default();
     let AppYaml { session_affinity, readiness_check, liveness_check } = app;
     let affinity = affinity::affinity(fields, session_affinity);
+    let balance = balance(fields, affinity.as_ref());
+    let instances = instances::instances(fields);
+    let tls = instance_tls::of_version(fields);
+    let protocol = fields.take("protocol").and_then(|node| node.word(&Protocol::WORDS));
+    let protocol = protocol.unwrap_or_default();
     Version {
         name: name.to_owned(),
-        balance: balance(fields, affinity.as_ref()),
-        instances: instances::instances(fields),
-        tls: instance_tls::of_version(fields),
-        protocol: fields
-            .take("protocol")
-            .and_then(|node| node.word(&Protocol::WORDS))
-            .unwrap_or_default(),
+        balance,
+        instances,
+        tls,
+        protocol,
         readiness_check: check(fields, "readiness_check", &checks::READINESS, readiness_check),
         liveness_check: check(fields, "liveness_check", &checks::LIVENESS, liveness_check),
-        proxy_protocol: fields.switched("proxy_protocol", proxy_version),
+        proxy_protocol: fields.switched("proxy_protocol", |node| proxy_version(node, protocol)),
         breaker: breaker(fields),
         panic_threshold: fields
             .take("panic_threshold")
@@ -205,7 +207,12 @@ fn is_query_name(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_graphic() && !b"&=?#".contains(&byte))
 }
 
-fn proxy_version(node: &Node<'_>) -> Option<ProxyVersion> {
+fn proxy_version(node: &Node<'_>, protocol: Protocol) -> Option<ProxyVersion> {
+    // A connection of HTTP/2 carries requests of many clients, and its header would name one.
+    if protocol == Protocol::Http2 {
+        node.problem("not with `protocol: http2`; allowed: with http1");
+        return None;
+    }
     let words = [("off", None), ("v1", Some(ProxyVersion::V1)), ("v2", Some(ProxyVersion::V2))];
     node.word(&words).flatten()
 }

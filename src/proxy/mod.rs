@@ -70,6 +70,7 @@ async fn pass(
     exchange.connect = http2::translate(head);
     let fields = Fields::of(&head.headers);
     let snapshot = exchange.client.live.snapshot();
+    exchange.logged = snapshot.config.access_log;
     exchange.conceal(&snapshot.token_queries);
     headers::check(head, fields)?;
     let service = prepare(exchange, &snapshot, head)?;
@@ -202,7 +203,6 @@ fn prepare<'a>(
     let address = headers::client_address(&head.headers, origin, trusted);
     exchange.told = (address != origin.peer).then(|| address.to_string().into());
     exchange.https = headers::is_https(&head.headers, origin.trusted);
-    exchange.logged = snapshot.config.access_log;
     // RFC 9112 section 3.2.2: the host of an absolute target overrides the field.
     if let Some(authority) = head.uri.authority() {
         let host = headers::host_of(authority)?;

@@ -59,9 +59,12 @@ impl Opening {
             let could_follow = self.0.len() < 8 && !self.0.starts_with(b"0");
             return if could_follow { Heard::Nothing } else { Heard::Never };
         };
-        match sid(packet) {
+        // No further than that, whether or not more is there already: what is heard must not depend
+        // on the pieces in which an answer comes.
+        let end = packet.iter().position(|byte| *byte == b'}');
+        match sid(&packet[..end.unwrap_or(packet.len())]) {
             Some(sid) => Heard::Sid(sid.to_owned()),
-            None if self.0.len() == MAX_SEEN || packet.contains(&b'}') => Heard::Never,
+            None if self.0.len() == MAX_SEEN || end.is_some() => Heard::Never,
             None => Heard::Nothing,
         }
     }
@@ -142,6 +145,7 @@ mod tests {
             "2probe and more",
             "0{}",
             "0{\"sid\":\"\"}",
+            "0{\"a\":{},\"sid\":\"x\"}",
             "0x",
             &long,
         ] {

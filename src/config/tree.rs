@@ -4,6 +4,7 @@
 //! reported beside all other problems. The size of a tree is bounded whatever aliases it holds.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{
@@ -262,6 +263,7 @@ fn merged(entries: Vec<Entry>) -> Vec<Entry> {
     }
     let (merges, mut own): (Vec<_>, Vec<_>) =
         entries.into_iter().partition(|entry| entry.key == "<<" && is_mergeable(&entry.value));
+    let mut known: HashSet<String> = own.iter().map(|entry| entry.key.clone()).collect();
     for merge in merges {
         let maps = match merge.value.data {
             Data::List(items) => items,
@@ -270,7 +272,7 @@ fn merged(entries: Vec<Entry>) -> Vec<Entry> {
         for map in maps {
             let Data::Map(added) = map.data else { continue };
             for entry in added {
-                if own.iter().all(|known| known.key != entry.key) {
+                if known.insert(entry.key.clone()) {
                     own.push(entry);
                 }
             }

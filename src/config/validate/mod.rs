@@ -12,6 +12,7 @@ mod service;
 mod tunnels;
 pub(super) mod version;
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -70,14 +71,14 @@ fn workers(node: &Node<'_>) -> Option<Workers> {
 /// At least one, even where all that are given are wrong.
 fn listeners(fields: &mut Fields<'_>) -> Vec<Listener> {
     const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 8080);
-    let mut listeners: Vec<Listener> = Vec::new();
+    let (mut listeners, mut seen) = (Vec::new(), HashSet::new());
     let allowed = "addresses such as 0.0.0.0:8080";
     if let Some(node) = fields.take("listeners") {
         for item in node.list(allowed).unwrap_or_default() {
             let Some(listener) = listener(&item) else { continue };
             let address = listener.address;
             // Port 0 is another free port each time.
-            if address.port() != 0 && listeners.iter().any(|known| known.address == address) {
+            if address.port() != 0 && !seen.insert(address) {
                 item.problem(format_args!("{address} is listed twice; allowed: once"));
             } else {
                 listeners.push(listener);

@@ -70,8 +70,7 @@ async fn pass(
     exchange.connect = http2::translate(head);
     let fields = Fields::of(&head.headers);
     let snapshot = exchange.client.live.snapshot();
-    exchange.logged = snapshot.config.access_log;
-    exchange.conceal(&snapshot.token_queries);
+    exchange.log_as(&snapshot);
     headers::check(head, fields)?;
     let service = prepare(exchange, &snapshot, head)?;
     let version = service.version();

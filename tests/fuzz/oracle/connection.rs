@@ -12,7 +12,7 @@ mod answers;
 mod http1;
 
 use std::cell::Cell;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener as StdListener};
 use std::path::Path;
 use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
@@ -59,6 +59,8 @@ struct Rig {
     runtime: Runtime,
     front: TcpListener,
     instances: Arc<TcpListener>,
+    /// The same socket, for who was not accepted in time.
+    backlog: StdListener,
     configs: Vec<Arc<Config>>,
 }
 
@@ -82,11 +84,18 @@ impl Rig {
             }));
         });
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let listen = |address| runtime.block_on(TcpListener::bind((address, 0))).expect("a socket");
-        let (front, instances) = (listen(Ipv4Addr::LOCALHOST), listen(Ipv4Addr::UNSPECIFIED));
-        let port = instances.local_addr().expect("a bound address").port();
+        let front = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+        let backlog = StdListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a socket");
+        backlog.set_nonblocking(true).expect("a socket that does not wait");
+        let port = backlog.local_addr().expect("a bound address").port();
+        let instances = {
+            let _inside = runtime.enter();
+            let same = backlog.try_clone().expect("a descriptor");
+            TcpListener::from_std(same).expect("a socket")
+        };
         let configs = (0..4).map(|choices| Arc::new(configuration(port, choices))).collect();
-        Self { runtime, front, instances: Arc::new(instances), configs }
+        let (front, instances) = (front.expect("a socket"), Arc::new(instances));
+        Self { runtime, front, instances, backlog, configs }
     }
 
     async fn converse(&self, choices: u8, parts: &[u8]) {
@@ -116,6 +125,8 @@ impl Rig {
         let _aborted = instances.await;
         nothing_stays(&worker).await;
         watch.abort();
+        // What is left there would pass for a request of the next input.
+        while self.backlog.accept().is_ok() {}
         let seen = std::mem::take(&mut *seen.lock().expect("nobody panicked"));
         if http2 && said.starts_with(PREFACE) {
             each_is_flawless(&seen);

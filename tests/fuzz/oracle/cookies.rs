@@ -94,13 +94,7 @@ impl Expected {
             let is_ours = |pair: &&str| pair.split_once('=').is_some_and(|it| it.0 == PARAMETER);
             let (ours, kept): (Vec<&str>, Vec<&str>) = query.split('&').partition(is_ours);
             let values: Vec<_> = ours.iter().map(|pair| pair.as_bytes()[2..].to_vec()).collect();
-            let legible = |found: Offer| match found {
-                Ok(value) if value.iter().any(|byte| !(b' '..=b'~').contains(byte)) => {
-                    Err(Rejection::Malformed)
-                }
-                found => found,
-            };
-            offers.extend(one_of(&values).map(legible));
+            offers.extend(one_of(&values));
             if !ours.is_empty() {
                 let mark = if kept.concat().is_empty() && kept.len() < 2 { "" } else { "?" };
                 told = format!("{}{mark}{}", target.path(), kept.join("&"));

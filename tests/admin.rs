@@ -238,6 +238,7 @@ async fn the_access_log_can_be_switched_off() {
     let silent = yaml(&[&a], "").replace("access_log: true", "access_log: false");
     let burdock = Burdock::start(&silent).await;
     burdock.client().get("/quiet").await;
+    raw::exchange(burdock.address(), "GET /refused HTTP/1.1\r\n\r\n").await;
     burdock.reload(&yaml(&[&a], "")).await;
     burdock.client().get("/loud").await;
     burdock.access("/loud", 1).await;

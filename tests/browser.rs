@@ -161,7 +161,8 @@ async fn a_page_by_https_speaks_http2_and_opens_websockets() {
     site.hears("echo");
     let close = site.hears("close");
     assert_eq!((&close["code"], &close["wasClean"]), (&json!(1001), &json!(true)));
-    assert_eq!(site.burdock.log("tunnel")[0]["tls_version"], "1.3");
+    let line = site.burdock.wait_log("tunnel", |_| true).await;
+    assert_eq!(line["tls_version"], "1.3");
 }
 
 #[tokio::test(flavor = "multi_thread")]

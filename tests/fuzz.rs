@@ -1,6 +1,16 @@
 //! The corpora of the fuzz targets, replayed: what once taught a fuzzer something still holds. The
 //! targets are a package of their own in `tests/fuzz`.
 
+#[path = "fuzz/oracle/agent.rs"]
+mod agent;
+#[path = "fuzz/oracle/config.rs"]
+mod config;
+#[path = "fuzz/oracle/connection.rs"]
+mod connection;
+#[path = "fuzz/oracle/cookies.rs"]
+mod cookies;
+#[path = "fuzz/oracle/forwarded.rs"]
+mod forwarded;
 #[path = "fuzz/oracle/frames.rs"]
 mod frames;
 #[path = "fuzz/oracle/proxy_protocol.rs"]
@@ -9,6 +19,31 @@ mod proxy_protocol;
 mod token;
 
 use std::path::Path;
+
+#[test]
+fn what_instances_say_to_probes_is_read_as_it_was_said() {
+    replay("agent", agent::check);
+}
+
+#[test]
+fn a_file_is_refused_with_places_or_comes_back_equal() {
+    replay("config", config::check);
+}
+
+#[test]
+fn a_connection_of_any_bytes_leaves_nothing_open_and_mixes_nothing_up() {
+    replay("connection", connection::check);
+}
+
+#[test]
+fn the_token_is_taken_out_of_a_request_and_nothing_else() {
+    replay("cookies", cookies::check);
+}
+
+#[test]
+fn nobody_is_believed_who_is_not_trusted() {
+    replay("forwarded", forwarded::check);
+}
 
 #[test]
 fn frames_are_counted_as_a_parser_of_the_whole_stream_counts_them() {

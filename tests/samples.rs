@@ -146,3 +146,24 @@ fn the_readme_lists_every_top_level_key() {
     let listed: Vec<_> = listed.into_iter().map(|row| row[0].clone()).collect();
     assert_eq!(listed, keys);
 }
+
+#[test]
+fn every_defence_names_tests_that_exist() {
+    let text = std::fs::read_to_string(root().join("SECURITY.md")).expect("SECURITY.md");
+    let mut named = 0;
+    for row in text.lines().filter(|line| line.starts_with('|') && line.contains(".rs` `")) {
+        let mut source = String::new();
+        let last = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+        for word in last.split('`').skip(1).step_by(2) {
+            if word.ends_with(".rs") {
+                let folder = if word.contains('/') { "" } else { "tests" };
+                let path = root().join(folder).join(word);
+                source = std::fs::read_to_string(&path).unwrap_or_else(|_| panic!("no {word}"));
+            } else {
+                assert!(source.contains(&format!("fn {word}()")), "{word} is no test of that file");
+                named += 1;
+            }
+        }
+    }
+    assert!(named >= 20, "{named} tests");
+}

@@ -27,7 +27,7 @@ pub fn guard(headers: &mut HeaderMap) {
     }
     let kept: Vec<&[u8]> = directives
         .into_iter()
-        .filter(|directive| !contradicts(directive))
+        .filter(|directive| !contradicts(directive) && is_closed(directive))
         .chain([&b"private"[..]])
         .collect();
     let joined = HeaderValue::from_bytes(&kept.join(&b", "[..]));
@@ -36,16 +36,36 @@ pub fn guard(headers: &mut HeaderMap) {
 
 /// The directives of a line; a comma between quotes separates none.
 fn directives(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let (mut quoted, mut escaped) = (false, false);
+    let mut quotes = Quotes::default();
     let split = line.split(move |byte| {
-        let ends = *byte == b',' && !quoted;
-        if *byte == b'"' && !escaped {
-            quoted = !quoted;
-        }
-        escaped = *byte == b'\\' && quoted && !escaped;
+        let ends = *byte == b',' && !quotes.open;
+        quotes.pass(*byte);
         ends
     });
     split.map(<[u8]>::trim_ascii).filter(|directive| !directive.is_empty())
+}
+
+/// Whether its quotes end: those that don't would take in whatever is put behind them.
+fn is_closed(directive: &[u8]) -> bool {
+    let mut quotes = Quotes::default();
+    directive.iter().for_each(|byte| quotes.pass(*byte));
+    !quotes.open
+}
+
+/// Where a text stands that may hold quoted strings (RFC 9110 section 5.6.4).
+#[derive(Default)]
+struct Quotes {
+    open: bool,
+    escaped: bool,
+}
+
+impl Quotes {
+    fn pass(&mut self, byte: u8) {
+        if byte == b'"' && !self.escaped {
+            self.open = !self.open;
+        }
+        self.escaped = byte == b'\\' && self.open && !self.escaped;
+    }
 }
 
 /// Name and argument.
@@ -88,6 +108,7 @@ mod tests {
             (&["no-cache=\"set-cookie, no-store\""], "no-cache=\"set-cookie, no-store\", private"),
             (&["ext=\"a\\\"b, public\", public"], "ext=\"a\\\"b, public\", private"),
             (&[", ,"], "private"),
+            (&["max-age=1, ext=\"a, b", "no-cache"], "max-age=1, no-cache, private"),
         ] {
             let mut headers = HeaderMap::new();
             for line in before {

@@ -10,6 +10,8 @@ use crate::affinity::query;
 const MAX_SID: usize = 128;
 /// The id stands near the beginning of a packet of about 120 bytes.
 const MAX_SEEN: usize = 512;
+/// Bytes of the length that protocol 3 puts before a packet, its mark included.
+const LONGEST_LENGTH: usize = 8;
 
 /// What a request asks of an engine.io server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,12 +58,15 @@ impl Opening {
         let room = MAX_SEEN - self.0.len();
         self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
         let Some(packet) = packet(&self.0) else {
-            let could_follow = self.0.len() < 8 && !self.0.starts_with(b"0");
+            let could_follow = self.0.len() <= LONGEST_LENGTH && !self.0.starts_with(b"0");
             return if could_follow { Heard::Nothing } else { Heard::Never };
         };
-        match sid(packet) {
+        // No further than that, whether or not more is there already: what is heard must not depend
+        // on the pieces in which an answer comes.
+        let end = packet.iter().position(|byte| *byte == b'}');
+        match sid(&packet[..end.unwrap_or(packet.len())]) {
             Some(sid) => Heard::Sid(sid.to_owned()),
-            None if self.0.len() == MAX_SEEN || packet.contains(&b'}') => Heard::Never,
+            None if self.0.len() == MAX_SEEN || end.is_some() => Heard::Never,
             None => Heard::Nothing,
         }
     }
@@ -71,7 +76,7 @@ impl Opening {
 /// or in bytes between 0 and 255.
 fn packet(bytes: &[u8]) -> Option<&[u8]> {
     let after = |mark: u8| {
-        let head = &bytes[..bytes.len().min(8)];
+        let head = &bytes[..bytes.len().min(LONGEST_LENGTH)];
         Some(&bytes[head.iter().position(|byte| *byte == mark)? + 1..])
     };
     let packet = match bytes.first()? {
@@ -121,9 +126,12 @@ mod tests {
         let sid = Heard::Sid("lv_VI97HAXpY6yYWAAAC".into());
         let old = [format!("{}:{OPEN}", OPEN.len()), format!("{}:{OPEN}2:40", OPEN.len())];
         let binary = [b"\x00\x09\x06\xff", OPEN.as_bytes()].concat();
+        let longest = [b"\x00\x00\x00\x00\x00\x09\x06\xff", OPEN.as_bytes()].concat();
         let spaced = r#"0{"upgrades": [], "sid" : "lv_VI97HAXpY6yYWAAAC"}"#;
-        for body in
-            [OPEN, &old[0], &old[1], spaced].map(str::as_bytes).into_iter().chain([&*binary])
+        for body in [OPEN, &old[0], &old[1], spaced]
+            .map(str::as_bytes)
+            .into_iter()
+            .chain([&*binary, &*longest])
         {
             assert_eq!(Opening::default().hear(body), sid, "{}", body.escape_ascii());
             let mut slow = Opening::default();
@@ -142,6 +150,7 @@ mod tests {
             "2probe and more",
             "0{}",
             "0{\"sid\":\"\"}",
+            "0{\"a\":{},\"sid\":\"x\"}",
             "0x",
             &long,
         ] {

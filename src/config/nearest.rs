@@ -2,8 +2,14 @@
 //!
 //! Pure; knows no keys of its own.
 
+/// No known key is nearly as long, and to compare takes time by the length.
+const LONGEST: usize = 64;
+
 /// The nearest of `known` to `given`, if it is near enough to be worth naming.
 pub(super) fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
+    if given.len() > LONGEST {
+        return None;
+    }
     // A third of the letters may be wrong; beyond that a suggestion is a guess.
     let limit = (given.chars().count() / 3).clamp(1, 4);
     known

@@ -5,7 +5,7 @@
 //! first, then [`Fields`].
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -243,14 +243,14 @@ impl<'a> Node<'a> {
             return self.wrong(allowed);
         };
         self.report_repeated_keys();
-        let mut named: Vec<(&str, Self)> = Vec::new();
+        let (mut named, mut seen) = (Vec::new(), HashSet::new());
         for entry in entries {
             let node = Self { tree: &entry.value, path: self.key_path(&entry.key), ..*self };
             if !entry.key_is_text {
                 let message = format!("a name must be text; allowed: {:?} in quotes", entry.key);
                 self.problem_at(entry.line, &node.path, message);
-            } else if named.iter().all(|(known, _)| *known != entry.key) {
-                named.push((&entry.key, node));
+            } else if seen.insert(&entry.key) {
+                named.push((entry.key.as_str(), node));
             }
         }
         Some(named)

@@ -4,6 +4,7 @@
 //! reported beside all other problems. The size of a tree is bounded whatever aliases it holds.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{
@@ -66,7 +67,7 @@ pub(super) fn read(text: &str) -> Result<Tree, SyntaxError> {
         let state = Progress { line: Cell::new(1), values: Cell::new(0) };
         let tree = ValueSeed(&state).deserialize(document).map_err(|error| SyntaxError {
             line: error.location().map_or(0, |location| location.line()),
-            message: format!("not valid YAML: {error}{}", hint(text, &error)),
+            message: format!("not valid YAML: {}{}", on_one_line(&error), hint(text, &error)),
         })?;
         if first.is_some() {
             let message = "a second YAML document begins; one document per file".to_owned();
@@ -95,6 +96,13 @@ fn refuse_open_brackets(text: &str) -> Result<(), SyntaxError> {
         }
     }
     Ok(())
+}
+
+/// What the parser says, which may name keys with any character in them.
+fn on_one_line(error: &serde_yaml::Error) -> String {
+    let told = error.to_string();
+    let tame = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    told.chars().map(tame).collect()
 }
 
 /// What the parser cannot know: text that this kind of file is full of, and YAML reads otherwise.
@@ -262,6 +270,7 @@ fn merged(entries: Vec<Entry>) -> Vec<Entry> {
     }
     let (merges, mut own): (Vec<_>, Vec<_>) =
         entries.into_iter().partition(|entry| entry.key == "<<" && is_mergeable(&entry.value));
+    let mut known: HashSet<String> = own.iter().map(|entry| entry.key.clone()).collect();
     for merge in merges {
         let maps = match merge.value.data {
             Data::List(items) => items,
@@ -270,7 +279,7 @@ fn merged(entries: Vec<Entry>) -> Vec<Entry> {
         for map in maps {
             let Data::Map(added) = map.data else { continue };
             for entry in added {
-                if own.iter().all(|known| known.key != entry.key) {
+                if known.insert(entry.key.clone()) {
                     own.push(entry);
                 }
             }

@@ -25,6 +25,7 @@ use crate::proxy::retry::Failure;
 use crate::proxy::session::Outcome;
 use crate::proxy::stay::Stay;
 use crate::proxy_protocol::Introduction;
+use crate::snapshot::Snapshot;
 use crate::tunnel;
 use crate::tunnel::registry::Entry;
 
@@ -68,8 +69,8 @@ pub struct Exchange {
     pub ended: Option<TunnelEnd>,
     /// Why it ended badly; without an answer and without a reason, the client left.
     pub error: Option<Reason>,
-    /// Whether a line is written.
-    pub logged: bool,
+    /// Whether a line is written, once it is known.
+    logged: Option<bool>,
     /// How long an answer that has begun may be silent.
     pub idle_timeout: Duration,
     status: Option<StatusCode>,
@@ -105,7 +106,7 @@ impl Exchange {
             connect: None,
             ended: None,
             error: None,
-            logged: true,
+            logged: None,
             idle_timeout: Duration::MAX,
             status: None,
             first_byte: None,
@@ -125,8 +126,11 @@ impl Exchange {
         Introduction { header: self.client.introduced(told), version }
     }
 
-    /// Keeps tokens in these query parameters out of the log.
-    pub fn conceal(&mut self, queries: &[String]) {
+    /// Takes over what a configuration says of the log: whether there is a line, and which query
+    /// parameters hold tokens, which are kept out of it.
+    pub fn log_as(&mut self, snapshot: &Snapshot) {
+        self.logged = Some(snapshot.config.access_log);
+        let queries = &snapshot.token_queries;
         if !queries.is_empty()
             && let Some(target) = query::concealed(&self.target, queries)
         {
@@ -249,7 +253,7 @@ impl Exchange {
             affinity: self.affinity.labels(),
             session: self.session,
             attempts: self.attempts,
-            logged: self.logged,
+            logged: self.logged.unwrap_or(true),
             in_flight,
             tls: self.client.arrival.session.clone(),
             hold: match self.client.is_stream() {
@@ -311,7 +315,12 @@ impl Drop for Exchange {
         if let Some(reason) = self.error {
             self.client.live.counters.error(reason);
         }
-        if self.logged {
+        if self.logged.is_none() {
+            // Its client left before anybody looked at it.
+            let snapshot = self.client.live.snapshot();
+            self.log_as(&snapshot);
+        }
+        if self.logged == Some(true) {
             access::write(&self.line(now));
         }
     }

@@ -79,7 +79,7 @@ async fn pass(
     exchange.connect = http2::translate(head);
     let fields = Fields::of(&head.headers);
     let snapshot = exchange.client.live.snapshot();
-    exchange.conceal(&snapshot.token_queries);
+    exchange.log_as(&snapshot);
     headers::check(head, fields)?;
     admission::bound(head, &snapshot.config.client_limits)?;
     let service = prepare(exchange, &snapshot, head)?;
@@ -246,7 +246,6 @@ fn prepare<'a>(
     let address = headers::client_address(&head.headers, origin, trusted);
     exchange.told = (address != origin.peer).then(|| address.to_string().into());
     exchange.https = headers::is_https(&head.headers, origin);
-    exchange.logged = snapshot.config.access_log;
     vouch(exchange, snapshot, head);
     // RFC 9112 section 3.2.2: the host of an absolute target overrides the field.
     if let Some(authority) = head.uri.authority() {

@@ -25,8 +25,7 @@ pub async fn handle(
         return super::handle(client, request).await;
     }
     let mut exchange = Exchange::begin(client, &request);
-    exchange.conceal(&snapshot.token_queries);
-    exchange.logged = snapshot.config.access_log;
+    exchange.log_as(&snapshot);
     let (head, incoming) = request.into_parts();
     let origin = exchange.client.origin(&snapshot);
     let trusted = &snapshot.config.trusted_proxies;

@@ -11,6 +11,7 @@ fn syntax_errors_name_their_line() {
         ("instances: [a:1]\n\tworkers: 2\n", 2, "not valid YAML: found"),
         ("instances: [a:1]\nworkers: *w\n", 2, "not valid YAML: unknown anchor"),
         ("instances: [a:1]\nworkers: !two 2\n", 2, "the tag !two has no meaning here"),
+        ("a: 1\n\"b\\nc\": { d: !two 2 }\n", 2, "b\\nc.d: the tag !two has no meaning here"),
         ("instances: [a:1]\nworkers: !!int two\n", 2, "not valid YAML"),
         ("instances: [a:1]\nworkers: \"2\n", 3, "not valid YAML"),
         ("a: 1\n---\nb: 2\n", 3, "a second YAML document begins; one document per file"),

@@ -2,6 +2,7 @@
 //!
 //! Keys are secrets: no message repeats one.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use base64::Engine;
@@ -46,7 +47,7 @@ fn from_map(node: &Node<'_>) -> Option<AffinityKeys> {
 }
 
 fn inline(node: &Node<'_>) -> Vec<[u8; 32]> {
-    let mut keys = Vec::new();
+    let (mut keys, mut seen) = (Vec::new(), HashSet::new());
     if !matches!(node.tree.data, Data::List(_)) {
         // Not `list`: its message would print what may be a key.
         node.problem("not a list; allowed: a list of base64 keys");
@@ -59,8 +60,8 @@ fn inline(node: &Node<'_>) -> Vec<[u8; 32]> {
     for item in items {
         match item.as_text().and_then(decode) {
             None => item.problem(format_args!("not a key; allowed: {KEY}")),
-            Some(key) if keys.contains(&key) => item.problem("a key is given twice; allowed: once"),
-            Some(key) => keys.push(key),
+            Some(key) if seen.insert(key) => keys.push(key),
+            Some(_) => item.problem("a key is given twice; allowed: once"),
         }
     }
     keys
@@ -85,7 +86,7 @@ pub(super) fn key_file(node: &Node<'_>) -> Option<(PathBuf, Vec<[u8; 32]>)> {
             return None;
         }
     };
-    let mut keys = Vec::new();
+    let (mut keys, mut seen) = (Vec::new(), HashSet::new());
     let problem = |line: usize, message: &str| {
         node.sink.problems.borrow_mut().push(Problem {
             file: path.clone(),
@@ -99,10 +100,8 @@ pub(super) fn key_file(node: &Node<'_>) -> Option<(PathBuf, Vec<[u8; 32]>)> {
         match decode(content) {
             _ if content.is_empty() => {}
             None => problem(index + 1, &format!("not a key; allowed: {KEY}, one per line")),
-            Some(key) if keys.contains(&key) => {
-                problem(index + 1, "a key is given twice; allowed: once");
-            }
-            Some(key) => keys.push(key),
+            Some(key) if seen.insert(key) => keys.push(key),
+            Some(_) => problem(index + 1, "a key is given twice; allowed: once"),
         }
     }
     if keys.is_empty() {

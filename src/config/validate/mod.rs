@@ -16,6 +16,7 @@ mod tls;
 mod tunnels;
 pub(super) mod version;
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -101,14 +102,14 @@ fn user(node: &Node<'_>) -> Option<User> {
 /// At least one, even where all that are given are wrong.
 fn listeners(fields: &mut Fields<'_>, is_anyone_trusted: bool) -> Vec<Listener> {
     const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 8080);
-    let mut listeners: Vec<Listener> = Vec::new();
+    let (mut listeners, mut seen) = (Vec::new(), HashSet::new());
     let allowed = "addresses such as 0.0.0.0:8080";
     if let Some(node) = fields.take("listeners") {
         for item in node.list(allowed).unwrap_or_default() {
             let Some(listener) = listener(&item, is_anyone_trusted) else { continue };
             let address = listener.address;
             // Port 0 is another free port each time.
-            if address.port() != 0 && listeners.iter().any(|known| known.address == address) {
+            if address.port() != 0 && !seen.insert(address) {
                 item.problem(format_args!("{address} is listed twice; allowed: once"));
             } else {
                 listeners.push(listener);

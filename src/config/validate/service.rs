@@ -2,6 +2,8 @@
 //!
 //! Knows where a version may stand, not what is in it.
 
+use std::collections::HashSet;
+
 use super::clients;
 use super::names::{NAME, is_host, is_name, is_path};
 use super::version::{self, Defaults, VERSION_KEYS};
@@ -118,13 +120,13 @@ fn distinct(
     allowed: &str,
     parse: impl Fn(&str) -> Option<String>,
 ) -> Vec<String> {
-    let mut found = Vec::new();
+    let (mut found, mut seen) = (Vec::new(), HashSet::new());
     for item in node.list(items).unwrap_or_default() {
         let Some(text) = item.parsed(allowed, &parse) else { continue };
-        if found.contains(&text) {
-            item.problem(format_args!("{text} is listed twice; allowed: once"));
-        } else {
+        if seen.insert(text.clone()) {
             found.push(text);
+        } else {
+            item.problem(format_args!("{text} is listed twice; allowed: once"));
         }
     }
     found

@@ -55,10 +55,13 @@ pub fn client_address(headers: &HeaderMap, origin: Origin<'_>, trusted: &[IpNet]
     client
 }
 
-/// An address, with or without a port.
+/// An address, with or without a port. A proxy may write an IPv4 client of a dual-stack socket as an
+/// IPv6 one.
 fn parse_address(text: &str) -> Option<IpAddr> {
-    let bare = text.trim_start_matches('[').trim_end_matches(']');
-    bare.parse().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|at| at.ip()))
+    let bracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let address: Option<IpAddr> = bracketed.unwrap_or(text).parse().ok();
+    let with_port = || text.parse::<std::net::SocketAddr>().ok().map(|at| at.ip());
+    address.or_else(with_port).map(|address| address.to_canonical())
 }
 
 /// Whether the client came by https: as a trusted proxy tells, else as the connection is.
@@ -161,6 +164,8 @@ mod tests {
             (&["1.1.1.1", "10.1.1.1:5000"][..], "1.1.1.1"),
             (&["nonsense, 10.1.1.1"][..], "10.1.1.1"),
             (&["[2001:db8::1]"][..], "2001:db8::1"),
+            (&["1.1.1.1, ::ffff:10.1.1.1, [::ffff:192.0.2.7]:80"][..], "1.1.1.1"),
+            (&["1.1.1.1, [[10.1.1.1]]]"][..], "192.0.2.1"),
             (&[][..], "192.0.2.1"),
         ] {
             let mut headers = HeaderMap::new();

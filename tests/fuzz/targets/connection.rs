@@ -1,0 +1,8 @@
+//! Feeds `oracle/connection.rs`.
+
+#![no_main]
+
+#[path = "../oracle/connection.rs"]
+mod oracle;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| oracle::check(data));

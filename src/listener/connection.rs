@@ -159,7 +159,7 @@ async fn refuse(client: &Client, mut stream: TcpStream, reason: Reason) {
 
 /// Sends FIN, and takes what the client still sends until it has seen it. Boxed where it is called:
 /// a connection should not carry this buffer all its life.
-async fn linger(mut stream: TcpStream) {
+pub(super) async fn linger(mut stream: TcpStream) {
     if stream.shutdown().await.is_err() {
         return;
     }

@@ -1,19 +1,28 @@
-//! A client's socket that notes its pace for the connection's watchdog.
+//! A client's socket that notes its pace for the connection's watchdog, and does what hyper does not:
+//! it sends interim answers, sees heads that are framed twice, and ends floods of HTTP/2.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::instance::stream::Stream;
+use crate::listener::calm::Calm;
+use crate::listener::connection::linger;
+use crate::listener::heads::Heads;
 use crate::proxy::client::Client;
+use crate::proxy::error::Reason;
 
 /// What a client begins HTTP/2 with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// RFC 9113 section 6.8, for the reason ENHANCE_YOUR_CALM; any stream may have been acted upon.
+const GO_AWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0x0b];
 
 /// What is known of a client by its first bytes.
 #[derive(Debug)]
@@ -24,7 +33,7 @@ enum Greeting {
     /// It speaks HTTP/1, or nothing that makes sense.
     Http1,
     /// It speaks HTTP/2, and this has been read of that already.
-    Http2(Bytes),
+    Http2(Bytes, Box<Calm>),
 }
 
 /// See the module.
@@ -33,17 +42,31 @@ pub struct ClientIo {
     stream: Stream,
     client: Arc<Client>,
     greeting: Greeting,
+    heads: Heads,
+    /// Whether hyper may have more in hand of what it has begun to write.
+    is_behind: bool,
+    /// What is left of interim answers that are being written.
+    interim: Bytes,
 }
+
+/// hyper hands over at most this many parts of what it has in hand.
+const MOST_PARTS: usize = 64;
 
 impl ClientIo {
     /// Watches `stream`, on which nothing was read yet, for `client`.
     pub fn new(stream: TcpStream, client: Arc<Client>) -> Self {
-        Self { stream: Stream::new(stream), client, greeting: Greeting::Open(Vec::new()) }
+        Self::begin(stream, client, Greeting::Open(Vec::new()))
     }
 
     /// The same of a client that has begun with HTTP/2, with all that was read of it.
     pub fn http2(stream: TcpStream, client: Arc<Client>, early: Bytes) -> Self {
-        Self { stream: Stream::new(stream), client, greeting: Greeting::Http2(early) }
+        let calm = Box::new(Calm::new(Instant::now()));
+        Self::begin(stream, client, Greeting::Http2(early, calm))
+    }
+
+    fn begin(stream: TcpStream, client: Arc<Client>, greeting: Greeting) -> Self {
+        let (heads, interim) = (Heads::default(), Bytes::new());
+        Self { stream: Stream::new(stream), client, greeting, heads, is_behind: false, interim }
     }
 
     /// The bare socket.
@@ -51,8 +74,50 @@ impl ClientIo {
         self.stream.into_inner()
     }
 
-    fn note(&self, written: &Poll<io::Result<usize>>) {
+    /// Hyper had `size` bytes to write, in `parts` parts.
+    fn note(&mut self, written: &Poll<io::Result<usize>>, size: usize, parts: usize) {
         self.client.pace.wrote(written.is_ready());
+        let wrote_all = matches!(written, Poll::Ready(Ok(count)) if *count == size);
+        self.is_behind = !wrote_all || parts >= MOST_PARTS;
+    }
+
+    /// Ends a connection of HTTP/2 that floods; its client is told if hyper is not in the middle of
+    /// something else. What it has sent is read on, since a reset would destroy that.
+    fn calm_down(&self) -> io::Error {
+        self.client.cut(Reason::Flood);
+        let socket = self.stream.duplicate().and_then(TcpStream::from_std);
+        if let Ok(mut socket) = socket.map_err(|error| tracing::debug!(%error, "no word")) {
+            let word = if self.is_behind { &[][..] } else { GO_AWAY };
+            tokio::spawn(async move {
+                if socket.write_all(word).await.is_ok() {
+                    linger(socket).await;
+                }
+            });
+        }
+        io::Error::new(io::ErrorKind::ConnectionAborted, "the client floods")
+    }
+
+    /// Writes interim answers where hyper stands between two messages. Elsewhere they would cut one
+    /// in two, and when it has written that one their own answer may follow at once: they are left
+    /// out.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_behind && self.client.interim.is_waiting() {
+            drop(self.client.interim.take());
+        }
+        loop {
+            if self.interim.is_empty() {
+                if !self.client.interim.is_waiting() {
+                    return Poll::Ready(Ok(()));
+                }
+                self.interim = self.client.interim.take();
+            }
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.interim);
+            self.client.pace.wrote(written.is_ready());
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.interim.advance(count),
+            }
+        }
     }
 
     fn poll_http1(
@@ -60,9 +125,13 @@ impl ClientIo {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let start = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if read.is_ready() {
             self.client.pace.read();
+            if self.heads.see(&buffer.filled()[start..]) {
+                self.client.frame_twice();
+            }
         }
         read
     }
@@ -105,15 +174,20 @@ impl AsyncRead for ClientIo {
         match &mut this.greeting {
             Greeting::Http1 => this.poll_http1(cx, buffer),
             Greeting::Open(_) => this.poll_greeting(cx, buffer),
-            Greeting::Http2(early) if early.is_empty() => {
-                // What comes may be a part of any stream, or of none.
-                Pin::new(&mut this.stream).poll_read(cx, buffer)
-            }
-            Greeting::Http2(early) => {
-                let size = early.len().min(buffer.remaining());
-                buffer.put_slice(&early[..size]);
-                early.advance(size);
-                Poll::Ready(Ok(()))
+            Greeting::Http2(early, calm) => {
+                let start = buffer.filled().len();
+                if early.is_empty() {
+                    // What comes may be a part of any stream, or of none.
+                    ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+                } else {
+                    let size = early.len().min(buffer.remaining());
+                    buffer.put_slice(&early[..size]);
+                    early.advance(size);
+                }
+                match calm.exceeds(&buffer.filled()[start..], Instant::now()) {
+                    true => Poll::Ready(Err(this.calm_down())),
+                    false => Poll::Ready(Ok(())),
+                }
             }
         }
     }
@@ -125,12 +199,16 @@ impl AsyncWrite for ClientIo {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(cx))?;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.note(&written);
+        self.note(&written, bytes.len(), 1);
         written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes when it has nothing in hand.
+        self.is_behind = false;
+        ready!(self.poll_interim(cx))?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
@@ -143,8 +221,9 @@ impl AsyncWrite for ClientIo {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(cx))?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
-        self.note(&written);
+        self.note(&written, parts.iter().map(|part| part.len()).sum(), parts.len());
         written
     }
 

@@ -1,7 +1,9 @@
 //! Addresses that accept clients: one socket per worker and address, so that the kernel spreads
 //! connections and no worker ever waits for another.
 
+mod calm;
 pub mod connection;
+mod heads;
 pub mod http2;
 pub mod io;
 mod watchdog;

@@ -160,12 +160,23 @@ fn pass(
     AnswerBody::Passed(passed)
 }
 
+/// Answers in the place of an instance to a request that may go no further, with its echo if it is to
+/// have one.
+pub fn own(mut exchange: Box<Exchange>, echo: Bytes) -> Response<AnswerBody> {
+    exchange.answered(StatusCode::OK);
+    exchange.sent = echo.len() as u64;
+    let kind = (!echo.is_empty()).then(|| HeaderValue::from_static("message/http"));
+    let mut response = Response::new(AnswerBody::Own(Some(echo)));
+    response.headers_mut().extend(kind.map(|kind| (CONTENT_TYPE, kind)));
+    response
+}
+
 /// Answers with a reason instead of an instance's answer.
 pub fn refuse(mut exchange: Box<Exchange>, reason: Reason) -> Response<AnswerBody> {
     exchange.refused(reason);
     let unread = exchange.unsent().is_some();
-    // Without a status nobody is there to read the answer.
-    let status = reason.outward().1.unwrap_or(StatusCode::BAD_GATEWAY);
+    // Without a status nobody is there to read the answer, but for a client that only sends no more.
+    let status = reason.outward().1.unwrap_or(StatusCode::BAD_REQUEST);
     let text = format!("{} {}\n", status.as_u16(), reason.label());
     exchange.sent = text.len() as u64;
     let mut response = Response::new(AnswerBody::Own(Some(Bytes::from(text))));

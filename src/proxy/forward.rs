@@ -15,6 +15,7 @@ use crate::instance::body::{RequestBody, Upload};
 use crate::instance::link::Link;
 use crate::instance::pool;
 use crate::instance::{Distress, Instance, Roster};
+use crate::proxy::client::Client;
 use crate::proxy::headers;
 use crate::proxy::retry::{self, Failure, Sent};
 use crate::proxy::upgrade::Raw;
@@ -52,6 +53,8 @@ pub struct Attempt<'a> {
     pub has_host: bool,
     /// The body.
     pub upload: Option<&'a Upload>,
+    /// Who gets interim answers.
+    pub interim: Option<&'a Arc<Client>>,
 }
 
 impl Attempt<'_> {
@@ -98,7 +101,11 @@ impl Attempt<'_> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Failure::InvalidResponse);
         }
-        Ok(Answer { response, origin: Origin::Kept(link) })
+        let origin = match headers::is_framed_twice(response.headers()) {
+            true => Origin::Spent(link),
+            false => Origin::Kept(link),
+        };
+        Ok(Answer { response, origin })
     }
 
     /// Sends the request on `link` and waits for the head of its answer, but not for ever.
@@ -132,7 +139,7 @@ impl Attempt<'_> {
             None if error.error().is_parse() => Failure::InvalidResponse,
             None => Failure::Reset(Sent::Something),
         })?;
-        match headers::settle_length(response.headers_mut()) {
+        match headers::settle(&mut response) {
             true => Ok(response),
             false => Err(Failure::InvalidResponse),
         }
@@ -156,10 +163,14 @@ impl Attempt<'_> {
         {
             request.headers_mut().insert(HOST, address);
         }
-        if let Some(gate) = gate {
+        let interim = self.interim.cloned();
+        if gate.is_some() || interim.is_some() {
             hyper::ext::on_informational(&mut request, move |answer| {
-                if answer.status() == StatusCode::CONTINUE {
-                    gate.notify_one();
+                match (answer.status(), &gate, &interim) {
+                    // hyper sends the client's own 100 when its body is asked for.
+                    (StatusCode::CONTINUE, Some(gate), _) => gate.notify_one(),
+                    (status, _, Some(client)) => client.interim.put(status, answer.headers()),
+                    (_, _, None) => {}
                 }
             });
         }

@@ -14,6 +14,7 @@ pub mod exchange;
 pub mod forward;
 pub mod headers;
 pub mod http2;
+pub mod interim;
 pub mod key;
 pub mod notice;
 pub mod retry;
@@ -24,11 +25,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
-use http::{Request, Response, Uri, request};
+use http::{Method, Request, Response, Uri, Version, request};
 use hyper::body::{Body, Incoming};
 
-use crate::config::types::Version;
+use crate::config::types;
 use crate::instance::body::Upload;
 use crate::instance::{Instance, Kind, roster};
 use crate::proxy::admission::{Found, Search};
@@ -37,7 +39,7 @@ use crate::proxy::client::Client;
 use crate::proxy::error::Reason;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::{Answer, Attempt};
-use crate::proxy::headers::Fields;
+use crate::proxy::headers::{BadRequest, Fields, hops};
 use crate::proxy::notice::Notice;
 use crate::proxy::session::{Session, Visit};
 use crate::proxy::upgrade::Upgrade;
@@ -54,7 +56,8 @@ pub fn handle(
     async move {
         match pass(&mut exchange, &mut head, incoming).await {
             Ok((answer, notice)) => answer::respond(exchange, answer, notice),
-            Err(reason) => answer::refuse(exchange, reason),
+            Err(Stop::Refused(reason)) => answer::refuse(exchange, reason),
+            Err(Stop::Last(echo)) => answer::own(exchange, echo),
         }
     }
 }
@@ -62,38 +65,56 @@ pub fn handle(
 /// What an answer came from, and what the client must be told of its session.
 type Passed = (Answer, Option<Box<Notice>>);
 
+/// Why Burdock answers by itself.
+enum Stop {
+    Refused(Reason),
+    /// The request may go no further (RFC 9110 section 7.6.2): this is its echo, if it is a TRACE.
+    Last(Bytes),
+}
+
+impl<Why: Into<Reason>> From<Why> for Stop {
+    fn from(why: Why) -> Self {
+        Self::Refused(why.into())
+    }
+}
+
 async fn pass(
     exchange: &mut Exchange,
     head: &mut request::Parts,
     incoming: Incoming,
-) -> Result<Passed, Reason> {
+) -> Result<Passed, Stop> {
     exchange.connect = http2::translate(head);
     let fields = Fields::of(&head.headers);
     let snapshot = exchange.client.live.snapshot();
     exchange.conceal(&snapshot.token_queries);
-    headers::check(head, fields)?;
+    let forwarding = &snapshot.config.forwarding;
+    let framed_twice = exchange.client.is_framed_twice();
+    headers::check(head, fields, framed_twice, forwarding.via.as_ref())?;
     let service = prepare(exchange, &snapshot, head)?;
+    check_hops(head, &incoming)?;
     let version = service.version();
     let roster = &service.roster;
     roster.budget.earn(&version.retry);
 
     let upgrade = asked_upgrade(exchange, head, fields, service, &incoming)?;
-    let origin = exchange.client.origin(&snapshot);
+    let origin = exchange.client.origin(&snapshot, head.version);
     let kind = if upgrade.is_some() { Kind::Tunnel } else { Kind::Request };
     let of_one_client = exchange.client.is_stream() && !origin.trusted;
     let stream = of_one_client.then(|| Arc::clone(&exchange.client));
     let (https, client) = (exchange.https, exchange.address());
     let visit = Visit { https, kind, client, stream, fields };
     let mut session = Session::read(&snapshot, service, head, visit);
-    let forwarding = snapshot.config.forwarding;
     let new_id = exchange::new_request_id;
     let protocol = upgrade.as_ref().map(Upgrade::name);
     exchange.request_id =
         headers::to_instance(&mut head.headers, fields, forwarding, origin, protocol, new_id);
-    let upload = upload(exchange, head, incoming, version);
+    let upload = upload(exchange, head, fields, incoming, version);
     exchange.upload.clone_from(&upload);
 
     let has_host = exchange.host.is_some();
+    // RFC 9110 section 15.2: HTTP/1.0 knows no interim answers. On a stream hyper sends none.
+    let interim = Some(&exchange.client).filter(|_| head.version == Version::HTTP_11).cloned();
+    let interim = interim.as_ref();
     let mut tried: Vec<Arc<Instance>> = Vec::new();
     let mut counted = 1;
     let (worker, came) = (exchange.client.worker, exchange.started);
@@ -110,7 +131,7 @@ async fn pass(
         let began = exchange.began();
         exchange.attempt(place);
         let upload = upload.as_ref();
-        let attempt = Attempt { instance: &instance, roster, version, has_host, upload };
+        let attempt = Attempt { instance: &instance, roster, version, has_host, upload, interim };
         let result = match &upgrade {
             // Boxed, as is all that is rare and large: the future of every request carries the rest.
             Some(to) => Box::pin(attempt.upgrade(worker, head, to)).await,
@@ -147,6 +168,19 @@ async fn pass(
     }
 }
 
+/// Holds a request to how far it may go.
+fn check_hops(head: &mut request::Parts, incoming: &Incoming) -> Result<(), Stop> {
+    let traces = head.method == Method::TRACE;
+    // RFC 9110 section 9.3.8: a TRACE has no content.
+    if traces && !incoming.is_end_stream() {
+        return Err(BadRequest::Trace.into());
+    }
+    match hops::is_last(head)? {
+        true => Err(Stop::Last(if traces { hops::echo(head) } else { Bytes::new() })),
+        false => Ok(()),
+    }
+}
+
 /// What the request wants to switch to, if it may.
 fn asked_upgrade(
     exchange: &mut Exchange,
@@ -178,9 +212,16 @@ fn asked_upgrade(
 fn upload(
     exchange: &Exchange,
     head: &mut request::Parts,
+    fields: Fields,
     incoming: Incoming,
-    version: &Version,
+    version: &types::Version,
 ) -> Option<Upload> {
+    // RFC 9110 section 10.1.1: without a body, and in HTTP/1.0, nobody waits for a 100. hyper sends none
+    // on a stream, and what a client sends without one is taken all the same.
+    let waits = !incoming.is_end_stream() && head.version == Version::HTTP_11;
+    if fields.has(Fields::EXPECT) && !waits {
+        head.headers.remove(EXPECT);
+    }
     if incoming.is_end_stream() {
         return None;
     }
@@ -197,12 +238,13 @@ fn prepare<'a>(
     snapshot: &'a Snapshot,
     head: &mut request::Parts,
 ) -> Result<&'a Service, Reason> {
-    let origin = exchange.client.origin(snapshot);
+    let origin = exchange.client.origin(snapshot, head.version);
     let trusted = &snapshot.config.trusted_proxies;
     let address = headers::client_address(&head.headers, origin, trusted);
     exchange.told = (address != origin.peer).then(|| address.to_string().into());
     exchange.https = headers::is_https(&head.headers, origin.trusted);
     exchange.logged = snapshot.config.access_log;
+    headers::check_scheme(head, exchange.https)?;
     // RFC 9112 section 3.2.2: the host of an absolute target overrides the field.
     if let Some(authority) = head.uri.authority() {
         let host = headers::host_of(authority)?;
@@ -227,8 +269,5 @@ fn prepare<'a>(
 fn frame(head: &mut request::Parts) {
     if !head.headers.contains_key(CONTENT_LENGTH) {
         head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    if !headers::expects_continue(&head.headers) {
-        head.headers.remove(EXPECT);
     }
 }

@@ -21,7 +21,8 @@ use ipnet::IpNet;
 use super::node::{Fields, Node};
 use super::tree::Data;
 use super::types::{
-    Admin, AffinityKeys, ClientTimeouts, Config, Drain, Forwarding, Listener, Timeouts, Workers,
+    Admin, AffinityKeys, ClientTimeouts, Config, Drain, Forwarding, Listener, Timeouts, Via,
+    Workers,
 };
 
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
@@ -140,9 +141,19 @@ fn forwarding(node: &Node<'_>) -> Option<Forwarding> {
         x_forwarded: fields.boolean("x_forwarded", default.x_forwarded),
         forwarded: fields.boolean("forwarded", default.forwarded),
         request_id: fields.boolean("request_id", default.request_id),
+        via: fields.take("via").map_or(default.via, |node| via(&node)),
     };
     fields.finish();
     Some(forwarding)
+}
+
+fn via(node: &Node<'_>) -> Option<Via> {
+    let allowed =
+        format_args!("a name such as burdock or lb-1, of up to {} bytes, or off", Via::LONGEST);
+    node.parsed(allowed, |text| match text {
+        "off" => Some(None),
+        name => Via::new(name).map(Some),
+    })?
 }
 
 fn admin(fields: &mut Fields<'_>, listeners: &[Listener]) -> Option<Admin> {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use http::Version;
 use http::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
@@ -21,8 +22,8 @@ pub struct Origin<'a> {
     pub peer_text: &'a HeaderValue,
     /// Whether `peer` is a trusted proxy, so that its word counts.
     pub trusted: bool,
-    /// Whether it speaks HTTP/2.
-    pub http2: bool,
+    /// What it speaks.
+    pub version: Version,
 }
 
 /// Whether `peer` may speak for its clients.
@@ -69,7 +70,7 @@ pub(super) fn forget(headers: &mut HeaderMap) {
 pub(super) fn tell(
     headers: &mut HeaderMap,
     fields: Fields,
-    forwarding: Forwarding,
+    forwarding: &Forwarding,
     origin: Origin<'_>,
 ) {
     if forwarding.forwarded {
@@ -137,7 +138,7 @@ mod tests {
                 peer,
                 peer_text: &text,
                 trusted: is_trusted(peer, &trusted),
-                http2: false,
+                version: Version::HTTP_11,
             };
             let found = client_address(&headers, origin, &trusted);
             assert_eq!(found, client.parse::<IpAddr>().unwrap(), "{told:?}");

@@ -33,6 +33,12 @@ pub enum Command {
     /// Keys of affinity tokens.
     #[command(subcommand)]
     Keys(Keys),
+    /// Let a new process of the program as it is now on disk take over from the one that runs.
+    Upgrade {
+        /// The file that `run --pid-file` wrote.
+        #[arg(long)]
+        pid_file: PathBuf,
+    },
 }
 
 /// `burdock keys`.
@@ -82,6 +88,9 @@ pub struct Run {
     /// Serve /metrics and /healthz here instead of at the configured address; loopback only.
     #[arg(long, value_parser = loopback)]
     pub admin: Option<SocketAddr>,
+    /// Write the process id to this file as soon as it serves; `upgrade` reads it.
+    #[arg(long)]
+    pub pid_file: Option<PathBuf>,
     /// Logging.
     #[command(flatten)]
     pub logging: Logging,

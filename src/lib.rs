@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Beside it: [`config`] (file -> validated types), [`snapshot`] (what a request may read),
-//! [`health`] (checks and breaker), [`observe`] (logs), [`admin`] (metrics), [`run`] (puts all of
+//! [`tls`] (certificates, tickets, the connection after its handshake), [`health`] (checks and
+//! breaker), [`observe`] (logs), [`admin`] (metrics), [`run`] (puts all of
 //! it together), [`demo`] (embedded instances).
 //!
 //! # Words
@@ -31,8 +32,9 @@
 //!
 //! # Direction
 //!
-//! Rooms depend downwards only, and a test holds them to it: `config::types`, then `config`, then
-//! the pure decisions (`route`, `affinity`, `balance`, the machines of `health`, `proxy::retry`,
+//! Rooms depend downwards only, and a test holds them to it: `config::types`, then `tls` and `config`,
+//! which looks with it at what it has read, then the pure decisions (`route`, `affinity`, `balance`,
+//! `proxy_protocol`, the machines of `health`, `proxy::retry`,
 //! `proxy::headers`, `proxy::error`, `tunnel::frames`), then `instance`, then `snapshot`, then
 //! `proxy`, `tunnel`, `listener`, `admin` and the prober, then `run`.
 
@@ -47,7 +49,9 @@ pub mod instance;
 pub mod listener;
 pub mod observe;
 pub mod proxy;
+pub mod proxy_protocol;
 pub mod route;
 pub mod run;
 pub mod snapshot;
+pub mod tls;
 pub mod tunnel;

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::Run(run) => block_on(serve(run)),
         Command::Check { file } => Ok(check(&file)),
         Command::Keys(Keys::New) => new_key(),
+        Command::Upgrade { pid_file } => upgrade(&pid_file),
     };
     sink::sink().flush();
     result.unwrap_or_else(|error| {
@@ -44,7 +45,9 @@ async fn serve(run: Run) -> anyhow::Result<ExitCode> {
         Some(path) => Source::AppYaml { path, instances: run.instance },
         None => Source::File(run.config),
     };
-    match run::run(Settings { source, listen: run.listen, admin: run.admin }).await {
+    let Run { listen, admin, pid_file, .. } = run;
+    let settings = Settings { source, listen, admin, pid_file };
+    match run::run(settings).await {
         Ok(Ended::Clean) => Ok(ExitCode::SUCCESS),
         Ok(Ended::Cut) => Ok(ExitCode::from(CUT)),
         Err(StartError::Config(errors)) => {
@@ -58,7 +61,7 @@ async fn serve(run: Run) -> anyhow::Result<ExitCode> {
 fn check(file: &Path) -> ExitCode {
     match config::load(file) {
         Ok(loaded) => {
-            for note in &loaded.notes {
+            for note in loaded.notes.iter().chain(&loaded.warnings) {
                 eprintln!("{note}");
             }
             print!("{}", config::effective(&loaded.config));
@@ -73,6 +76,12 @@ fn check(file: &Path) -> ExitCode {
 
 fn new_key() -> anyhow::Result<ExitCode> {
     println!("{}", run::new_key()?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn upgrade(pid_file: &Path) -> anyhow::Result<ExitCode> {
+    let (before, now) = run::upgrade(pid_file)?;
+    println!("process {now} has taken over from {before}");
     Ok(ExitCode::SUCCESS)
 }
 

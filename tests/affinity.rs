@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use support::burdock::scratch;
 use support::ws::WebSocket;
@@ -112,7 +113,7 @@ async fn broken_cookies_route_as_absent_by_reason() {
     let (good, _) = token(&burdock).await;
     let truncated = good[..good.len() / 2].to_owned();
     let long = good.repeat(5000 / good.len() + 1);
-    let twice = format!("{good}; BURDOCK={good}x");
+    let twice = format!("{good}x; BURDOCK={good}y");
     let cases = [
         ("/empty", "", "malformed"),
         ("/words", "not a token", "malformed"),
@@ -133,6 +134,40 @@ async fn broken_cookies_route_as_absent_by_reason() {
         let metrics = burdock.metrics().await;
         assert!(metrics.sum("burdock_affinity_rejected_total", &labels) >= 1.0, "{told}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_cookies_the_one_renewed_last_is_honoured_in_any_order() {
+    let backends = Backend::several(&["a", "b"]).await;
+    let burdock = Burdock::start(&yaml(&backends.iter().collect::<Vec<_>>(), ON)).await;
+    let (old, _) = token(&burdock).await;
+    // Tokens tell time in seconds.
+    let second = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let before = second();
+    eventually("a later second", || (second() > before).then_some(())).await;
+    let (new, home) = token(&burdock).await;
+    let mut client = burdock.client();
+    let several = |values: &[&str]| with_cookie(&values.join("; BURDOCK="));
+    for _ in 0..3 {
+        for values in [
+            &[new.as_str(), &old][..],
+            &[&old, &new],
+            &["junk", &new],
+            &[&new, ""],
+            &[&old, "junk", &new, &old],
+        ] {
+            let answer = client.send(&several(values)).await;
+            assert_eq!(answer.instance(), home, "{values:?}");
+            assert_eq!(answer.set_cookie("BURDOCK"), None, "{values:?}: it is a kept session");
+        }
+    }
+    let metrics = burdock.metrics().await;
+    assert_eq!(metrics.sum("burdock_affinity_rejected_total", &[]), 0.0);
+    let answer = client.send(&several(&[new.as_str(); 5])).await;
+    assert!(answer.cookie("BURDOCK").is_some(), "more than four are not looked at");
+    let labels = [("reason", "duplicated")];
+    let metrics = burdock.metrics().await;
+    assert_eq!(metrics.sum("burdock_affinity_rejected_total", &labels), 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, u8)] = &[
     ("config::types", 0),
     ("config", 1),
+    ("tls", 1),
+    ("tls::session", 2),
     ("route", 2),
     ("affinity", 2),
     ("balance", 2),
+    ("proxy_protocol", 2),
     ("health", 2),
     ("proxy::retry", 2),
     ("proxy::headers", 2),

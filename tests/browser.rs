@@ -1,5 +1,6 @@
 //! What Chromium shows a page of the ends that Burdock makes: the code and the reason of the
-//! configuration in `onclose`, cleanly closed, never the 1006 of a connection that broke.
+//! configuration in `onclose`, cleanly closed, never the 1006 of a connection that broke. And what it does
+//! by https: HTTP/2, WebSockets, and the cookies of a frame in a page of another site.
 
 mod support;
 mod support_clients;
@@ -7,7 +8,9 @@ mod support_clients;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::Burdock;
+use support::burdock::scratch;
+use support::tls::Authority;
+use support::{Burdock, Request, within};
 use support_clients::process::Process;
 use support_clients::{browser, listening, program};
 
@@ -99,4 +102,108 @@ async fn a_page_sees_1014_when_its_instance_is_killed() {
     let mut site = Site::open("").await;
     site.servers[0].kill();
     site.sees_close(1014, "the instance is gone");
+}
+
+/// A browser that comes by https, two servers, and Burdock between them.
+struct Secure {
+    browser: Process,
+    _servers: Vec<Process>,
+    burdock: Burdock,
+    ca: Authority,
+}
+
+impl Secure {
+    async fn open(rest: &str) -> Self {
+        let mut servers: Vec<Process> =
+            ["a", "b"].iter().map(|name| program("page_server.mjs", &["--name", name])).collect();
+        let instances: Vec<String> =
+            servers.iter_mut().map(|server| format!("127.0.0.1:{}", listening(server))).collect();
+        let (ca, folder) = (Authority::new("ca"), scratch());
+        ca.issue(&["home.test", "other.test"]).save(&folder, "a");
+        let listener =
+            "{ address: 127.0.0.1:0, tls: { certificates: [{ cert: a.pem, key: a.key }] } }";
+        let text = configuration(&instances.join("\", \""), rest)
+            .replace("{ address: 127.0.0.1:0 }]", &format!("{listener}]"));
+        let config = folder.join("burdock.yaml");
+        std::fs::write(&config, text).expect("write the config");
+        let path = config.display().to_string();
+        let burdock = Burdock::spawn(folder, config, &["run", "-c", &path]).await;
+        let url = format!("https://home.test:{}", burdock.address().port());
+        let arguments = ["--hosts", "--url", &url, "--browser", &browser()];
+        Self { browser: program("browser.mjs", &arguments), _servers: servers, burdock, ca }
+    }
+
+    fn hears(&mut self, event: &str) -> Value {
+        self.browser.wait_for(event, TIMEOUT, |line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            (line["event"] == event).then_some(line)
+        })
+    }
+
+    /// The server and the cookies of a page, after `command`.
+    fn sees(&mut self, command: &str, event: &str) -> (String, Vec<String>) {
+        self.browser.say(command);
+        let seen = self.hears(event);
+        assert_eq!(seen["proto"], "https", "{seen}");
+        let cookies = seen["cookies"].as_array().expect("names of cookies");
+        let mut cookies: Vec<_> =
+            cookies.iter().map(|name| name.as_str().expect("a name").to_owned()).collect();
+        cookies.sort();
+        (seen["name"].as_str().expect("a name").to_owned(), cookies)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_by_https_speaks_http2_and_opens_websockets() {
+    let mut site = Secure::open("websocket: { max_lifetime: 2s, lifetime_jitter: 0% }").await;
+    assert_eq!(site.hears("page")["protocol"], "h2");
+    site.browser.say("open first /ws");
+    site.hears("echo");
+    let close = site.hears("close");
+    assert_eq!((&close["code"], &close["wasClean"]), (&json!(1001), &json!(true)));
+    assert_eq!(site.burdock.log("tunnel")[0]["tls_version"], "1.3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_of_another_site_keeps_its_session_by_the_paired_cookie() {
+    let mut site = Secure::open(
+        "session_affinity: true\naffinity: { cross_site_cookie: true, pass_cookie: true }",
+    )
+    .await;
+    site.hears("page");
+    let port = site.burdock.address().port();
+    let page = format!("https://home.test:{port}/seen");
+    let (home, cookies) = site.sees(&format!("see {page}"), "seen");
+    assert_eq!(cookies, ["BURDOCK", "BURDOCK_XS"]);
+    // Another site has a jar of its own, which the paired cookie alone gets into.
+    let around = format!("frame https://other.test:{port}/around?{page}");
+    let (framed, cookies) = site.sees(&around, "framed");
+    assert_eq!(cookies, [""]);
+    for _ in 0..3 {
+        assert_eq!(site.sees(&around, "framed"), (framed.clone(), vec!["BURDOCK_XS".to_owned()]));
+    }
+    // Of two cookies that say different things the plain one counts.
+    let (server, token) = elsewhere(&site, &home).await;
+    site.browser.say(&format!("cookie https://home.test:{port} BURDOCK {token}"));
+    site.hears("put");
+    let both = vec!["BURDOCK".to_owned(), "BURDOCK_XS".to_owned()];
+    assert_eq!(site.sees(&format!("see {page}"), "seen"), (server, both));
+}
+
+/// Another server than `home`, and the token of a session there.
+async fn elsewhere(site: &Secure, home: &str) -> (String, String) {
+    let mut conn = site.ca.client().conn(site.burdock.address(), "home.test").await;
+    loop {
+        conn.write(&Request::get("/seen").encode(None)).await.expect("write a request");
+        let head = within("a head", conn.head()).await.expect("read a head").expect("an answer");
+        let body =
+            within("a body", conn.body(head.response_framing("GET"))).await.expect("read a body");
+        let text = String::from_utf8(body.bytes).expect("a text");
+        let name = if text.contains("\"name\":\"a\"") { "a" } else { "b" };
+        if name != home {
+            let line = head.all("set-cookie").into_iter().find(|it| it.starts_with("BURDOCK="));
+            let pair = line.and_then(|line| line.split(';').next()).expect("a cookie");
+            return (name.to_owned(), pair["BURDOCK=".len()..].to_owned());
+        }
+    }
 }

@@ -3,6 +3,8 @@
 
 #[path = "fuzz/oracle/frames.rs"]
 mod frames;
+#[path = "fuzz/oracle/proxy_protocol.rs"]
+mod proxy_protocol;
 #[path = "fuzz/oracle/token.rs"]
 mod token;
 
@@ -11,6 +13,11 @@ use std::path::Path;
 #[test]
 fn frames_are_counted_as_a_parser_of_the_whole_stream_counts_them() {
     replay("frames", frames::check);
+}
+
+#[test]
+fn a_proxy_protocol_header_is_read_alike_however_it_comes() {
+    replay("proxy_protocol", proxy_protocol::check);
 }
 
 #[test]

@@ -11,8 +11,9 @@ use crate::affinity::order::Fate;
 use crate::health::breaker::{Passage, Trigger};
 use crate::health::{Admin, Health, Rehome};
 use crate::instance::lane::CLASSES;
-use crate::instance::{Instance, Lane, Roster};
-use crate::observe::counters::TunnelEnd;
+use crate::instance::{Instance, Kind, Lane, Roster};
+use crate::listener::descriptors;
+use crate::observe::counters::{Handshake, TunnelEnd};
 use crate::observe::sink::sink;
 use crate::observe::tunnels::{CODES, Closer, LIFETIMES, Lifetimes};
 use crate::proxy::error::Reason;
@@ -24,9 +25,29 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ("burdock_workers", "gauge", "Worker threads."),
     ("burdock_config_generation", "gauge", "Configurations taken over since the start."),
     ("burdock_config_last_reload_success", "gauge", "0 if the last reload was rejected."),
+    ("burdock_upgrades_failed_total", "counter", "Upgrades in which no process took over."),
     ("burdock_client_connections", "gauge", "Open client connections, tunnels not counted."),
     ("burdock_client_connections_total", "counter", "Client connections accepted."),
+    ("burdock_descriptors_max", "gauge", "File descriptors that this process may have."),
+    (
+        "burdock_descriptors_short",
+        "gauge",
+        "Workers that let nobody new in because descriptors run short.",
+    ),
+    ("burdock_descriptors_short_total", "counter", "Times that a worker had to do so."),
+    ("burdock_retry_bytes", "gauge", "Bytes of request bodies kept for another try."),
+    (
+        "burdock_retry_bodies_dropped_total",
+        "counter",
+        "Request bodies not kept because all of them took retry_memory.",
+    ),
     ("burdock_accept_errors_total", "counter", "Accepts that failed."),
+    ("burdock_tls_handshakes_total", "counter", "TLS handshakes with clients, by outcome."),
+    (
+        "burdock_tls_certificate_expiry_timestamp_seconds",
+        "gauge",
+        "When a certificate of a listener expires, since the Unix epoch, by the first host in it.",
+    ),
     (
         "burdock_log_lines_dropped_total",
         "counter",
@@ -36,6 +57,8 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ("burdock_requests_total", "counter", "Answers of instances, by class of status."),
     ("burdock_failures_total", "counter", "Attempts at an instance that brought no answer."),
     ("burdock_retries_total", "counter", "Requests tried again on another instance, by reason."),
+    ("burdock_hedges_total", "counter", "Requests that a second instance was asked for as well."),
+    ("burdock_hedges_won_total", "counter", "Those that the second instance won."),
     ("burdock_queue_length", "gauge", "Requests that wait for a place at an instance."),
     ("burdock_queued_total", "counter", "Requests that had to wait for a place."),
     ("burdock_affinity_total", "counter", "Requests by what became of their session."),
@@ -81,6 +104,11 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ),
     ("burdock_instance_restarts_total", "counter", "Restarts that the instance told of."),
     ("burdock_instance_requests_in_flight", "gauge", "Requests in flight."),
+    (
+        "burdock_instance_concurrency_limit",
+        "gauge",
+        "Requests that it may have in flight now; 0 for no limit.",
+    ),
     ("burdock_instance_tunnels", "gauge", "Open tunnels."),
     ("burdock_instance_tunnels_opened_total", "counter", "Tunnels opened."),
     ("burdock_instance_tunnels_ended_total", "counter", "Tunnels ended, by cause."),
@@ -170,19 +198,46 @@ fn process_rows(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bool {
             }
             return true;
         }
+        "burdock_tls_handshakes_total" => {
+            for outcome in Handshake::ALL {
+                rows.row(&[("outcome", outcome.label())], counters.handshakes(outcome));
+            }
+            return true;
+        }
+        "burdock_tls_certificate_expiry_timestamp_seconds" => {
+            expiry_rows(rows, snapshot);
+            return true;
+        }
         "burdock_workers" => live.workers as u64,
         "burdock_config_generation" => snapshot.generation,
         "burdock_config_last_reload_success" => {
             1 - counters.reload_failed.load(Ordering::Relaxed).min(1)
         }
+        "burdock_upgrades_failed_total" => counters.upgrades_failed.load(Ordering::Relaxed),
         "burdock_client_connections" => counters.connections(),
         "burdock_client_connections_total" => counters.accepted.load(Ordering::Relaxed),
+        "burdock_descriptors_max" => descriptors::most().unwrap_or(u64::MAX),
+        "burdock_descriptors_short" => counters.short(),
+        "burdock_descriptors_short_total" => counters.short_total.load(Ordering::Relaxed),
+        "burdock_retry_bytes" => live.kept.held(),
+        "burdock_retry_bodies_dropped_total" => live.kept.refused(),
         "burdock_accept_errors_total" => counters.accept_errors.load(Ordering::Relaxed),
         "burdock_log_lines_dropped_total" => sink().dropped(),
         _ => return false,
     };
     rows.row(&[], value);
     true
+}
+
+fn expiry_rows(rows: &mut Rows<'_>, snapshot: &Snapshot) {
+    for listener in &snapshot.config.listeners {
+        let address = listener.address.to_string();
+        for certificate in listener.tls.iter().flat_map(|tls| &tls.certificates) {
+            let host = certificate.names.first().map_or("", String::as_str);
+            let labels = [("listener", &*address), ("certificate", host)];
+            rows.row(&labels, certificate.not_after);
+        }
+    }
 }
 
 fn version_rows(rows: &mut Rows<'_>, roster: &Roster) {
@@ -200,6 +255,8 @@ fn version_rows(rows: &mut Rows<'_>, roster: &Roster) {
                 row(&[("reason", reason.label())], load(counter));
             }
         }
+        "burdock_hedges_total" => row(&[], load(&tally.hedges)),
+        "burdock_hedges_won_total" => row(&[], load(&tally.hedges_won)),
         "burdock_queue_length" => row(&[], roster.queue.len() as u64),
         "burdock_queued_total" => row(&[], load(&tally.queued)),
         "burdock_affinity_rejected_total" => {
@@ -299,6 +356,7 @@ fn rows_of_instance(rows: &mut Rows<'_>, instance: &Instance) {
         "burdock_instance_sessions" => row(&[], instance.session_count(Instant::now())),
         "burdock_instance_restarts_total" => row(&[], instance.restarts()),
         "burdock_instance_requests_in_flight" => row(&[], sum(&Lane::requests)),
+        "burdock_instance_concurrency_limit" => row(&[], instance.limit(Kind::Request).into()),
         "burdock_instance_tunnels" => row(&[], sum(&Lane::tunnels)),
         "burdock_instance_tunnels_opened_total" => row(&[], sum(&Lane::opened)),
         "burdock_instance_tunnels_ended_total" => {

@@ -3,7 +3,7 @@
 pub mod metrics;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,12 +31,14 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Binds the admin address. To be called on the runtime that will serve it.
 pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    let listen = || {
-        let socket = std::net::TcpListener::bind(address)?;
-        socket.set_nonblocking(true)?;
-        TcpListener::from_std(socket)
-    };
-    listen().map_err(|cause| BindError { address, cause })
+    let socket = StdListener::bind(address).map_err(|cause| BindError { address, cause })?;
+    adopt(address, socket)
+}
+
+/// Takes a socket over that listens at `address` already. To be called where [`bind`] is.
+pub fn adopt(address: SocketAddr, socket: StdListener) -> Result<TcpListener, BindError> {
+    let adopted = socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket));
+    adopted.map_err(|cause| BindError { address, cause })
 }
 
 /// Serves until the task is aborted.

@@ -7,7 +7,7 @@
 use http::Uri;
 use http::header::{HeaderMap, HeaderValue};
 
-use crate::affinity::cookie::{self, Value};
+use crate::affinity::cookie::{self, Value, Values};
 use crate::affinity::{Rejection, query};
 use crate::config::types::Affinity;
 
@@ -19,10 +19,10 @@ pub fn take(
     headers: &mut HeaderMap,
     target: &mut Uri,
     has_cookies: bool,
-    mut believe: impl FnMut(Result<Value, Rejection>) -> bool,
+    mut believe: impl FnMut(Result<Values, Rejection>) -> bool,
 ) {
     let mut honoured = false;
-    let mut offer = |found: Option<Result<Value, Rejection>>| {
+    let mut offer = |found: Option<Result<Values, Rejection>>| {
         honoured = honoured || found.is_some_and(&mut believe);
     };
     if let Some(name) = &affinity.header {
@@ -42,20 +42,23 @@ pub fn take(
     }
 }
 
-fn from_header(headers: &mut HeaderMap, name: &str) -> Option<Result<Value, Rejection>> {
+fn from_header(headers: &mut HeaderMap, name: &str) -> Option<Result<Values, Rejection>> {
     let mut lines = headers.get_all(name).iter();
     let (first, more) = (lines.next()?.clone(), lines.next().is_some());
     headers.remove(name);
-    Some(if more { Err(Rejection::Duplicated) } else { Ok(Value::whole(first)) })
+    Some(if more { Err(Rejection::Duplicated) } else { Ok(Value::whole(first).into()) })
 }
 
-fn from_query(target: &mut Uri, name: &str) -> Option<Result<Value, Rejection>> {
+fn from_query(target: &mut Uri, name: &str) -> Option<Result<Values, Rejection>> {
     let found = {
         let mut values = query::values(target.query()?, name);
         let first = HeaderValue::from_str(values.next()?);
         match values.next() {
             Some(_) => Err(Rejection::Duplicated),
-            None => first.map(Value::whole).map_err(|_not_a_token| Rejection::Malformed),
+            None => match first {
+                Ok(first) => Ok(Value::whole(first).into()),
+                Err(_not_a_token) => Err(Rejection::Malformed),
+            },
         }
     };
     *target = query::without(target, name)?;
@@ -77,8 +80,11 @@ mod tests {
         wanted: &str,
     ) -> Vec<Text> {
         let mut offered = Vec::new();
-        take(affinity, headers, target, true, |value| {
-            offered.push(value.map(|it| String::from_utf8(it.as_bytes().to_vec()).unwrap()));
+        take(affinity, headers, target, true, |values| {
+            offered.push(values.map(|values| {
+                let texts = values.iter().map(|it| std::str::from_utf8(it.as_bytes()).unwrap());
+                texts.collect::<Vec<_>>().join("+")
+            }));
             offered.last() == Some(&Ok(wanted.to_owned()))
         });
         offered
@@ -115,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_carrier_that_comes_twice_says_nothing_clear() {
+    fn a_field_or_parameter_that_comes_twice_says_nothing_clear() {
         let affinity =
             Affinity { header: Some("x-s".into()), query: Some("s".into()), ..Affinity::default() };
         let mut headers = HeaderMap::new();
@@ -125,5 +131,15 @@ mod tests {
         let offered = taken(&affinity, &mut headers, &mut target, "");
         assert_eq!(offered, [const { Err(Rejection::Duplicated) }; 2]);
         assert_eq!((target.to_string().as_str(), headers.len()), ("/p", 0));
+    }
+
+    #[test]
+    fn cookies_of_one_name_are_offered_together() {
+        let affinity = Affinity { cross_site_cookie: true, ..Affinity::default() };
+        let mut headers = HeaderMap::new();
+        let line = HeaderValue::from_static("BURDOCK=c; BURDOCK_XS=x; BURDOCK=d");
+        headers.insert(COOKIE, line);
+        let offered = taken(&affinity, &mut headers, &mut Uri::from_static("/"), "");
+        assert_eq!(offered, ["c+d", "x"].map(|text| Ok(text.to_owned())));
     }
 }

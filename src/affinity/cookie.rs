@@ -11,6 +11,8 @@ use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use crate::affinity::Rejection;
 use crate::config::types::{AffinityCookie, SameSite, Secure};
 
+/// Cookies of one name that are looked at; each costs a token to open.
+pub const MAX_VALUES: usize = 4;
 /// What the name of a paired cookie ends with.
 const PAIRED: &[u8] = b"_XS";
 
@@ -33,31 +35,65 @@ impl Value {
     }
 }
 
+/// What one carrier holds: one value, or up to [`MAX_VALUES`] of cookies that share a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Values {
+    first: Value,
+    /// Nearly always empty, and then costs nothing.
+    others: Vec<Value>,
+}
+
+impl Values {
+    /// The value, where it is the only one.
+    pub fn single(&self) -> Option<&Value> {
+        self.others.is_empty().then_some(&self.first)
+    }
+
+    /// All of them, in the order in which they came.
+    pub fn iter(&self) -> impl Iterator<Item = &Value> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    fn bounded(self) -> Result<Self, Rejection> {
+        if self.others.len() < MAX_VALUES { Ok(self) } else { Err(Rejection::Duplicated) }
+    }
+}
+
+impl From<Value> for Values {
+    fn from(first: Value) -> Self {
+        Self { first, others: Vec::new() }
+    }
+}
+
 /// Finds the cookie `name`. With `strip` it is taken out of the fields that are passed on.
 ///
-/// A client with two cookies of that name (set for two paths or domains) says nothing clear, and
+/// A client holds several of that name if they were set for different paths or domains: after the
+/// configuration has changed, or because a site beside this one set one. They are all given, because
 /// the order in which they come is not to be relied upon (RFC 6265bis section 5.8.3).
-pub fn find(headers: &mut HeaderMap, name: &str, strip: bool) -> Result<Option<Value>, Rejection> {
-    let (mut found, mut alone) = (Ok(None), true);
+pub fn find(headers: &mut HeaderMap, name: &str, strip: bool) -> Result<Option<Values>, Rejection> {
+    let (mut found, mut alone): (Option<Values>, _) = (None, true);
     for line in headers.get_all(COOKIE) {
         for pair in pairs(line.as_bytes()) {
             let Some(place) = value_of(line.as_bytes(), pair, name) else {
                 alone = false;
                 continue;
             };
-            found = match found {
-                Ok(None) => Ok(Some(Value { line: line.clone(), place })),
-                Ok(Some(_)) | Err(_) => Err(Rejection::Duplicated),
-            };
+            let value = Value { line: line.clone(), place };
+            match &mut found {
+                None => found = Some(value.into()),
+                // One too many tells that there are too many.
+                Some(values) if values.others.len() < MAX_VALUES => values.others.push(value),
+                Some(_) => {}
+            }
         }
     }
-    if strip && !matches!(found, Ok(None)) {
+    if strip && found.is_some() {
         match alone {
             true => drop(headers.remove(COOKIE)),
             false => remove(headers, name),
         }
     }
-    found
+    found.map(Values::bounded).transpose()
 }
 
 /// Where the pairs of a line stand, with the blanks around them.
@@ -208,28 +244,39 @@ mod tests {
         for (lines, value, rest) in table {
             let mut headers = headers(lines);
             let found = find(&mut headers, "BURDOCK", true).unwrap();
-            assert_eq!(found.as_ref().map(Value::as_bytes), value.map(str::as_bytes), "{lines:?}");
+            let found = found.as_ref().and_then(Values::single).map(Value::as_bytes);
+            assert_eq!(found, value.map(str::as_bytes), "{lines:?}");
             assert_eq!(cookies(&headers), *rest, "{lines:?}");
         }
     }
 
     #[test]
-    fn a_cookie_that_comes_twice_is_rejected_and_both_are_taken_out() {
-        for lines in [&["BURDOCK=x; a=1; BURDOCK=y"][..], &["BURDOCK=x; a=1", "BURDOCK=x"][..]] {
+    fn up_to_four_of_a_name_are_found_and_all_are_taken_out_however_many() {
+        for lines in [&["B=1; a=1; B=2; B=3"][..], &["B=1; a=1", "B=2", " B=3"][..]] {
             let mut headers = headers(lines);
-            assert_eq!(find(&mut headers, "BURDOCK", true).unwrap_err(), Rejection::Duplicated);
+            let found = find(&mut headers, "B", true).unwrap().unwrap();
+            let found: Vec<_> = found.iter().map(Value::as_bytes).collect();
+            assert_eq!(found, [b"1", b"2", b"3"]);
             assert_eq!(cookies(&headers), ["a=1"]);
         }
+        for (count, expected) in [(4, Ok(4)), (5, Err(Rejection::Duplicated))] {
+            let mut headers = headers(&[&format!("a=1{}", "; B=x".repeat(count))]);
+            let found = find(&mut headers, "B", true);
+            assert_eq!(found.map(|values| values.unwrap().iter().count()), expected);
+            assert_eq!(cookies(&headers), ["a=1"]);
+        }
+        let mut headers = headers(&["B=x; ".repeat(10_000).as_str()]);
+        assert_eq!(find(&mut headers, "B", true), Err(Rejection::Duplicated));
     }
 
     #[test]
     fn the_value_is_what_stands_between_the_separators() {
         for line in ["BURDOCK=x=y", "a=1; BURDOCK=x=y ;b=2", " BURDOCK=x=y", "a=1;BURDOCK=x=y"] {
             let found = find(&mut headers(&[line]), "BURDOCK", true).unwrap().unwrap();
-            assert_eq!(found.as_bytes(), b"x=y", "{line:?}");
+            assert_eq!(found.single().unwrap().as_bytes(), b"x=y", "{line:?}");
         }
         let empty = find(&mut headers(&["BURDOCK=; a=1"]), "BURDOCK", false).unwrap().unwrap();
-        assert_eq!(empty.as_bytes(), b"");
+        assert_eq!(empty.single().unwrap().as_bytes(), b"");
     }
 
     #[test]

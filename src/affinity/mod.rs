@@ -25,7 +25,8 @@ pub enum Rejection {
     Malformed,
     /// Longer than any token.
     Oversized,
-    /// The carrier came more than once in one request.
+    /// The carrier came more than once in one request, and which one counts is not clear: it isn't a
+    /// cookie, there are more than [`cookie::MAX_VALUES`], or none of them is honoured.
     Duplicated,
     /// Sealed with a key that the keyring doesn't hold.
     UnknownKey,

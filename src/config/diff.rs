@@ -183,6 +183,9 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     if old.workers != new.workers {
         changes.push(Change::NeedsRestart { key: "workers" });
     }
+    if old.user != new.user {
+        changes.push(Change::NeedsRestart { key: "user" });
+    }
     settings(old, new, &mut changes);
     affinity_keys(&old.affinity_keys, &new.affinity_keys, &mut changes);
     listeners(&old.listeners, &new.listeners, &mut changes);
@@ -221,7 +224,9 @@ fn settings(old: &Config, new: &Config, changes: &mut Vec<Change>) {
         ("admin", admin(old) != admin(new)),
         ("access_log", old.access_log != new.access_log),
         ("timeouts", old.client_timeouts != new.client_timeouts),
+        ("limits", old.client_limits != new.client_limits),
         ("shutdown", old.shutdown != new.shutdown),
+        ("upgrade", old.upgrade != new.upgrade),
     ];
     let changed = is_changed.into_iter().filter(|(_, is_changed)| *is_changed);
     changes.extend(changed.map(|(key, _)| Change::Setting { key }));
@@ -241,7 +246,11 @@ fn affinity_keys(old: &AffinityKeys, new: &AffinityKeys, changes: &mut Vec<Chang
 }
 
 fn services(old: &Service, new: &Service, changes: &mut Vec<Change>) {
-    let is_changed = [("hosts", old.hosts != new.hosts), ("paths", old.paths != new.paths)];
+    let is_changed = [
+        ("hosts", old.hosts != new.hosts),
+        ("paths", old.paths != new.paths),
+        ("access", old.access != new.access),
+    ];
     for (key, _) in is_changed.into_iter().filter(|(_, is_changed)| *is_changed) {
         changes.push(Change::ServiceSetting { service: new.name.clone(), key });
     }
@@ -262,16 +271,20 @@ fn versions(label: &str, old: &Version, new: &Version, changes: &mut Vec<Change>
         ("balance", old.balance != new.balance),
         ("readiness_check", old.readiness_check != new.readiness_check),
         ("liveness_check", old.liveness_check != new.liveness_check),
+        ("proxy_protocol", old.proxy_protocol != new.proxy_protocol),
         ("breaker", old.breaker != new.breaker),
         ("panic_threshold", old.panic_threshold != new.panic_threshold),
         ("slow_start", old.slow_start != new.slow_start),
         ("retry", old.retry != new.retry),
         ("queue", old.queue != new.queue),
+        ("concurrency", old.concurrency != new.concurrency),
         ("upgrades", old.upgrades != new.upgrades),
         ("websocket", old.websocket != new.websocket),
         ("rebalance", old.rebalance != new.rebalance),
         ("drain", old.drain != new.drain),
+        ("rate_limit", old.rate_limit != new.rate_limit),
         ("timeouts", old.timeouts != new.timeouts),
+        ("limits", old.limits != new.limits),
     ];
     for (key, _) in is_changed.into_iter().filter(|(_, is_changed)| *is_changed) {
         changes.push(Change::VersionSetting { version: label.to_owned(), key });

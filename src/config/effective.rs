@@ -4,12 +4,16 @@
 //! to an equal [`Config`], unless keys of affinity tokens stand in the configuration itself.
 
 use std::fmt::Display;
+use std::path::Path;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::types::{
-    Action, Affinity, AffinityKeys, Balance, CacheControl, Check, Close, Config, Drain, Exit,
-    FirstBurst, HashKey, InitialState, Instance, OnRestart, RebalanceMode, SameSite, Secure,
-    Service, Timeouts, Version, Websocket, Workers,
+    Acceptance, Action, Affinity, AffinityKeys, Balance, CacheControl, Check, Close, Config, Drain,
+    Exit, FirstBurst, HashKey, InitialState, Instance, Limits, Listener, OnRestart, ProxyVersion,
+    RebalanceMode, Retry, SameSite, Secure, Service, Tickets, Timeouts, Tls, TlsVersion, User,
+    Version, Websocket, Workers,
 };
 use super::units::{format_duration, format_percent, format_size};
 
@@ -20,11 +24,13 @@ pub fn effective(config: &Config) -> String {
         Workers::Auto => out.key("workers", "auto"),
         Workers::Count(count) => out.key("workers", count),
     }
-    let listeners = config.listeners.iter().map(|listener| {
-        let address = scalar(&listener.address.to_string());
-        format!("{{ address: {address}, http2: {} }}", listener.http2)
-    });
-    out.list("listeners", listeners);
+    out.line("listeners:");
+    for it in &config.listeners {
+        out.line("  -");
+        out.depth += 2;
+        listener(&mut out, it);
+        out.depth -= 2;
+    }
     out.list("trusted_proxies", config.trusted_proxies.iter().map(|n| scalar(&n.to_string())));
     out.map("forwarding", |out| {
         out.key("x_forwarded", config.forwarding.x_forwarded);
@@ -53,7 +59,25 @@ pub fn effective(config: &Config) -> String {
         out.duration("header_read", config.client_timeouts.header_read);
         out.duration("keep_alive", config.client_timeouts.keep_alive);
     });
+    out.map("limits", |out| {
+        let limits = &config.client_limits;
+        out.optional("connections", limits.connections);
+        out.optional("connections_per_client", limits.connections_per_client);
+        out.key("ipv6_prefix", limits.ipv6_prefix);
+        out.key("head", format_size(limits.head as u64));
+        out.key("fields", limits.fields);
+        out.key("uri", format_size(limits.uri as u64));
+        out.key("retry_memory", format_size(limits.retry_memory));
+    });
     drain(&mut out, "shutdown", &config.shutdown);
+    drain(&mut out, "upgrade", &config.upgrade);
+    match &config.user {
+        None => out.key("user", "none"),
+        Some(User { name, group: None }) => out.key("user", scalar(name)),
+        Some(User { name, group: Some(group) }) => {
+            out.key("user", scalar(&format!("{name}:{group}")))
+        }
+    }
     out.map("services", |out| {
         for it in &config.services {
             out.map(&scalar(&it.name), |out| service(out, it));
@@ -62,17 +86,97 @@ pub fn effective(config: &Config) -> String {
     out.text
 }
 
+fn listener(out: &mut Text, listener: &Listener) {
+    out.key("address", scalar(&listener.address.to_string()));
+    out.key("http2", listener.http2);
+    let proxy_protocol = match listener.proxy_protocol {
+        Acceptance::Off => "off",
+        Acceptance::Accept => "accept",
+        Acceptance::Require => "require",
+    };
+    out.key("proxy_protocol", proxy_protocol);
+    out.map("access", |out| {
+        out.key("allow", networks(&listener.access.allow));
+        out.key("deny", networks(&listener.access.deny));
+    });
+    match listener.https_redirect {
+        None => out.key("https_redirect", "off"),
+        Some(redirect) => out.map("https_redirect", |out| {
+            out.key("status", redirect.status);
+            out.key("port", redirect.port);
+        }),
+    }
+    match &listener.tls {
+        None => out.key("tls", "off"),
+        Some(it) => out.map("tls", |out| tls(out, it)),
+    }
+}
+
+fn tls(out: &mut Text, tls: &Tls) {
+    let path = |path: &Path| scalar(&path.display().to_string());
+    out.line("certificates:");
+    for it in &tls.certificates {
+        let ocsp = it.ocsp.as_deref().map_or("none".to_owned(), path);
+        let [cert, key] = [&it.cert, &it.key].map(|file| path(file));
+        out.line(&format!("  - {{ cert: {cert}, key: {key}, ocsp: {ocsp} }}"));
+    }
+    let word = TlsVersion::WORDS.iter().find(|(_, version)| *version == tls.min_version);
+    out.optional("min_version", word.map(|(word, _)| scalar(word)));
+    match &tls.tickets {
+        Tickets::Auto => out.key("tickets", "auto"),
+        Tickets::Off => out.key("tickets", "off"),
+        Tickets::Shared { file, keys } => {
+            out.comment(&format!("{} in this file", counted(keys.len())));
+            out.map("tickets", |out| out.key("file", path(file)));
+        }
+    }
+    match &tls.client_certificates {
+        None => out.key("client_certificates", "off"),
+        Some(asked) => out.map("client_certificates", |out| {
+            out.key("ca", path(&asked.ca));
+            out.key("mode", if asked.required { "required" } else { "optional" });
+            let [certificate, fingerprint] =
+                [&asked.certificate_header, &asked.fingerprint_header].map(Option::as_deref);
+            out.switched("certificate_header", certificate.map(scalar));
+            out.switched("fingerprint_header", fingerprint.map(scalar));
+        }),
+    }
+    out.duration("handshake_timeout", tls.handshake_timeout);
+    match tls.hsts {
+        None => out.key("hsts", "off"),
+        Some(hsts) => out.map("hsts", |out| {
+            out.duration("max_age", hsts.max_age);
+            out.key("include_subdomains", hsts.include_subdomains);
+            out.key("preload", hsts.preload);
+        }),
+    }
+}
+
+fn networks(networks: &[IpNet]) -> String {
+    let texts: Vec<_> = networks.iter().map(|network| scalar(&network.to_string())).collect();
+    format!("[{}]", texts.join(", "))
+}
+
+fn limits(out: &mut Text, limits: &Limits) {
+    out.optional("max_body", limits.max_body.map(format_size));
+    out.optional("min_upload", limits.min_upload.map(format_size));
+    out.optional("min_download", limits.min_download.map(format_size));
+}
+
+fn counted(keys: usize) -> String {
+    format!("{keys} {}", if keys == 1 { "key" } else { "keys" })
+}
+
 fn affinity_keys(out: &mut Text, keys: &AffinityKeys) {
-    let count = keys.inline.len();
-    let noun = if count == 1 { "key" } else { "keys" };
+    let count = counted(keys.inline.len());
     match &keys.file {
         Some(file) => {
-            out.comment(&format!("{count} {noun} in this file"));
+            out.comment(&format!("{count} in this file"));
             out.map("affinity_keys", |out| out.key("file", scalar(&file.display().to_string())));
         }
         None => {
-            if count > 0 {
-                out.comment(&format!("masked: {count} {noun} in the configuration itself"));
+            if !keys.inline.is_empty() {
+                out.comment(&format!("masked: {count} in the configuration itself"));
             }
             out.key("affinity_keys", "none");
         }
@@ -82,6 +186,10 @@ fn affinity_keys(out: &mut Text, keys: &AffinityKeys) {
 fn service(out: &mut Text, service: &Service) {
     out.list("hosts", service.hosts.iter().map(|host| scalar(host)));
     out.list("paths", service.paths.iter().map(|path| scalar(path)));
+    out.map("access", |out| {
+        out.key("allow", networks(&service.access.allow));
+        out.key("deny", networks(&service.access.deny));
+    });
     out.map("versions", |out| {
         out.map(&scalar(&service.version.name), |out| version(out, &service.version));
     });
@@ -96,6 +204,11 @@ fn version(out: &mut Text, version: &Version) {
     instances(out, &version.instances);
     check(out, "readiness_check", version.readiness_check.as_ref());
     check(out, "liveness_check", version.liveness_check.as_ref());
+    let proxy_protocol = version.proxy_protocol.map(|version| match version {
+        ProxyVersion::V1 => "v1",
+        ProxyVersion::V2 => "v2",
+    });
+    out.switched("proxy_protocol", proxy_protocol);
     match &version.breaker {
         None => out.key("breaker", "off"),
         Some(breaker) => out.map("breaker", |out| {
@@ -111,16 +224,20 @@ fn version(out: &mut Text, version: &Version) {
     }
     out.key("panic_threshold", format_percent(version.panic_threshold));
     out.optional("slow_start", version.slow_start.map(format_duration));
-    out.map("retry", |out| {
-        out.key("attempts", version.retry.attempts);
-        out.key("max_body", format_size(version.retry.max_body as u64));
-        out.key("budget", format_percent(version.retry.budget));
-        out.key("budget_floor", version.retry.budget_floor);
-    });
+    out.map("retry", |out| retry(out, &version.retry));
     out.map("queue", |out| {
         out.key("max", version.queue.max);
         out.duration("timeout", version.queue.timeout);
     });
+    match &version.concurrency {
+        None => out.key("concurrency", "off"),
+        Some(concurrency) => out.map("concurrency", |out| {
+            out.key("initial", concurrency.initial);
+            out.key("min", concurrency.min);
+            out.key("max", concurrency.max);
+            out.key("tolerance", format_percent(concurrency.tolerance));
+        }),
+    }
     out.list("upgrades", version.upgrades.iter().map(|name| scalar(name)));
     out.map("websocket", |out| websocket(out, &version.websocket));
     out.map("rebalance", |out| {
@@ -133,7 +250,17 @@ fn version(out: &mut Text, version: &Version) {
         out.key("tolerance", format_percent(version.rebalance.tolerance));
     });
     drain(out, "drain", &version.drain);
+    match &version.rate_limit {
+        None => out.key("rate_limit", "off"),
+        Some(limit) => out.map("rate_limit", |out| {
+            out.key("by", scalar(&hash_key(&limit.by)));
+            out.key("requests", limit.requests);
+            out.duration("per", limit.per);
+            out.key("burst", limit.burst);
+        }),
+    }
     timeouts(out, &version.timeouts);
+    out.map("limits", |out| limits(out, &version.limits));
 }
 
 fn websocket(out: &mut Text, websocket: &Websocket) {
@@ -311,11 +438,23 @@ fn check(out: &mut Text, key: &str, check: Option<&Check>) {
         } else {
             out.duration("initial_delay", check.initial_delay);
         }
-        let statuses = check.expected_statuses.iter().map(|(first, last)| {
-            if first == last { first.to_string() } else { format!("{first}-{last}") }
-        });
-        out.list("expected_statuses", statuses);
+        out.list("expected_statuses", check.expected_statuses.iter().map(statuses));
     });
+}
+
+fn retry(out: &mut Text, retry: &Retry) {
+    out.key("attempts", retry.attempts);
+    out.key("max_body", format_size(retry.max_body as u64));
+    out.key("budget", format_percent(retry.budget));
+    out.key("budget_floor", retry.budget_floor);
+    out.list("on", retry.on.iter().map(|condition| condition.label().to_owned()));
+    out.list("statuses", retry.statuses.iter().map(statuses));
+    out.optional("per_try_timeout", retry.per_try_timeout.map(format_duration));
+    out.optional("hedge_after", retry.hedge_after.map(format_duration));
+}
+
+fn statuses((first, last): &(u16, u16)) -> String {
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
 }
 
 fn drain(out: &mut Text, key: &str, drain: &Drain) {

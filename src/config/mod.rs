@@ -38,6 +38,8 @@ pub struct Loaded {
     pub config: Config,
     /// For the operator to read once, at start and at each reload.
     pub notes: Vec<String>,
+    /// What will trouble clients although the configuration is taken.
+    pub warnings: Vec<String>,
     /// Every file that the configuration was read from.
     pub watched: Vec<PathBuf>,
 }
@@ -93,7 +95,8 @@ fn validated(tree: &Tree, file: &Path, sink: Sink) -> Result<Loaded, ConfigError
             let ignored: Vec<String> = sink.ignored.into_inner().into_iter().collect();
             let note = || format!("app.yaml: ignored here: {}", ignored.join(", "));
             let notes = if ignored.is_empty() { Vec::new() } else { vec![note()] };
-            Ok(Loaded { config, notes, watched: sink.watched.into_inner() })
+            let warnings = sink.warnings.into_inner();
+            Ok(Loaded { config, notes, warnings, watched: sink.watched.into_inner() })
         }
         _ => Err(ConfigErrors::new(file, problems)),
     }

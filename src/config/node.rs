@@ -28,6 +28,8 @@ pub(super) struct Sink {
     /// Keys of App Engine without meaning here.
     pub(super) ignored: RefCell<BTreeSet<String>>,
     pub(super) watched: RefCell<Vec<PathBuf>>,
+    /// What is no reason to refuse the configuration, and to be told all the same.
+    pub(super) warnings: RefCell<Vec<String>>,
     /// Map kind and key, for the test that holds `reference.yaml` to the code.
     #[cfg(test)]
     pub(super) asked: RefCell<BTreeSet<(&'static str, &'static str)>>,

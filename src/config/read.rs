@@ -1,4 +1,4 @@
-//! Files to text, of a size that a configuration may have.
+//! Files to text or bytes, of a size that a configuration may have.
 //!
 //! The only place that reads files. Knows nothing of what is in them.
 
@@ -20,10 +20,14 @@ pub(super) enum ReadError {
 }
 
 pub(super) fn text(path: &Path) -> Result<String, ReadError> {
+    Ok(String::from_utf8(bytes(path)?)?)
+}
+
+pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(ReadError::TooLarge);
     }
-    Ok(String::from_utf8(bytes)?)
+    Ok(bytes)
 }

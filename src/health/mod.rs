@@ -1,12 +1,13 @@
 //! What an instance may receive: four independent axes, folded once.
 //!
-//! The machines that move the axes are pure ([`check`], [`breaker`]); only [`prober`] and
+//! The machines that move the axes are pure ([`check`], [`breaker`], [`concurrency`]); only [`prober`] and
 //! its probes open sockets. There is deliberately no single status: an instance can be draining, unready and
 //! ejected at once, and each axis recovers by itself.
 
 pub mod agent;
 pub mod breaker;
 pub mod check;
+pub mod concurrency;
 pub mod grpc;
 mod probe;
 pub mod prober;
@@ -102,6 +103,8 @@ pub enum Rehome {
     Reset,
     /// It was asked and gave no answer in time.
     NoAnswer,
+    /// Its answer has one of `retry.statuses`.
+    Status,
     /// It has too many tunnels, and another too few.
     Rebalanced,
     /// It was restarted, and its sessions are lost there.
@@ -110,7 +113,7 @@ pub enum Rehome {
 
 impl Rehome {
     /// Every reason, in the order of the metric's rows.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Unready,
         Self::Dead,
         Self::BreakerOpen,
@@ -120,6 +123,7 @@ impl Rehome {
         Self::ConnectFailed,
         Self::Reset,
         Self::NoAnswer,
+        Self::Status,
         Self::Rebalanced,
         Self::Restarted,
     ];
@@ -136,6 +140,7 @@ impl Rehome {
             Self::ConnectFailed => "connect_failed",
             Self::Reset => "reset",
             Self::NoAnswer => "no_answer",
+            Self::Status => "status",
             Self::Rebalanced => "rebalanced",
             Self::Restarted => "restarted",
         }

@@ -2,6 +2,8 @@
 //!
 //! Each has a connection of its own: a kept one would tell nothing about new ones.
 
+use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 
 use bytes::Bytes;
@@ -11,12 +13,14 @@ use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncWriteExt, BufWriter};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 
-use crate::config::types::Check;
+use crate::config::types::{Check, ProxyVersion};
 use crate::health::agent::{self, Report};
 use crate::health::check::Outcome;
 use crate::health::grpc;
+use crate::proxy_protocol::{Header, Introduction, write};
 
 /// What probes call themselves.
 const PROBE: &str = concat!("burdock-probe/", env!("CARGO_PKG_VERSION"));
@@ -24,6 +28,8 @@ const PROBE: &str = concat!("burdock-probe/", env!("CARGO_PKG_VERSION"));
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// A health message has a few bytes.
 const LONGEST_ANSWER: usize = 4096;
+/// What a call has to say before it is answered.
+const CALL: usize = 512;
 
 /// What came of a probe.
 #[derive(Debug)]
@@ -44,9 +50,15 @@ impl Answer {
     }
 }
 
-/// Asks what `check` says; `kind` is its name in messages.
-pub(super) async fn probe(check: &Check, address: &str, kind: &str) -> Answer {
-    match tokio::time::timeout(check.timeout, ask(check, address, kind)).await {
+/// Asks what `check` says; `kind` is its name in messages. With a version of the PROXY protocol the
+/// connection says that it is Burdock's own.
+pub(super) async fn probe(
+    check: &Check,
+    address: &str,
+    kind: &str,
+    proxy_protocol: Option<ProxyVersion>,
+) -> Answer {
+    match tokio::time::timeout(check.timeout, ask(check, address, kind, proxy_protocol)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => Answer::new(Outcome::NoAnswer, format!("{kind} check: {error}")),
         Err(_elapsed) => {
@@ -56,10 +68,21 @@ pub(super) async fn probe(check: &Check, address: &str, kind: &str) -> Answer {
     }
 }
 
-async fn ask(check: &Check, address: &str, kind: &str) -> Result<Answer, ProbeError> {
+async fn ask(
+    check: &Check,
+    address: &str,
+    kind: &str,
+    proxy_protocol: Option<ProxyVersion>,
+) -> Result<Answer, ProbeError> {
     let elsewhere = check.port.map(|port| at_port(address, port));
     let address = elsewhere.as_deref().unwrap_or(address);
-    let stream = TcpStream::connect(address).await.map_err(ProbeError::Connect)?;
+    let mut stream = connect(address).await.map_err(ProbeError::Connect)?;
+    // Nobody knows what another port expects.
+    if let Some(version) = proxy_protocol.filter(|_| elsewhere.is_none()) {
+        let introduction = Introduction { header: Header::Local, version };
+        let bytes = write(introduction);
+        stream.write_all(&bytes).await.map_err(ProbeError::Connect)?;
+    }
     if let Some(service) = &check.grpc {
         let host = check.host.as_deref().unwrap_or(address);
         return Ok(match ask_grpc(stream, service, host).await? {
@@ -88,6 +111,24 @@ async fn ask(check: &Check, address: &str, kind: &str) -> Result<Answer, ProbeEr
     Ok(answer)
 }
 
+/// Opens a connection as `TcpStream::connect` does, but for the last packet of the handshake: it
+/// waits for the first of the request, so that there is one packet less, and the instance is woken
+/// once.
+async fn connect(address: &str) -> io::Result<TcpStream> {
+    let mut failure = None;
+    for address in lookup_host(address).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        #[cfg(target_os = "linux")]
+        socket2::SockRef::from(&socket).set_tcp_quickack(false)?;
+        match socket.connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = Some(error),
+        }
+    }
+    let nowhere = || io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
+    Err(failure.unwrap_or_else(nowhere))
+}
+
 /// The same host at another port.
 fn at_port(address: &str, port: u16) -> String {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
@@ -104,7 +145,7 @@ fn report(headers: &HeaderMap, address: &str) -> Report {
 }
 
 async fn get(stream: TcpStream, path: &str, host: &str) -> Result<Response<Incoming>, ProbeError> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, mut connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.uri_mut() = Uri::try_from(path).map_err(|_bad| ProbeError::Target)?;
     let headers = request.headers_mut();
@@ -116,7 +157,8 @@ async fn get(stream: TcpStream, path: &str, host: &str) -> Result<Response<Incom
     tokio::select! {
         biased;
         answer = &mut answer => return Ok(answer?),
-        over = connection => over?,
+        // It is closed as soon as the answer is there: ending its direction before that is a call more.
+        over = poll_fn(|cx| connection.poll_without_shutdown(cx)) => over?,
     }
     // The connection is over; what came of the request is known.
     Ok(answer.await?)
@@ -128,8 +170,9 @@ async fn ask_grpc(
     service: &str,
     host: &str,
 ) -> Result<Result<(), String>, ProbeError> {
-    let (mut sender, connection) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    // The preface, the settings and the request are put out one by one, and sent together.
+    let io = TokioIo::new(BufWriter::with_capacity(CALL, stream));
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
     let request = Request::post(format!("http://{host}{}", grpc::PATH))
         .header(CONTENT_TYPE, "application/grpc")
         .header(TE, "trailers")

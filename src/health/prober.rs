@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::config::types::{self, InitialState};
+use crate::config::types::{self, InitialState, ProxyVersion};
 use crate::health::Health;
 use crate::health::check::{Check, Verdict};
 use crate::health::probe::{self, Answer};
@@ -24,6 +24,11 @@ const SPREAD: Duration = Duration::from_millis(2);
 const MOST_AT_ONCE: usize = 512;
 /// An interval is up to this share longer or shorter, in percent.
 const JITTER: f64 = 5.0;
+/// Probes go out together that are due in the same one of so many parts of an interval: to wake up
+/// for each of many would cost as much as half of it.
+const PARTS: u32 = 200;
+/// The longest such part.
+const LONGEST_PART: Duration = Duration::from_millis(100);
 
 /// The two checks of one instance, kept through changes of their settings.
 #[derive(Debug)]
@@ -37,6 +42,7 @@ struct Vitals {
 struct Settings {
     readiness: Option<types::Check>,
     liveness: Option<types::Check>,
+    proxy_protocol: Option<ProxyVersion>,
 }
 
 #[derive(Debug)]
@@ -60,6 +66,7 @@ pub struct Prober {
     verdict: Arc<Notify>,
     turns: Arc<Semaphore>,
     on_drain: OnDrain,
+    begin: Instant,
 }
 
 impl std::fmt::Debug for Prober {
@@ -73,7 +80,7 @@ impl Prober {
     pub fn new(on_drain: OnDrain) -> Self {
         let (tasks, watched, verdict) = Default::default();
         let turns = Arc::new(Semaphore::new(MOST_AT_ONCE));
-        Self { tasks, watched, verdict, turns, on_drain }
+        Self { tasks, watched, verdict, turns, on_drain, begin: Instant::now() }
     }
 
     /// Probes what these versions name, drained instances included, and nothing else. A check that
@@ -84,6 +91,7 @@ impl Prober {
             let settings = Settings {
                 readiness: version.readiness_check.clone(),
                 liveness: version.liveness_check.clone(),
+                proxy_protocol: version.proxy_protocol,
             };
             let members = roster.members();
             let window = |check: &types::Check| {
@@ -139,7 +147,9 @@ impl Prober {
         }
         for kind in [Kind::Readiness, Kind::Liveness] {
             let check = settings.of(kind);
-            if watched.task(kind).is_some() && before.of(kind) == check {
+            let is_same =
+                before.of(kind) == check && before.proxy_protocol == settings.proxy_protocol;
+            if watched.task(kind).is_some() && is_same {
                 continue;
             }
             let started = check.as_ref().map(|check| {
@@ -147,12 +157,14 @@ impl Prober {
                 let probe = Probe {
                     kind,
                     check: check.clone(),
+                    proxy_protocol: settings.proxy_protocol,
                     instance: Arc::clone(instance),
                     vitals: Arc::clone(&watched.vitals),
                     verdict: Arc::clone(&self.verdict),
                     turns: Arc::clone(&self.turns),
                     on_drain: Arc::clone(&self.on_drain),
                     added: watched.added,
+                    begin: self.begin,
                     start: due + window(check).mul_f64(fastrand::f64()),
                 };
                 self.tasks.spawn(probe.run())
@@ -245,12 +257,15 @@ impl Kind {
 struct Probe {
     kind: Kind,
     check: types::Check,
+    proxy_protocol: Option<ProxyVersion>,
     instance: Arc<Instance>,
     vitals: Arc<Mutex<Vitals>>,
     verdict: Arc<Notify>,
     turns: Arc<Semaphore>,
     on_drain: OnDrain,
     added: Instant,
+    /// Where the parts of all intervals begin.
+    begin: Instant,
     start: Instant,
 }
 
@@ -270,7 +285,8 @@ impl Probe {
             let turn = self.turns.acquire().await;
             let began = Instant::now();
             let address = self.instance.address();
-            let answer = probe::probe(&self.check, address, self.kind.label()).await;
+            let kind = self.kind.label();
+            let answer = probe::probe(&self.check, address, kind, self.proxy_protocol).await;
             drop(turn);
             self.record(&answer);
             let reason = answer.reason;
@@ -282,8 +298,9 @@ impl Probe {
             }
             warned |= ready;
             let jitter = 1.0 + (fastrand::f64() * 2.0 - 1.0) * JITTER / 100.0;
-            let next = began + self.check.interval.mul_f64(jitter);
-            tokio::time::sleep_until(next.into()).await;
+            let due = began + self.check.interval.mul_f64(jitter);
+            let next = together(due.saturating_duration_since(self.begin), self.check.interval);
+            tokio::time::sleep_until((self.begin + next).into()).await;
         }
     }
 
@@ -305,5 +322,30 @@ impl Probe {
         drop(vitals);
         self.instance.set_health(health, &answer.reason);
         self.verdict.notify_waiters();
+    }
+}
+
+/// The end of the part of an interval that `due` is in.
+fn together(due: Duration, interval: Duration) -> Duration {
+    let part = (interval / PARTS).min(LONGEST_PART).as_nanos().max(1);
+    let rest = Duration::from_nanos((due.as_nanos() % part) as u64);
+    if rest.is_zero() { due } else { due - rest + Duration::from_nanos(part as u64) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_that_are_due_at_about_the_same_time_go_out_together() {
+        let at = |due: u64, interval: u64| {
+            together(Duration::from_micros(due), Duration::from_millis(interval)).as_micros()
+        };
+        assert_eq!(
+            [0, 1, 24_999, 25_000, 25_001].map(|due| at(due, 5000)),
+            [0, 25_000, 25_000, 25_000, 50_000]
+        );
+        assert_eq!(at(1, 10), 50, "the shortest interval");
+        assert_eq!(at(1, 300_000), 100_000, "the longest");
     }
 }

@@ -18,6 +18,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::Notify;
 
+use crate::instance::kept::{Kept, Ledger};
+use crate::instance::rate::Dawdle;
+
 /// How long a body is held back for an instance's 100 (RFC 9110 section 10.1.1 lets a client wait
 /// as long as it likes, and asks that nobody waits for ever).
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -33,6 +36,12 @@ pub enum BodyError {
     /// The client sent nothing for as long as `timeouts.idle` allows.
     #[error("the client's request body stalled")]
     Stalled,
+    /// The client sent less than `limits.min_upload` asks for.
+    #[error("the client's request body is too slow")]
+    Slow,
+    /// The client sent more than `limits.max_body` allows.
+    #[error("the client's request body is too large")]
+    TooLarge,
     /// Another attempt has begun, or the body has failed: nothing more is taken from the client.
     #[error("the request body is no longer sent")]
     Superseded,
@@ -47,6 +56,10 @@ pub enum Broken {
     Stalled,
     /// It broke the rules of chunks (RFC 9112 section 7.1).
     Malformed,
+    /// It sent more than it may.
+    TooLarge,
+    /// It sent too few bytes for too long.
+    Slow,
 }
 
 /// What a body has come to so far.
@@ -71,13 +84,32 @@ pub struct Progress {
 /// Something that is dropped when nothing more will be taken of a body, or of a tunnel.
 pub type Hold = Box<dyn Any + Send + Sync>;
 
+/// What a body may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Bytes that are kept for another attempt.
+    pub kept: usize,
+    /// Bytes in all.
+    pub most: Option<u64>,
+    /// Bytes that are kept of all bodies.
+    pub kept_in_all: u64,
+    /// How long the client may be silent.
+    pub idle: Duration,
+    /// Bytes that it must send in a second.
+    pub slowest: Option<u64>,
+}
+
 struct Source {
     incoming: Incoming,
     /// In a buffer of its own: a part of hyper's would keep all of it, however small the part.
-    kept: Vec<u8>,
+    kept: Kept,
     /// How much of that the last attempt has taken.
     sent: usize,
     limit: usize,
+    most: u64,
+    /// How long the client may yet be waited for, and since when it is.
+    dawdle: Option<Dawdle>,
+    waited_since: Option<Instant>,
     /// Numbers attempts; only the last one may take from the client.
     attempts: u32,
     progress: Progress,
@@ -99,9 +131,16 @@ impl std::fmt::Debug for Upload {
 }
 
 impl Upload {
-    /// Keeps up to `limit` bytes for another attempt, of a body that can be kept whole; a client
-    /// that is silent for `idle` breaks it.
-    pub fn new(incoming: Incoming, limit: usize, idle: Duration, now: Instant, hold: Hold) -> Self {
+    /// Keeps what it may for another attempt, of a body that can be kept whole; a client that is
+    /// silent for too long, or sends too much, breaks it.
+    pub fn new(
+        incoming: Incoming,
+        bounds: Bounds,
+        ledger: &Arc<Ledger>,
+        now: Instant,
+        hold: Hold,
+    ) -> Self {
+        let Bounds { kept: limit, most, kept_in_all, idle, slowest } = bounds;
         let length = incoming.size_hint();
         let progress = Progress {
             received: 0,
@@ -115,9 +154,12 @@ impl Upload {
         let limit = if length.lower() > limit as u64 { 0 } else { limit };
         let source = Source {
             incoming,
-            kept: Vec::new(),
+            kept: Kept::new(kept_in_all, Arc::clone(ledger)),
             sent: 0,
             limit,
+            most: most.unwrap_or(u64::MAX),
+            dawdle: slowest.map(Dawdle::new),
+            waited_since: None,
             attempts: 0,
             progress,
             _hold: hold,
@@ -175,7 +217,13 @@ impl Upload {
             source.sent = 0;
             source.attempts
         };
-        RequestBody::Upload(Box::new(Attempt { upload: self.clone(), number, gate, sleep: None }))
+        RequestBody::Upload(Box::new(Attempt {
+            upload: self.clone(),
+            number,
+            gate,
+            whole: false,
+            sleep: None,
+        }))
     }
 }
 
@@ -197,6 +245,8 @@ pub struct Attempt {
     upload: Upload,
     number: u32,
     gate: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Whether all of it was given: whatever begins later, this one is whole.
+    whole: bool,
     /// Runs only while the client is waited for.
     sleep: Option<Sleep>,
 }
@@ -213,6 +263,9 @@ impl Attempt {
             ready!(gate.as_mut().poll(cx));
             self.gate = None;
         }
+        if self.whole {
+            return Poll::Ready(None);
+        }
         let mut source = lock(&self.upload.source);
         // What broke must never be taken for an end: hyper reports a failed body only once.
         if source.attempts != self.number || source.progress.broken.is_some() {
@@ -221,6 +274,7 @@ impl Attempt {
         if source.sent < source.kept.len() {
             let rest = Bytes::copy_from_slice(&source.kept[source.sent..]);
             source.sent = source.kept.len();
+            self.whole = source.progress.finished;
             return Poll::Ready(Some(Ok(Frame::data(rest))));
         }
         if source.progress.finished {
@@ -233,7 +287,13 @@ impl Attempt {
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.sleep = None;
+                source.came(&frame);
                 source.keep(&frame);
+                if source.progress.received > source.most {
+                    source.breaks(Broken::TooLarge);
+                    return Poll::Ready(Some(Err(BodyError::TooLarge)));
+                }
+                self.whole = source.progress.finished;
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
@@ -245,12 +305,20 @@ impl Attempt {
                 Poll::Ready(Some(Err(BodyError::Client(error))))
             }
             Poll::Pending => {
+                let asked = source.progress.asked;
+                source.waited_since.get_or_insert(asked);
                 let idle = self.upload.idle;
-                let sleep =
-                    self.sleep.get_or_insert_with(|| Box::pin(pingora_timeout::sleep(idle)));
+                let slow = source.dawdle.map(Dawdle::left).filter(|left| *left < idle);
+                let sleep = self
+                    .sleep
+                    .get_or_insert_with(|| Box::pin(pingora_timeout::sleep(slow.unwrap_or(idle))));
                 ready!(sleep.as_mut().poll(cx));
-                source.breaks(Broken::Stalled);
-                Poll::Ready(Some(Err(BodyError::Stalled)))
+                let (broken, error) = match slow {
+                    Some(_) => (Broken::Slow, BodyError::Slow),
+                    None => (Broken::Stalled, BodyError::Stalled),
+                };
+                source.breaks(broken);
+                Poll::Ready(Some(Err(error)))
             }
         }
     }
@@ -271,6 +339,15 @@ impl Source {
         self.progress.replayable = false;
     }
 
+    /// Notes how long a frame was waited for.
+    fn came(&mut self, frame: &Frame<Bytes>) {
+        let since = self.waited_since.take();
+        let Some(dawdle) = &mut self.dawdle else { return };
+        let asked = self.progress.asked;
+        let waited = since.map_or(Duration::ZERO, |since| asked.saturating_duration_since(since));
+        dawdle.came(frame.data_ref().map_or(0, |data| data.len() as u64), waited);
+    }
+
     /// Notes a frame that is about to be sent.
     fn keep(&mut self, frame: &Frame<Bytes>) {
         if self.incoming.is_end_stream() {
@@ -279,16 +356,14 @@ impl Source {
         let data = frame.data_ref();
         self.progress.received += data.map_or(0, |data| data.len() as u64);
         // Trailers are rare enough not to be kept: with them a request goes out once.
-        match data {
-            Some(data)
-                if self.progress.replayable && self.kept.len() + data.len() <= self.limit =>
-            {
-                self.kept.extend_from_slice(data);
-            }
-            Some(_) | None => {
-                self.progress.replayable = false;
-                self.kept = Vec::new();
-            }
+        let is_kept = data.is_some_and(|data| {
+            self.progress.replayable
+                && self.kept.len() + data.len() <= self.limit
+                && self.kept.add(data)
+        });
+        if !is_kept {
+            self.progress.replayable = false;
+            self.kept.clear();
         }
         self.sent = self.kept.len();
     }

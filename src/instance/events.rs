@@ -8,6 +8,7 @@ use tracing::{info, warn};
 use crate::health::Health;
 use crate::health::agent::Report;
 use crate::health::breaker::Change;
+use crate::health::concurrency::Window;
 use crate::instance::{Identity, Roster};
 
 /// An instance's health changed.
@@ -41,6 +42,18 @@ pub(super) fn panic_changed(roster: &Roster, is_on: bool, ready: usize, instance
     } else {
         info!(service, version, ready, instances, "panic over");
     }
+}
+
+/// The limit that an instance's answers set is half or twice what it was.
+pub(super) fn limit_changed(instance: &Identity, from: u32, to: u32, window: &Window) {
+    let Identity { service, version, name } = instance;
+    let (answers, failures) = (window.answers, window.failures);
+    let reason = match (to > from, failures * 10 > answers) {
+        (true, _) => "room",
+        (false, true) => "failures",
+        (false, false) => "slower",
+    };
+    info!(service, version, instance = name, from, to, reason, "concurrency limit changed");
 }
 
 /// An instance's breaker changed.

@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
@@ -25,6 +26,7 @@ use crate::instance::bell::Bell;
 use crate::instance::body::RequestBody;
 use crate::instance::lane::Lane;
 use crate::instance::stream::Outbound;
+use crate::proxy_protocol::{self, Introduction};
 
 /// The most that is read ahead of the client, and so the longest head of an answer.
 const MAX_BUFFER: usize = 64 * 1024;
@@ -34,6 +36,7 @@ pub type Answered = Result<Response<Incoming>, TrySendError<Request<RequestBody>
 
 /// A connection that takes one request at a time.
 pub struct Link {
+    introduction: Option<Introduction>,
     sender: SendRequest<RequestBody>,
     connection: Option<Connection<TokioIo<Outbound>, RequestBody>>,
     /// Whether the connection has nothing more to do.
@@ -71,10 +74,17 @@ impl std::fmt::Debug for Link {
 
 impl Link {
     /// Opens a connection to the instance of `lane`, whose alarms it hears from then on. A name is
-    /// looked up each time, so that a moved instance is found.
-    pub async fn open(address: &str, lane: &Lane) -> io::Result<Box<Self>> {
-        let stream = TcpStream::connect(address).await?;
+    /// looked up each time, so that a moved instance is found. An introduction goes before all else.
+    pub async fn open(
+        address: &str,
+        lane: &Lane,
+        introduction: Option<Introduction>,
+    ) -> io::Result<Box<Self>> {
+        let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
+        if let Some(introduction) = introduction {
+            stream.write_all(&proxy_protocol::write(introduction)).await?;
+        }
         let io = TokioIo::new(Outbound::new(stream));
         let handshake = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(io);
         let (sender, connection) = handshake.await.map_err(io::Error::other)?;
@@ -82,7 +92,12 @@ impl Link {
         lane.bells.hang(&bell);
         let waker = Waker::from(Arc::clone(&bell));
         let (connection, timer) = (Some(connection), Timer::default());
-        Ok(Box::new(Self { sender, connection, over: false, bell, waker, timer }))
+        Ok(Box::new(Self { introduction, sender, connection, over: false, bell, waker, timer }))
+    }
+
+    /// What it began with: whose it is.
+    pub fn introduction(&self) -> Option<Introduction> {
+        self.introduction
     }
 
     /// Sends a request and waits for the head of its answer, or of an upgrade.

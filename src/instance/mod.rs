@@ -12,11 +12,13 @@ mod crowd;
 pub mod departure;
 mod events;
 mod in_flight;
+pub mod kept;
 pub mod lane;
 mod life;
 pub mod link;
 pub mod moves;
 mod outcome;
+mod pace;
 mod packed;
 mod panic;
 pub mod pool;
@@ -51,6 +53,7 @@ pub use trial::Trial;
 
 use departure::Departures;
 use life::Life;
+use pace::Pace;
 use packed::{pack, unpack};
 use presence::Presence;
 use sessions::Sessions;
@@ -107,8 +110,9 @@ pub struct Instance {
     identity: Identity,
     address: String,
     weight: AtomicU32,
-    /// `max_requests` and `max_tunnels`; 0 for none.
+    /// `max_requests`, or less where `concurrency` says so, and `max_tunnels`; 0 for none.
     limits: [AtomicU32; 2],
+    pace: Pace,
     share: Share,
     life: Life,
     axes: Mutex<Axes>,
@@ -135,20 +139,22 @@ impl Instance {
         identity: Identity,
         config: &types::Instance,
         health: Health,
-        limits: Option<types::Breaker>,
+        version: &types::Version,
         workers: usize,
         roster: Weak<Roster>,
     ) -> Self {
+        let limits = version.breaker;
         let (membership, breaker) = (Membership::Present, Breaker::default());
         let wanted = [State::Active; 2];
         let admin = Admin::Active;
         let axes = Axes { membership, admin, wanted, health, breaker, limits, panic: false };
         let eligibility = AtomicU8::new(pack(axes.fold()));
-        Self {
+        let new = Self {
             identity,
             address: config.address.clone(),
             weight: AtomicU32::new(config.weight),
             limits: limits_of(config).map(AtomicU32::new),
+            pace: Pace::new(Instant::now()),
             share: Share::default(),
             life: Life::default(),
             axes: Mutex::new(axes),
@@ -162,7 +168,9 @@ impl Instance {
             gone: Notify::new(),
             lanes: (0..workers).map(|_| Lane::default()).collect(),
             roster,
-        }
+        };
+        new.set_pace(version.concurrency, config.max_requests);
+        new
     }
 
     /// Who it is.
@@ -221,6 +229,10 @@ impl Instance {
     /// The most that it may have in flight of this kind; 0 for no limit.
     pub fn limit(&self, kind: Kind) -> u32 {
         self.limits[kind as usize].load(Ordering::Relaxed)
+    }
+
+    fn set_limit(&self, kind: Kind, limit: u32) {
+        self.limits[kind as usize].store(limit, Ordering::Relaxed);
     }
 
     /// What counts against that limit now.
@@ -383,11 +395,11 @@ impl Instance {
     }
 
     /// What a reload may change in place.
-    pub(crate) fn reconfigure(&self, config: &types::Instance, limits: Option<types::Breaker>) {
+    pub(crate) fn reconfigure(&self, config: &types::Instance, version: &types::Version) {
+        let limits = version.breaker;
         self.weight.store(config.weight, Ordering::Relaxed);
-        for (known, limit) in self.limits.iter().zip(limits_of(config)) {
-            known.store(limit, Ordering::Relaxed);
-        }
+        self.set_limit(Kind::Tunnel, config.max_tunnels.unwrap_or_default());
+        self.set_pace(version.concurrency, config.max_requests);
         let mut axes = self.axes();
         axes.limits = limits;
         let change = match limits {

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::instance::link::Link;
+use crate::proxy_protocol::Introduction;
 
 /// Idle connections kept per worker and instance; more are closed.
 const MAX_IDLE: usize = 256;
@@ -27,16 +28,22 @@ struct Idle {
 pub struct Pool(Mutex<Vec<Idle>>);
 
 impl Pool {
-    /// The connection used last that still stands. `replayable` says that a request which finds
-    /// it dead could go out again.
-    pub fn take(&self, now: Instant, replayable: bool) -> Option<Box<Link>> {
+    /// The connection used last that still stands, of those that began as `introduced` says.
+    /// `replayable` says that a request which finds it dead could go out again.
+    pub fn take(
+        &self,
+        now: Instant,
+        replayable: bool,
+        introduced: Option<Introduction>,
+    ) -> Option<Box<Link>> {
         let mut idle = self.lock();
-        while let Some(mut connection) = idle.pop() {
-            let age = now.saturating_duration_since(connection.since);
+        let fits = |connection: &Idle| connection.link.introduction() == introduced;
+        while let Some(place) = idle.iter().rposition(fits) {
+            let age = now.saturating_duration_since(idle[place].since);
             if !replayable && age > FRESH {
-                idle.push(connection);
                 return None;
             }
+            let mut connection = idle.remove(place);
             if age < MAX_IDLE_TIME && connection.link.stands() {
                 return Some(connection.link);
             }
@@ -47,6 +54,10 @@ impl Pool {
     /// Keeps a connection that is at rest.
     pub fn give(&self, link: Box<Link>, now: Instant) {
         let mut idle = self.lock();
+        // Those of clients that are gone must not keep out those of the others.
+        if idle.len() >= MAX_IDLE && link.introduction().is_some() {
+            idle.remove(0);
+        }
         if idle.len() < MAX_IDLE {
             idle.push(Idle { link, since: now });
         }

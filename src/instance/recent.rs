@@ -59,6 +59,16 @@ impl<V: Clone> Recent<V> {
         Some(value)
     }
 
+    /// Notes what `change` makes of what was noted for `key`, and says what else that gives.
+    pub fn update<T>(&self, key: u64, now: Instant, change: impl FnOnce(Option<V>) -> (V, T)) -> T {
+        let mut shard = self.shard(key);
+        let known = shard.young.remove(&key).or_else(|| shard.old.remove(&key));
+        let known = known.filter(|(_, at)| self.is_fresh(*at, now)).map(|(value, _)| value);
+        let (value, rest) = change(known);
+        shard.note(key, value, now);
+        rest
+    }
+
     /// What was noted for `key` and `fits`, else what `make` gives, which is noted. Of several who ask
     /// at the same time only one makes it. To be found does not make it last longer.
     pub fn share(

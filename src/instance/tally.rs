@@ -32,6 +32,10 @@ pub struct Tally {
     pub queued: AtomicU64,
     /// Requests tried again, by reason.
     pub retried: [AtomicU64; Rehome::ALL.len()],
+    /// Requests that a second instance was asked for.
+    pub hedges: AtomicU64,
+    /// Those that it won.
+    pub hedges_won: AtomicU64,
     /// Breakers that opened, by trigger.
     pub opened: [AtomicU64; Trigger::ALL.len()],
     /// Breakers that `max_ejected` kept from opening.

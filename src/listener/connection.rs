@@ -5,13 +5,14 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -21,19 +22,23 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::config::types;
+use crate::instance::body::Hold;
 use crate::listener::io::ClientIo;
+use crate::listener::manner::{Manner, Secure};
+use crate::listener::seats::{self, Seat};
+use crate::listener::transport::Transport;
 use crate::listener::watchdog::{Over, attend};
-use crate::listener::{Worker, http2};
+use crate::listener::{Worker, handshake, http2, proxied};
 use crate::proxy::answer::AnswerBody;
-use crate::proxy::client::{Client, HeadBytes, Waits};
+use crate::proxy::client::{Arrival, Client, HeadBytes, Waits};
 use crate::proxy::error::Reason;
-use crate::proxy::exchange;
+use crate::proxy::{exchange, headers, redirect};
+use crate::proxy_protocol::Ends;
 use crate::tunnel::Side;
-use crate::tunnel::socket::Socket;
 
-/// The longest head of a request.
-pub(super) const MAX_HEAD: usize = 64 * 1024;
-/// The most that is read ahead of an instance.
+/// The most fields that hyper has room for on the stack.
+const HYPER_FIELDS: usize = 100;
+/// The most that is read ahead of an instance, and no less than the longest head.
 const MAX_BUFFER: usize = 64 * 1024;
 /// After the answer to a request that was not read to its end, the client may go on sending for
 /// this long before its connection is reset: a reset would destroy the answer on its way.
@@ -56,7 +61,10 @@ pub(super) struct Answering(Pin<Box<dyn Future<Output = Response<AnswerBody>> + 
 
 impl Answering {
     pub(super) fn new(client: Arc<Client>, request: Request<Incoming>) -> Self {
-        Self(Box::pin(crate::proxy::handle(client, request)))
+        match client.arrival.redirect {
+            None => Self(Box::pin(crate::proxy::handle(client, request))),
+            Some(to) => Self(Box::pin(redirect::handle(client, request, to))),
+        }
     }
 }
 
@@ -70,44 +78,87 @@ impl Future for Answering {
 
 type Connection = http1::Connection<TokioIo<ClientIo>, Proxy>;
 
-/// Serves a connection on a task of its own, as its listener says.
-pub fn spawn(worker: &Worker, stream: TcpStream, peer: SocketAddr, listener: types::Listener) {
+/// Who is served: where the connection begins and ends, and the places that it takes.
+type Guest = (Ends, Hold);
+
+/// Serves a connection on a task of its own, in the manner of its listener; or closes it at once.
+pub fn spawn(worker: &Worker, mut stream: TcpStream, peer: SocketAddr, manner: Arc<Manner>) {
+    if !manner.listener.access.admits(peer.ip()) {
+        return worker.live.counters.error(Reason::Denied);
+    }
+    let most = worker.live.snapshot().config.client_limits.connections;
+    let Ok(seat) = worker.seats.take(most) else {
+        return worker.live.counters.error(Reason::ConnectionLimit);
+    };
     // Without it small answers wait for the client's acknowledgement; failing that, they wait.
     let _ = stream.set_nodelay(true);
     let worker = worker.clone();
     tokio::spawn(async move {
         let counters = &worker.live.counters;
         counters.accepted.fetch_add(1, Ordering::Relaxed);
-        serve(&worker, stream, peer, listener).await;
+        let acceptance = manner.listener.proxy_protocol;
+        if let Some(ends) = proxied::ends(&worker, &mut stream, peer, acceptance).await {
+            match (place(&worker, ends.source.ip(), seat), &manner.secure) {
+                (Err(seats::Full), _) => counters.error(Reason::ClientConnectionLimit),
+                (Ok(hold), None) => {
+                    let redirect = manner.listener.https_redirect;
+                    let arrival = Arrival { session: None, redirect };
+                    let client = client(&worker, (ends, hold), arrival);
+                    serve(&worker, client, Transport::plain(stream), &manner).await;
+                }
+                // Boxed, so that a plain connection is no larger for it.
+                (Ok(hold), Some(secure)) => {
+                    let served = serve_tls(&worker, stream, (ends, hold), (&manner, secure));
+                    Box::pin(served).await;
+                }
+            }
+        }
         counters.closed.fetch_add(1, Ordering::Relaxed);
     });
 }
 
-async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr, listener: types::Listener) {
+/// Speaks the handshake first.
+async fn serve_tls(
+    worker: &Worker,
+    stream: TcpStream,
+    guest: Guest,
+    (manner, secure): (&Manner, &Secure),
+) {
+    let peer = guest.0.source;
+    let Some(greeted) = handshake::greet(worker, stream, peer, secure).await else { return };
+    let arrival = Arrival { session: Some(greeted.session), redirect: None };
+    let client = client(worker, guest, arrival);
+    match greeted.http2 {
+        true => http2::serve(client, greeted.transport, Bytes::new()).await,
+        false => serve(worker, client, greeted.transport, manner).await,
+    }
+}
+
+fn client(worker: &Worker, guest: Guest, arrival: Arrival) -> Arc<Client> {
     let here = (worker.index, Arc::clone(&worker.registry));
-    let client = Arc::new(Client::new(Arc::clone(&worker.live), here, peer));
+    Arc::new(Client::new(Arc::clone(&worker.live), here, guest, arrival))
+}
+
+async fn serve(worker: &Worker, client: Arc<Client>, stream: Transport, manner: &Manner) {
+    let limits = worker.live.snapshot().config.client_limits;
     let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&client)));
-    let mut connection = Box::new(
-        http1::Builder::new()
-            .max_buf_size(MAX_BUFFER)
-            .max_header_size(MAX_HEAD)
-            .serve_connection(io, Proxy(Arc::clone(&client))),
-    );
+    let proxy = Proxy(Arc::clone(&client));
+    let mut connection = Box::new(http1(&limits).serve_connection(io, proxy));
     let leave = |it: &mut Box<Connection>| {
         Pin::new(&mut **it).graceful_shutdown();
         // Browsers connect before they know what to ask; hyper would wait for that.
         matches!(client.pace.waits(), Waits::Head(_, HeadBytes::None))
     };
-    let over = attend(&mut connection, &client, |it, cx| poll(it, &client, cx), leave).await;
+    let over = attend(&mut connection, &client, true, |it, cx| poll(it, &client, cx), leave).await;
     let was_busy = client.pace.is_busy();
     if let Over::Late(reason) = over {
         client.cut(reason);
     }
     let parts = connection.into_parts();
-    let stream = parts.io.into_inner().into_inner();
+    let Some(stream) = parts.io.into_inner().into_inner() else { return };
     match (over, client.opening()) {
         (Over::Finished, Some(opening)) => {
-            let client = Side { socket: Socket::Tcp(stream), early: parts.read_buf };
+            let client = Side { socket: stream.into_socket(), early: parts.read_buf };
             if let Some(tunnel) = opening.into_tunnel(client) {
                 tokio::spawn(tunnel.open(&worker.registry));
             }
@@ -117,7 +168,7 @@ async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr, listener: t
             exchange::unread(&client, reason);
             Box::pin(linger(stream)).await;
         }
-        (Over::Http2, _) if listener.http2 && client.pace.is_fresh() => {
+        (Over::Http2, _) if manner.listener.http2 && !stream.is_tls() && client.pace.is_fresh() => {
             Box::pin(http2::serve(client, stream, parts.read_buf)).await;
         }
         (Over::Http2, _) => Box::pin(refuse(&client, stream, Reason::BadRequest)).await,
@@ -125,13 +176,43 @@ async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr, listener: t
             // Without a byte of a head there is no request to answer, and none to log.
             if head_bytes(&client) == HeadBytes::None {
                 client.live.counters.error(Reason::HeaderReadTimeout);
+                Box::pin(farewell(stream)).await;
             } else {
                 Box::pin(refuse(&client, stream, Reason::HeaderReadTimeout)).await;
             }
         }
         // What is not told on the line of a request that was cut is counted here.
-        (Over::Late(reason), _) if !was_busy => client.live.counters.error(reason),
+        (Over::Late(reason), _) if !was_busy => {
+            client.live.counters.error(reason);
+            Box::pin(farewell(stream)).await;
+        }
         (Over::Late(_) | Over::Broken, _) => {}
+    }
+}
+
+fn http1(limits: &types::ClientLimits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(MAX_BUFFER).max_header_size(limits.head);
+    // Room for another number than hyper's own is allocated for each request.
+    if limits.fields != HYPER_FIELDS {
+        builder.max_headers(limits.fields);
+    }
+    builder
+}
+
+/// What is dropped when the client's connection is no more: a place among all, and one of its own. A
+/// trusted proxy's connections are those of many clients.
+fn place(worker: &Worker, address: IpAddr, seat: Seat) -> Result<Hold, seats::Full> {
+    let snapshot = worker.live.snapshot();
+    let config = &snapshot.config;
+    let limits = &config.client_limits;
+    let is_many = || headers::is_trusted(address.to_canonical(), &config.trusted_proxies);
+    match limits.connections_per_client.filter(|_| !is_many()) {
+        Some(most) => {
+            let own = worker.seats.take_for(limits.client_of(address), most)?;
+            Ok(Box::new((seat, own)))
+        }
+        None => Ok(Box::new(seat)),
     }
 }
 
@@ -143,7 +224,7 @@ fn head_bytes(client: &Client) -> HeadBytes {
 }
 
 /// Answers what is no request with a reason, in the place of hyper.
-async fn refuse(client: &Client, mut stream: TcpStream, reason: Reason) {
+async fn refuse(client: &Client, mut stream: Transport, reason: Reason) {
     exchange::unread(client, reason);
     let status = reason.outward().1.unwrap_or(StatusCode::BAD_REQUEST);
     let text = format!("{} {}\n", status.as_u16(), reason.label());
@@ -157,9 +238,16 @@ async fn refuse(client: &Client, mut stream: TcpStream, reason: Reason) {
     }
 }
 
+/// Says that the end is no accident, where a FIN alone would not (RFC 8446 section 6.1).
+async fn farewell(mut stream: Transport) {
+    if stream.is_tls() {
+        let _ = tokio::time::timeout(LINGER, stream.shutdown()).await;
+    }
+}
+
 /// Sends FIN, and takes what the client still sends until it has seen it. Boxed where it is called:
 /// a connection should not carry this buffer all its life.
-pub(super) async fn linger(mut stream: TcpStream) {
+pub(super) async fn linger(mut stream: Transport) {
     if stream.shutdown().await.is_err() {
         return;
     }

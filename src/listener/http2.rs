@@ -17,10 +17,10 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
-use crate::listener::connection::{Answering, LINGER, MAX_HEAD};
+use crate::listener::connection::{Answering, LINGER};
 use crate::listener::io::ClientIo;
+use crate::listener::transport::Transport;
 use crate::listener::watchdog::{Over, Watchdog, attend};
 use crate::proxy::answer::AnswerBody;
 use crate::proxy::client::Client;
@@ -96,10 +96,11 @@ async fn watched(client: Arc<Client>, work: impl Future<Output = ()>) {
 type Connection = http2::Connection<TokioIo<ClientIo>, Proxy, Streams>;
 
 /// Serves the rest of a connection of which `early` has been read already.
-pub(super) async fn serve(client: Arc<Client>, stream: TcpStream, early: Bytes) {
+pub(super) async fn serve(client: Arc<Client>, stream: Transport, early: Bytes) {
     client.pace.begin_streams();
     let begun = Begun::default();
     let io = TokioIo::new(ClientIo::http2(stream, Arc::clone(&client), early));
+    let longest_head = client.live.snapshot().config.client_limits.head;
     let mut connection = Box::pin(
         http2::Builder::new(Streams(Arc::clone(&begun)))
             .max_concurrent_streams(MAX_STREAMS)
@@ -107,7 +108,7 @@ pub(super) async fn serve(client: Arc<Client>, stream: TcpStream, early: Bytes) 
             .max_local_error_reset_streams(MAX_ERRORS)
             .max_frame_size(MAX_FRAME)
             .header_table_size(HEADER_TABLE)
-            .max_header_list_size(MAX_HEAD as u32)
+            .max_header_list_size(u32::try_from(longest_head).unwrap_or(u32::MAX))
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(MAX_SEND_BUFFER)
@@ -118,7 +119,8 @@ pub(super) async fn serve(client: Arc<Client>, stream: TcpStream, early: Bytes) 
         it.as_mut().graceful_shutdown();
         false
     };
-    let over = attend(&mut connection, &client, |it, cx| poll(it, &client, cx), leave).await;
+    // A GOAWAY loses nothing (RFC 9113 section 6.8), so there is no reason to wait.
+    let over = attend(&mut connection, &client, false, |it, cx| poll(it, &client, cx), leave).await;
     if let Over::Late(reason) = over {
         client.cut(reason);
     }

@@ -9,12 +9,11 @@ use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 
-use crate::instance::stream::Stream;
 use crate::listener::calm::Calm;
-use crate::listener::connection::linger;
+use crate::listener::connection::{LINGER, linger};
 use crate::listener::heads::Heads;
+use crate::listener::transport::Transport;
 use crate::proxy::client::Client;
 use crate::proxy::error::Reason;
 
@@ -39,7 +38,8 @@ enum Greeting {
 /// See the module.
 #[derive(Debug)]
 pub struct ClientIo {
-    stream: Stream,
+    /// Until it is taken away from hyper.
+    stream: Option<Transport>,
     client: Arc<Client>,
     greeting: Greeting,
     heads: Heads,
@@ -54,44 +54,79 @@ const MOST_PARTS: usize = 64;
 
 impl ClientIo {
     /// Watches `stream`, on which nothing was read yet, for `client`.
-    pub fn new(stream: TcpStream, client: Arc<Client>) -> Self {
-        Self::begin(stream, client, Greeting::Open(Vec::new()))
+    pub fn new(stream: Transport, client: Arc<Client>) -> Self {
+        // With TLS the handshake has told what is spoken (RFC 9113 section 3.2).
+        let greeting = match stream.is_tls() {
+            true => Greeting::Http1,
+            false => Greeting::Open(Vec::new()),
+        };
+        Self::begin(stream, client, greeting)
     }
 
     /// The same of a client that has begun with HTTP/2, with all that was read of it.
-    pub fn http2(stream: TcpStream, client: Arc<Client>, early: Bytes) -> Self {
+    pub fn http2(stream: Transport, client: Arc<Client>, early: Bytes) -> Self {
         let calm = Box::new(Calm::new(Instant::now()));
         Self::begin(stream, client, Greeting::Http2(early, calm))
     }
 
-    fn begin(stream: TcpStream, client: Arc<Client>, greeting: Greeting) -> Self {
-        let (heads, interim) = (Heads::default(), Bytes::new());
-        Self { stream: Stream::new(stream), client, greeting, heads, is_behind: false, interim }
+    fn begin(stream: Transport, client: Arc<Client>, greeting: Greeting) -> Self {
+        let (stream, heads, interim) = (Some(stream), Heads::default(), Bytes::new());
+        Self { stream, client, greeting, heads, is_behind: false, interim }
     }
 
-    /// The bare socket.
-    pub fn into_inner(self) -> TcpStream {
-        self.stream.into_inner()
+    /// What is below, if it still is.
+    pub fn into_inner(self) -> Option<Transport> {
+        self.stream
+    }
+
+    fn stream(&mut self) -> io::Result<Pin<&mut Transport>> {
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// Hyper had `size` bytes to write, in `parts` parts.
     fn note(&mut self, written: &Poll<io::Result<usize>>, size: usize, parts: usize) {
-        self.client.pace.wrote(written.is_ready());
+        self.note_pace(written);
         let wrote_all = matches!(written, Poll::Ready(Ok(count)) if *count == size);
         self.is_behind = !wrote_all || parts >= MOST_PARTS;
     }
 
+    fn note_pace(&mut self, written: &Poll<io::Result<usize>>) {
+        if let Some(Transport::Tls(_)) = &self.stream {
+            return self.note_wire();
+        }
+        let taken = match written {
+            Poll::Ready(taken) => Some(taken.as_ref().map_or(0, |taken| *taken as u64)),
+            Poll::Pending => None,
+        };
+        self.client.pace.wrote(taken);
+    }
+
+    /// What TLS has taken may not be in its socket yet: only that one knows how the client keeps up.
+    fn note_wire(&mut self) {
+        let Some(Transport::Tls(stream)) = &mut self.stream else { return };
+        let (moved, stuck) = stream.progress();
+        if moved > 0 {
+            self.client.pace.wrote(Some(moved));
+        }
+        if stuck {
+            self.client.pace.wrote(None);
+        }
+    }
+
     /// Ends a connection of HTTP/2 that floods; its client is told if hyper is not in the middle of
     /// something else. What it has sent is read on, since a reset would destroy that.
-    fn calm_down(&self) -> io::Error {
+    fn calm_down(&mut self) -> io::Error {
         self.client.cut(Reason::Flood);
-        let socket = self.stream.duplicate().and_then(TcpStream::from_std);
-        if let Ok(mut socket) = socket.map_err(|error| tracing::debug!(%error, "no word")) {
+        if let Some(mut stream) = self.stream.take() {
             let word = if self.is_behind { &[][..] } else { GO_AWAY };
+            // It has its places until its connection is no more.
+            let client = Arc::clone(&self.client);
             tokio::spawn(async move {
-                if socket.write_all(word).await.is_ok() {
-                    linger(socket).await;
+                let told = tokio::time::timeout(LINGER, stream.write_all(word)).await;
+                if told.is_ok_and(|told| told.is_ok()) {
+                    linger(stream).await;
                 }
+                drop(client);
             });
         }
         io::Error::new(io::ErrorKind::ConnectionAborted, "the client floods")
@@ -111,8 +146,9 @@ impl ClientIo {
                 }
                 self.interim = self.client.interim.take();
             }
-            let written = Pin::new(&mut self.stream).poll_write(cx, &self.interim);
-            self.client.pace.wrote(written.is_ready());
+            let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(())) };
+            let written = Pin::new(stream).poll_write(cx, &self.interim);
+            self.note_pace(&written);
             match ready!(written)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => self.interim.advance(count),
@@ -126,7 +162,7 @@ impl ClientIo {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let start = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let read = self.stream()?.poll_read(cx, buffer);
         if read.is_ready() {
             self.client.pace.read();
             if self.heads.see(&buffer.filled()[start..]) {
@@ -178,7 +214,10 @@ impl AsyncRead for ClientIo {
                 let start = buffer.filled().len();
                 if early.is_empty() {
                     // What comes may be a part of any stream, or of none.
-                    ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+                    let Some(stream) = &mut this.stream else {
+                        return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+                    };
+                    ready!(Pin::new(stream).poll_read(cx, buffer))?;
                 } else {
                     let size = early.len().min(buffer.remaining());
                     buffer.put_slice(&early[..size]);
@@ -200,7 +239,7 @@ impl AsyncWrite for ClientIo {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_interim(cx))?;
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let written = self.stream()?.poll_write(cx, bytes);
         self.note(&written, bytes.len(), 1);
         written
     }
@@ -209,11 +248,13 @@ impl AsyncWrite for ClientIo {
         // hyper flushes when it has nothing in hand.
         self.is_behind = false;
         ready!(self.poll_interim(cx))?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = self.stream()?.poll_flush(cx);
+        self.note_wire();
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.stream()?.poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -222,12 +263,12 @@ impl AsyncWrite for ClientIo {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_interim(cx))?;
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        let written = self.stream()?.poll_write_vectored(cx, parts);
         self.note(&written, parts.iter().map(|part| part.len()).sum(), parts.len());
         written
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.as_ref().is_some_and(Transport::is_write_vectored)
     }
 }

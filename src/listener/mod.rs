@@ -3,9 +3,15 @@
 
 mod calm;
 pub mod connection;
+pub mod descriptors;
+mod handshake;
 mod heads;
 pub mod http2;
 pub mod io;
+pub mod manner;
+mod proxied;
+mod seats;
+pub mod transport;
 mod watchdog;
 
 use std::io as std_io;
@@ -18,9 +24,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::config::types;
+use crate::instance::pool::is_own_fault;
+use crate::listener::manner::Manner;
 use crate::snapshot::Live;
 use crate::tunnel::registry::Registry;
+
+pub use seats::Seats;
 
 /// Connections that may wait to be accepted, per worker.
 const BACKLOG: i32 = 4096;
@@ -42,7 +51,7 @@ pub struct BindError {
 pub struct Bound {
     /// With port 0 replaced.
     pub address: SocketAddr,
-    /// One per worker.
+    /// One per worker, or more.
     pub sockets: Vec<StdListener>,
 }
 
@@ -51,13 +60,38 @@ pub struct Bound {
 pub fn bind(address: SocketAddr, workers: usize, shared: bool) -> Result<Bound, BindError> {
     let failed = |cause| BindError { address, cause };
     let address = if shared { address } else { vacant(address).map_err(failed)? };
-    let listen = || {
-        let socket = claim(address, true)?;
-        socket.listen(BACKLOG)?;
-        Ok(StdListener::from(socket))
-    };
-    let sockets: Result<Vec<_>, _> = (0..workers).map(|_| listen()).collect();
+    let sockets: Result<Vec<_>, _> = (0..workers).map(|_| open(address)).collect();
     Ok(Bound { address, sockets: sockets.map_err(failed)? })
+}
+
+/// One more socket that listens at `address`.
+fn open(address: SocketAddr) -> std_io::Result<StdListener> {
+    let socket = claim(address, true)?;
+    socket.listen(BACKLOG)?;
+    Ok(StdListener::from(socket))
+}
+
+/// Takes sockets over that listen at `address` already: at least one for each worker.
+pub fn adopt(
+    address: SocketAddr,
+    mut sockets: Vec<StdListener>,
+    workers: usize,
+) -> Result<Bound, BindError> {
+    let failed = |cause| BindError { address, cause };
+    for socket in &sockets {
+        socket.set_nonblocking(true).map_err(failed)?;
+    }
+    let given = sockets.len();
+    while sockets.len() < workers {
+        // The kernel spreads connections over sockets that share their port. Where those that were
+        // given don't share it, some workers have to share a socket.
+        let another = match open(address) {
+            Ok(socket) => socket,
+            Err(_owned) => sockets[sockets.len() % given].try_clone().map_err(failed)?,
+        };
+        sockets.push(another);
+    }
+    Ok(Bound { address, sockets })
 }
 
 /// `address` with a port, if nobody has it. Without SO_REUSEPORT: with it, a second Burdock would
@@ -89,14 +123,12 @@ pub struct Worker {
     pub live: Arc<Live>,
     /// Its tunnels.
     pub registry: Arc<Registry>,
+    /// What clients take of all workers.
+    pub seats: Arc<Seats>,
 }
 
 /// Accepts as `how` says, until its sender is gone. Runs on the worker's own runtime.
-pub async fn accept(
-    worker: Worker,
-    socket: StdListener,
-    mut how: watch::Receiver<types::Listener>,
-) {
+pub async fn accept(worker: Worker, socket: StdListener, mut how: watch::Receiver<Arc<Manner>>) {
     let listener = match TcpListener::from_std(socket) {
         Ok(listener) => listener,
         Err(error) => {
@@ -111,7 +143,25 @@ pub async fn accept(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => connection::spawn(&worker, stream, peer, *how.borrow()),
+            Ok((stream, peer)) => {
+                if descriptors::are_short(worker.seats.taken(), &stream) {
+                    tokio::select! {
+                        biased;
+                        _gone = how.wait_for(|_| false) => {}
+                        () = descriptors::room(&worker, &listener) => {}
+                    }
+                }
+                connection::spawn(&worker, stream, peer, Arc::clone(&how.borrow()));
+            }
+            // Whoever is in may still ask for more of them than is kept back.
+            Err(error) if is_own_fault(&error) => {
+                worker.live.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
+                tokio::select! {
+                    biased;
+                    _gone = how.wait_for(|_| false) => {}
+                    () = descriptors::room(&worker, &listener) => {}
+                }
+            }
             Err(error) => {
                 worker.live.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
                 // A client that left before it was accepted is no reason to wait.
@@ -127,7 +177,7 @@ pub async fn accept(
     let Ok(listener) = listener.into_std() else { return };
     while let Some((stream, peer)) = greeted(&listener) {
         match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-            Ok(stream) => connection::spawn(&worker, stream, peer, *how.borrow()),
+            Ok(stream) => connection::spawn(&worker, stream, peer, Arc::clone(&how.borrow())),
             Err(error) => tracing::warn!(%error, "accepting a connection failed"),
         }
     }

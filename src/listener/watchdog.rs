@@ -13,6 +13,9 @@ use crate::proxy::client::{Client, Waits};
 use crate::proxy::error::Reason;
 use crate::snapshot::{Phase, Snapshot};
 
+/// How long a connection may rest between two requests while descriptors run short.
+const SHORT_REST: Duration = Duration::from_secs(1);
+
 /// How HTTP ended on a connection.
 pub(super) enum Over {
     /// In order: closed, or switched to another protocol.
@@ -27,18 +30,32 @@ pub(super) enum Over {
     Broken,
 }
 
+/// How far a connection is with a drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    /// There is none.
+    No,
+    /// It may rest for a while.
+    Resting,
+    /// It has been told.
+    Told,
+}
+
 /// Runs `connection`, the watchdog beside it, and the drain when it comes: `leave` is called then,
-/// and says whether that is the end.
+/// or after the rest that it `may_rest`, and says whether that is the end.
 pub(super) async fn attend<Connection>(
     connection: &mut Connection,
     client: &Client,
+    may_rest: bool,
     poll: impl Fn(&mut Connection, &mut Context<'_>) -> Poll<Over>,
     leave: impl Fn(&mut Connection) -> bool,
 ) -> Over {
     let mut phase = client.live.phase();
+    let mut known = Phase::Serving;
     let mut watchdog = Watchdog::new(client);
-    let mut draining = false;
-    // Whoever has nothing under way any more need not agree that it is over.
+    let mut leaving = Leaving::No;
+    // The end of its rest; then, whoever has nothing under way any more need not agree that it is
+    // over.
     let mut patience = std::pin::pin!(tokio::time::sleep(Duration::MAX));
     let mut both = |connection: &mut Connection, cx: &mut Context<'_>| match poll(connection, cx) {
         Poll::Ready(over) => Poll::Ready(over),
@@ -48,17 +65,22 @@ pub(super) async fn attend<Connection>(
         tokio::select! {
             biased;
             over = poll_fn(|cx| both(connection, cx)) => return over,
-            _ = phase.wait_for(|phase| *phase != Phase::Serving), if !draining => {
-                draining = true;
-                if leave(connection) {
-                    return Over::Finished;
-                }
-                patience.as_mut().reset(tokio::time::Instant::now() + LINGER);
+            // Somebody who takes over may himself be told to stop before the rest is over.
+            Ok(now) = phase.wait_for(|phase| *phase != known), if leaving != Leaving::Told => {
+                known = *now;
+                leaving = Leaving::Resting;
+                let rest = known.rest().filter(|_| may_rest).unwrap_or_else(Instant::now);
+                patience.as_mut().reset(rest.into());
             }
-            () = patience.as_mut(), if draining => {
-                if !client.pace.is_busy() {
+            () = patience.as_mut(), if leaving != Leaving::No => {
+                let is_over = match leaving {
+                    Leaving::Told => !client.pace.is_busy(),
+                    Leaving::No | Leaving::Resting => leave(connection),
+                };
+                if is_over {
                     return Over::Finished;
                 }
+                leaving = Leaving::Told;
                 patience.as_mut().reset(tokio::time::Instant::now() + LINGER);
             }
         }
@@ -89,8 +111,16 @@ impl Watchdog {
             let (limits, idle) = (snapshot.config.client_timeouts, client.pace.idle());
             let (since, limit, reason) = match client.pace.waits() {
                 Waits::Head(since, _) => (since, limits.header_read, Reason::HeaderReadTimeout),
-                Waits::Request(since) => (since, limits.keep_alive, Reason::KeepAliveTimeout),
-                Waits::Answer(since) => (since.unwrap_or(now), idle, Reason::ClientIdleTimeout),
+                Waits::Request(since) => {
+                    (since, rest(client, limits.keep_alive), Reason::KeepAliveTimeout)
+                }
+                Waits::Answer(since) => {
+                    let since = since.unwrap_or(now);
+                    match client.pace.left().filter(|left| *left < idle) {
+                        Some(left) => (since, left, Reason::ClientTooSlow),
+                        None => (since, idle, Reason::ClientIdleTimeout),
+                    }
+                }
             };
             let waited = now.saturating_duration_since(since);
             if waited >= limit {
@@ -102,6 +132,14 @@ impl Watchdog {
         }
         self.set = true;
         Poll::Pending
+    }
+}
+
+/// How long a connection may rest: where descriptors run short, others need its own.
+fn rest(client: &Client, keep_alive: Duration) -> Duration {
+    match client.live.counters.are_short() {
+        true => keep_alive.min(SHORT_REST),
+        false => keep_alive,
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::observe::log::Format;
 use crate::observe::sink::sink;
+use crate::tls::session::Session;
 
 static PRETTY: AtomicBool = AtomicBool::new(true);
 
@@ -51,6 +52,8 @@ pub struct Line<'a> {
     pub request_id: &'a str,
     /// The label of what went wrong, or of how a tunnel ended.
     pub error: Option<&'static str>,
+    /// Of its connection, if that is TLS.
+    pub tls: Option<&'a Session>,
     /// What is told of tunnels only.
     pub tunnel: Option<Tunnel>,
 }
@@ -108,12 +111,17 @@ fn json(out: &mut Vec<u8>, line: &Line<'_>) {
         }
     }
     for (key, text) in [
-        (",\"path\":", line.path),
-        (",\"host\":", line.host),
-        (",\"request_id\":", line.request_id),
+        (",\"path\":", Some(line.path)),
+        (",\"host\":", Some(line.host)),
+        (",\"request_id\":", Some(line.request_id)),
+        (",\"tls_version\":", line.tls.map(|tls| tls.version)),
+        (",\"tls_cipher\":", line.tls.map(|tls| tls.cipher)),
+        (",\"sni\":", line.tls.and_then(|tls| tls.sni.as_deref())),
     ] {
-        out.extend_from_slice(key.as_bytes());
-        quoted(out, text);
+        if let Some(text) = text {
+            out.extend_from_slice(key.as_bytes());
+            quoted(out, text);
+        }
     }
     for (key, number) in [
         (",\"status\":", u64::from(line.status)),
@@ -166,6 +174,7 @@ fn pretty(out: &mut Vec<u8>, line: &Line<'_>) {
         (" affinity=", Some(line.affinity)),
         (" reason=", line.affinity_reason),
         (" error=", line.error),
+        (" tls=", line.tls.map(|tls| tls.version)),
     ] {
         if let Some(label) = label {
             out.extend_from_slice(key.as_bytes());
@@ -295,6 +304,7 @@ mod tests {
             duration: Duration::from_micros(2005),
             request_id: "id",
             error: None,
+            tls: None,
             tunnel: None,
         }
     }
@@ -343,6 +353,25 @@ mod tests {
         pretty(&mut shown, &Line { tunnel, ..line() });
         let text = String::from_utf8(shown).unwrap();
         assert!(text.contains(" messages=3/4 client_close=1001 ms="), "{text}");
+    }
+
+    #[test]
+    fn a_line_of_a_connection_with_tls_says_so() {
+        let session = Session {
+            version: "1.3",
+            cipher: "TLS13_AES_128_GCM_SHA256",
+            sni: Some("a.b".into()),
+            hsts: None,
+            certificate: Box::default(),
+        };
+        let tls = Some(&session);
+        let (mut out, mut shown) = (Vec::new(), Vec::new());
+        json(&mut out, &Line { tls, ..line() });
+        let object: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!((&object["tls_version"], &object["sni"]), (&"1.3".into(), &"a.b".into()));
+        assert_eq!(object["tls_cipher"], "TLS13_AES_128_GCM_SHA256");
+        pretty(&mut shown, &Line { tls, ..line() });
+        assert!(String::from_utf8(shown).unwrap().contains(" tls=1.3 "));
     }
 
     #[test]

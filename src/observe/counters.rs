@@ -1,9 +1,14 @@
 //! Counts of the whole process that belong to no instance.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::config::types::{Close, Closes};
 use crate::proxy::error::Reason;
+
+/// Between two warnings that descriptors run short.
+const SHORT_TOLD: Duration = Duration::from_secs(60);
 
 /// How a tunnel ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,35 +93,150 @@ impl TunnelEnd {
     }
 }
 
+/// How a TLS handshake with a client went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    /// A session began.
+    Full,
+    /// A session went on, by a ticket.
+    Resumed,
+    /// It was not over in `handshake_timeout`.
+    Timeout,
+    /// The client went away, or Burdock stops.
+    Closed,
+    /// The client spoke HTTP without TLS, and got a 400.
+    PlainHttp,
+    /// The client did not like what it was shown.
+    RefusedByClient,
+    /// The client has no certificate, or none that counts.
+    ClientCertificate,
+    /// There is no version, cipher or protocol that both sides speak.
+    Incompatible,
+    /// What came was no handshake.
+    Malformed,
+}
+
+impl Handshake {
+    /// Every outcome, in the order of the metric's rows.
+    pub const ALL: [Self; 9] = [
+        Self::Full,
+        Self::Resumed,
+        Self::Timeout,
+        Self::Closed,
+        Self::PlainHttp,
+        Self::RefusedByClient,
+        Self::ClientCertificate,
+        Self::Incompatible,
+        Self::Malformed,
+    ];
+
+    /// The label in metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Resumed => "resumed",
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+            Self::PlainHttp => "plain_http",
+            Self::RefusedByClient => "refused_by_client",
+            Self::ClientCertificate => "client_certificate",
+            Self::Incompatible => "incompatible",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Errors([AtomicU64; Reason::ALL.len()]);
+
+impl Default for Errors {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
 /// The process's counters.
 #[derive(Debug, Default)]
 pub struct Counters {
+    /// TLS handshakes, by outcome.
+    handshakes: [AtomicU64; Handshake::ALL.len()],
     /// Errors, by reason.
-    errors: [AtomicU64; Reason::ALL.len()],
+    errors: Errors,
     /// Client connections accepted.
     pub accepted: AtomicU64,
     /// Client connections closed.
     pub closed: AtomicU64,
     /// Accepts that failed.
     pub accept_errors: AtomicU64,
+    /// Workers that let nobody in for want of descriptors.
+    short: AtomicU64,
+    /// How often that has begun.
+    pub short_total: AtomicU64,
+    short_told: Mutex<Option<Instant>>,
     /// 1 if the last reload was rejected.
     pub reload_failed: AtomicU64,
+    /// Upgrades in which no process took over.
+    pub upgrades_failed: AtomicU64,
 }
 
 impl Counters {
     /// Counts an error.
     pub fn error(&self, reason: Reason) {
-        self.errors[reason as usize].fetch_add(1, Ordering::Relaxed);
+        self.errors.0[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a TLS handshake.
+    pub fn handshake(&self, outcome: Handshake) {
+        self.handshakes[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// TLS handshakes with this outcome so far.
+    pub fn handshakes(&self, outcome: Handshake) -> u64 {
+        self.handshakes[outcome as usize].load(Ordering::Relaxed)
     }
 
     /// Errors of `reason` so far.
     pub fn errors(&self, reason: Reason) -> u64 {
-        self.errors[reason as usize].load(Ordering::Relaxed)
+        self.errors.0[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// Descriptors run short, until what this gives is dropped.
+    pub fn run_short(&self) -> Short<'_> {
+        self.short.fetch_add(1, Ordering::Relaxed);
+        self.short_total.fetch_add(1, Ordering::Relaxed);
+        let mut told = self.short_told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| told.elapsed() >= SHORT_TOLD) {
+            *told = Some(Instant::now());
+            tracing::warn!(
+                "descriptors run short: new clients wait; `ulimit -n` raises their number"
+            );
+        }
+        Short(self)
+    }
+
+    /// Whether descriptors run short.
+    pub fn are_short(&self) -> bool {
+        self.short() > 0
+    }
+
+    /// Workers that let nobody in for want of descriptors.
+    pub fn short(&self) -> u64 {
+        self.short.load(Ordering::Relaxed)
     }
 
     /// Client connections open now.
     pub fn connections(&self) -> u64 {
         let closed = self.closed.load(Ordering::Relaxed);
         self.accepted.load(Ordering::Relaxed).saturating_sub(closed)
+    }
+}
+
+/// A worker that lets nobody in for want of descriptors.
+#[derive(Debug)]
+pub struct Short<'a>(&'a Counters);
+
+impl Drop for Short<'_> {
+    fn drop(&mut self) {
+        self.0.short.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -1,22 +1,29 @@
-//! A request's place at an instance: taken at once where there is one, else waited for.
+//! Whether a request is let in, and its place at an instance: taken at once where there is one, else
+//! waited for.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::types;
+use http::request;
+
+use crate::config::types::{ClientLimits, HashKey, RateLimit, Version};
 use crate::instance::queue::{Full, Want};
+use crate::instance::rate::Quota;
 use crate::instance::roster::count;
-use crate::instance::{InFlight, Instance, Roster};
+use crate::instance::{InFlight, Instance, Kind, Roster};
 use crate::proxy::error::Reason;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::key;
 use crate::proxy::session::Session;
+use crate::snapshot::Snapshot;
 
 /// What a place is looked for with.
 #[derive(Debug, Clone, Copy)]
 pub struct Search<'a> {
     /// Where.
     pub roster: &'a Roster,
-    /// How long, and behind how many others.
-    pub queue: &'a types::Queue,
+    /// What bounds it: how long it may last, behind how many others.
+    pub version: &'a Version,
     /// The worker that will count it.
     pub worker: usize,
     /// When the request came.
@@ -54,20 +61,23 @@ pub fn look(
     tried: &[Arc<Instance>],
     otherwise: Reason,
 ) -> Found {
-    let Search { roster, worker, came, .. } = search;
+    let Search { roster, came, .. } = search;
     let kind = session.kind();
     match session.choose(tried, came, otherwise) {
-        Ok(instance) => match InFlight::begin(&instance, worker, kind) {
-            Some(place) => Found::Place(place),
-            None => {
-                // For a moment this one counted too, and may have kept another from a vacated place.
-                roster.serve(&instance, kind);
-                Found::Full
-            }
-        },
+        Ok(instance) => take(&instance, search, kind).map_or(Found::Full, Found::Place),
         Err(reason) if reason == otherwise && roster.is_full(kind, tried) => Found::Full,
         Err(reason) => Found::Nobody(reason),
     }
+}
+
+/// Takes a place at this instance, if it has one.
+pub fn take(instance: &Arc<Instance>, search: Search<'_>, kind: Kind) -> Option<InFlight> {
+    let place = InFlight::begin(instance, search.worker, kind);
+    if place.is_none() {
+        // For a moment this one counted too, and may have kept another from a vacated place.
+        search.roster.serve(instance, kind);
+    }
+    place
 }
 
 /// Waits until there is a place.
@@ -76,7 +86,8 @@ pub async fn wait(
     search: Search<'_>,
     tried: &[Arc<Instance>],
 ) -> Result<InFlight, Reason> {
-    let Search { roster, queue, worker, .. } = search;
+    let Search { roster, version, worker, .. } = search;
+    let queue = &version.queue;
     count(&roster.tally.queued);
     let deadline = tokio::time::Instant::now() + queue.timeout;
     loop {
@@ -98,4 +109,45 @@ pub async fn wait(
             Found::Nobody(reason) => return Err(reason),
         }
     }
+}
+
+/// Holds a request's head to what hyper's parser doesn't: targets of any length, and fields of HTTP/2.
+pub fn bound(head: &request::Parts, limits: &ClientLimits) -> Result<(), Reason> {
+    let length = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if length > limits.uri {
+        return Err(Reason::UriTooLong);
+    }
+    if head.headers.len() > limits.fields {
+        return Err(Reason::HeadTooLarge);
+    }
+    Ok(())
+}
+
+/// Refuses a client that asks too often. One that hides what it is known by is known by its address.
+pub fn restrain(
+    exchange: &mut Exchange,
+    snapshot: &Snapshot,
+    head: &request::Parts,
+    roster: &Roster,
+    limit: &RateLimit,
+) -> Result<(), Reason> {
+    let value = match limit.by {
+        HashKey::ClientIp => None,
+        _ => key::of(&limit.by, exchange.address(), head),
+    };
+    let address = || exchange.address().parse().ok();
+    let client = || address().map(|it| snapshot.config.client_limits.client_of(it));
+    let key = match value {
+        Some(value) => roster.asked.key(value),
+        None => roster.asked.key(client()),
+    };
+    let quota = Quota::new(limit.requests, limit.per, limit.burst);
+    let now = exchange.started;
+    let taken = roster.asked.update(key, now, |even| quota.take(even, now));
+    taken.map_err(|wait| {
+        // Whole seconds (RFC 9110 section 10.2.3), and not too few.
+        let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX);
+        exchange.retry_after = seconds.saturating_add(1);
+        Reason::RateLimited
+    })
 }

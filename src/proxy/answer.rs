@@ -7,7 +7,10 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{
+    CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
+    STRICT_TRANSPORT_SECURITY,
+};
 use http::{Response, StatusCode, response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -89,12 +92,16 @@ pub fn respond(
     }
     exchange.answered(head.status);
     headers::to_client(&mut head.headers, head.status);
+    insist(&exchange, &mut head.headers);
     let listener = notice.and_then(|notice| notice.put(&mut head.headers, head.status));
     let unsent = exchange.unsent();
     // RFC 9110 section 10.1.1: the client waits for a 100 that no longer comes, and must not be
     // taken at its word about a body that it may or may not send.
     if let Some(upload) = unsent.as_ref().filter(|upload| !upload.progress().begun) {
         upload.abandon();
+        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if head.status != StatusCode::SWITCHING_PROTOCOLS && exchange.client.is_leaving() {
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let way = match (answer.origin, unsent) {
@@ -110,6 +117,15 @@ pub fn respond(
     };
     let stream = headers::is_event_stream(&head.headers).then(|| exchange.enter_stream()).flatten();
     assemble(head, pass(exchange, incoming, way, (stream, listener)))
+}
+
+/// RFC 6797 section 7.1: an answer by https says that the next request must be, too. What the
+/// instance says of it goes first.
+fn insist(exchange: &Exchange, headers: &mut HeaderMap) {
+    let session = exchange.client.arrival.session.as_ref();
+    if let Some(hsts) = session.and_then(|session| session.hsts.as_ref()) {
+        headers.entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
+    }
 }
 
 fn assemble(mut head: response::Parts, body: AnswerBody) -> Response<AnswerBody> {
@@ -162,12 +178,17 @@ fn pass(
 
 /// Answers in the place of an instance to a request that may go no further, with its echo if it is to
 /// have one.
-pub fn own(mut exchange: Box<Exchange>, echo: Bytes) -> Response<AnswerBody> {
+pub fn last(mut exchange: Box<Exchange>, echo: Bytes) -> Response<AnswerBody> {
     exchange.answered(StatusCode::OK);
     exchange.sent = echo.len() as u64;
     let kind = (!echo.is_empty()).then(|| HeaderValue::from_static("message/http"));
     let mut response = Response::new(AnswerBody::Own(Some(echo)));
-    response.headers_mut().extend(kind.map(|kind| (CONTENT_TYPE, kind)));
+    let headers = response.headers_mut();
+    headers.extend(kind.map(|kind| (CONTENT_TYPE, kind)));
+    insist(&exchange, headers);
+    if exchange.client.is_leaving() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 
@@ -175,23 +196,54 @@ pub fn own(mut exchange: Box<Exchange>, echo: Bytes) -> Response<AnswerBody> {
 pub fn refuse(mut exchange: Box<Exchange>, reason: Reason) -> Response<AnswerBody> {
     exchange.refused(reason);
     let unread = exchange.unsent().is_some();
+    let leaving = exchange.client.is_leaving();
     // Without a status nobody is there to read the answer, but for a client that only sends no more.
     let status = reason.outward().1.unwrap_or(StatusCode::BAD_REQUEST);
-    let text = format!("{} {}\n", status.as_u16(), reason.label());
+    let retry_after = exchange.retry_after;
+    let mut response = own(&mut exchange, status, reason.label());
+    let headers = response.headers_mut();
+    // After a request that is not understood, or not read to its end, nobody knows where the next
+    // one begins.
+    let unclear = status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED;
+    let is_understood = matches!(
+        reason,
+        Reason::NoService | Reason::Denied | Reason::UriTooLong | Reason::RateLimited
+    );
+    if unread || leaving || (unclear && !is_understood) {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(retry_after));
+    }
+    response
+}
+
+/// Sends the client elsewhere. `unread` says that its request has a body, which nobody takes.
+pub fn redirect(
+    mut exchange: Box<Exchange>,
+    status: StatusCode,
+    location: HeaderValue,
+    unread: bool,
+) -> Response<AnswerBody> {
+    exchange.answered(status);
+    let mut response = own(&mut exchange, status, "https_redirect");
+    let headers = response.headers_mut();
+    headers.insert(LOCATION, location);
+    if unread {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// A few words of Burdock's own.
+fn own(exchange: &mut Exchange, status: StatusCode, label: &str) -> Response<AnswerBody> {
+    let text = format!("{} {label}\n", status.as_u16());
     exchange.sent = text.len() as u64;
     let mut response = Response::new(AnswerBody::Own(Some(Bytes::from(text))));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    // After a request that is not understood, or not read to its end, nobody knows where the next
-    // one begins.
-    let unclear = status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED;
-    if unread || (unclear && status != StatusCode::NOT_FOUND) {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    }
+    insist(exchange, headers);
     response
 }
 
@@ -249,7 +301,7 @@ impl Passed {
             self.end_stream(end);
             return Poll::Ready(None);
         }
-        self.exchange.client.keeps_up(true);
+        self.exchange.client.keeps_up(None);
         let polled = match &mut self.way {
             Way::Here(link, _) => link.poll_frame(&mut self.incoming, cx),
             Way::Apart(_) => Pin::new(&mut self.incoming).poll_frame(cx),
@@ -258,8 +310,9 @@ impl Passed {
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience = None;
-                self.exchange.client.keeps_up(false);
-                self.exchange.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+                let size = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.exchange.client.keeps_up(Some(size));
+                self.exchange.sent += size;
                 if let (Some(listener), Some(data)) = (&mut self.listener, frame.data_ref())
                     && !listener.hear(data)
                 {

@@ -1,6 +1,6 @@
 //! A client's connection as the request path sees it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,14 +8,28 @@ use std::time::{Duration, Instant};
 use http::Version;
 use http::header::HeaderValue;
 
+use crate::config::types::HttpsRedirect;
+use crate::instance::body::Hold;
+use crate::instance::rate::{GRACE, earned};
 use crate::instance::{Instance, Roster};
 use crate::proxy::burst::{Burst, Joined};
 use crate::proxy::error::Reason;
 use crate::proxy::headers::{self, Origin};
 use crate::proxy::interim::Interim;
 use crate::proxy::upgrade::Opening;
+use crate::proxy_protocol::{Ends, Header};
 use crate::snapshot::{Live, Snapshot};
+use crate::tls::session::Session;
 use crate::tunnel::registry::Registry;
+
+/// By what way a client came.
+#[derive(Debug, Clone, Default)]
+pub struct Arrival {
+    /// Of its connection, if that is TLS.
+    pub session: Option<Arc<Session>>,
+    /// Whether it is sent to https.
+    pub redirect: Option<HttpsRedirect>,
+}
 
 /// What is known of a client's connection for as long as it lasts, or of one stream of it.
 #[derive(Debug)]
@@ -32,9 +46,15 @@ pub struct Client {
     pub worker: usize,
     /// That worker's tunnels and streams.
     pub registry: Arc<Registry>,
-    /// The other end.
+    /// The other end, or whom that speaks for by the PROXY protocol.
     pub peer: SocketAddr,
+    /// Where that connected to.
+    reached: SocketAddr,
     peer_text: HeaderValue,
+    /// How it came.
+    pub arrival: Arrival,
+    /// Dropped when its connection is no more.
+    hold: Mutex<Option<Hold>>,
     /// A tunnel that begins when the 101 has been sent.
     opening: Mutex<Option<Box<Opening>>>,
     /// Why Burdock is about to close it in the middle of a request.
@@ -52,10 +72,12 @@ impl Client {
     pub fn new(
         live: Arc<Live>,
         (worker, registry): (usize, Arc<Registry>),
-        peer: SocketAddr,
+        (ends, hold): (Ends, Hold),
+        arrival: Arrival,
     ) -> Self {
         // An IPv4 client of a dual-stack socket is an IPv4 client.
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let canonical = |it: SocketAddr| SocketAddr::new(it.ip().to_canonical(), it.port());
+        let (peer, reached) = (canonical(ends.source), canonical(ends.destination));
         let peer_text = HeaderValue::try_from(peer.ip().to_string())
             .expect("an address is made of header-safe characters");
         let (opening, late) = (Mutex::new(None), OnceLock::new());
@@ -67,7 +89,10 @@ impl Client {
             worker,
             registry,
             peer,
+            reached,
+            hold: Mutex::new(Some(hold)),
             peer_text,
+            arrival,
             opening,
             late,
             framed_twice: AtomicBool::new(false),
@@ -86,7 +111,10 @@ impl Client {
             worker: self.worker,
             registry: Arc::clone(&self.registry),
             peer: self.peer,
+            reached: self.reached,
+            hold: Mutex::default(),
             peer_text: self.peer_text.clone(),
+            arrival: self.arrival.clone(),
             opening: Mutex::new(None),
             late: OnceLock::new(),
             framed_twice: AtomicBool::new(false),
@@ -100,15 +128,29 @@ impl Client {
         self.connection.is_some()
     }
 
+    /// Whether its connection ends with the next answer, for want of anything but that to tell it
+    /// by (RFC 9112 section 9.6); a stream's is told otherwise.
+    pub fn is_leaving(&self) -> bool {
+        self.live.is_leaving() && !self.is_stream()
+    }
+
     /// The other end's address as text.
     pub fn peer_text(&self) -> &str {
         self.peer_text.to_str().unwrap_or_default()
     }
 
+    /// What instances are told of it in front of a connection, for a request that came from `told`.
+    pub fn introduced(&self, told: Option<IpAddr>) -> Header {
+        // Whoever is told of in a field has a port that nobody knows.
+        let source = told.map_or(self.peer, |address| SocketAddr::new(address, 0));
+        Header::Proxied(Ends { source, destination: self.reached })
+    }
+
     /// What instances are told of it, where it speaks `version`.
     pub fn origin(&self, snapshot: &Snapshot, version: Version) -> Origin<'_> {
         let trusted = headers::is_trusted(self.peer.ip(), &snapshot.config.trusted_proxies);
-        Origin { peer: self.peer.ip(), peer_text: &self.peer_text, trusted, version }
+        let https = self.arrival.session.is_some();
+        Origin { peer: self.peer.ip(), peer_text: &self.peer_text, trusted, version, https }
     }
 
     /// A request has begun that is over when what this gives is dropped.
@@ -120,19 +162,23 @@ impl Client {
         Busy(Arc::clone(self))
     }
 
-    /// It may take nothing of its answer for this long.
-    pub fn allow_idle(&self, idle: Duration) {
+    /// It may take nothing of its answer for this long, and must take so many bytes in a second.
+    pub fn allow_idle(&self, idle: Duration, slowest: Option<u64>) {
         self.pace.allow_idle(idle);
+        self.pace.ask(slowest);
         if let Some(connection) = &self.connection {
             connection.pace.allow_idle(idle);
         }
     }
 
-    /// A part of an answer was handed over, or there is room for the next: how a stream's client
-    /// keeps up is not seen at its socket.
-    pub fn keeps_up(&self, does: bool) {
+    /// A part of an answer was handed over, of so many bytes, or there is room for the next: how a
+    /// stream's client keeps up is not seen at its socket.
+    pub fn keeps_up(&self, handed: Option<u64>) {
         if self.is_stream() {
-            self.pace.wrote(does);
+            self.pace.wrote(Some(handed.unwrap_or_default()));
+            if handed.is_some() {
+                self.pace.wrote(None);
+            }
         }
     }
 
@@ -188,6 +234,11 @@ impl Client {
         self.late.get().or_else(of_connection).copied().unwrap_or_else(otherwise)
     }
 
+    /// What is dropped when its connection is no more, for the tunnel that the connection becomes.
+    pub fn hand_over(&self) -> Option<Hold> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Leaves a tunnel to begin when the 101 has been sent.
     pub fn open(&self, opening: Box<Opening>) {
         *self.opening.lock().unwrap_or_else(PoisonError::into_inner) = Some(opening);
@@ -236,6 +287,12 @@ pub struct Pace {
     blocked: AtomicU64,
     /// How long it may do so, in microseconds.
     idle: AtomicU64,
+    /// Bytes that the client must take in a second; 0 for any.
+    slowest: AtomicU64,
+    /// How long it may yet be waited for, in microseconds.
+    left: AtomicU64,
+    /// Bytes that it took since it was last waited for.
+    run: AtomicU64,
 }
 
 /// What a connection is waiting for.
@@ -272,6 +329,9 @@ impl Pace {
             begun: never(),
             blocked: never(),
             idle: AtomicU64::new(u64::MAX),
+            slowest: never(),
+            left: never(),
+            run: never(),
         }
     }
 
@@ -300,14 +360,51 @@ impl Pace {
         }
     }
 
-    /// A write was taken in full, in part, or not at all.
-    pub fn wrote(&self, progress: bool) {
-        let blocked = self.blocked.load(Ordering::Relaxed) != 0;
-        if progress && blocked {
-            self.blocked.store(0, Ordering::Relaxed);
-        } else if !progress && !blocked {
-            self.blocked.store(self.now(), Ordering::Relaxed);
+    /// So many bytes of a write were taken, or none could be yet.
+    pub fn wrote(&self, bytes: Option<u64>) {
+        let blocked = self.blocked.load(Ordering::Relaxed);
+        match bytes {
+            Some(bytes) => {
+                if self.slowest.load(Ordering::Relaxed) != 0 {
+                    self.took(bytes, blocked);
+                }
+                if blocked != 0 {
+                    self.blocked.store(0, Ordering::Relaxed);
+                }
+            }
+            None if blocked == 0 => self.blocked.store(self.now(), Ordering::Relaxed),
+            None => {}
         }
+    }
+
+    /// Bytes pay for waiting, up to the grace; and all that was taken at once does, since the kernel
+    /// asks for more only when it has got rid of much.
+    fn took(&self, bytes: u64, blocked: u64) {
+        let waited = if blocked == 0 { 0 } else { self.now().saturating_sub(blocked) };
+        let run = if blocked == 0 { self.run.load(Ordering::Relaxed) } else { 0 };
+        let run = run.saturating_add(bytes);
+        self.run.store(run, Ordering::Relaxed);
+        let slowest = self.slowest.load(Ordering::Relaxed);
+        let most = micros(GRACE.max(earned(run, slowest)));
+        let left = self.left.load(Ordering::Relaxed).saturating_sub(waited);
+        let left = left.saturating_add(micros(earned(bytes, slowest))).min(most);
+        self.left.store(left, Ordering::Relaxed);
+    }
+
+    /// The client must take so many bytes of an answer in a second.
+    fn ask(&self, slowest: Option<u64>) {
+        let slowest = slowest.unwrap_or(0);
+        if slowest != 0 || self.slowest.load(Ordering::Relaxed) != 0 {
+            self.slowest.store(slowest, Ordering::Relaxed);
+            self.left.store(micros(GRACE), Ordering::Relaxed);
+            self.run.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// How long the client may be waited for before it is too slow, if it can be.
+    pub fn left(&self) -> Option<Duration> {
+        let is_asked = self.slowest.load(Ordering::Relaxed) != 0;
+        is_asked.then(|| Duration::from_micros(self.left.load(Ordering::Relaxed)))
     }
 
     /// A request's head is complete.

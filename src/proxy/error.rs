@@ -11,6 +11,20 @@ use crate::proxy::retry::Failure;
 pub enum Reason {
     /// The request's head is malformed.
     BadRequest,
+    /// A connection has no PROXY protocol header where it must, or a malformed one.
+    ProxyHeader,
+    /// The address is not let in.
+    Denied,
+    /// `limits.connections`.
+    ConnectionLimit,
+    /// `limits.connections_per_client`.
+    ClientConnectionLimit,
+    /// `limits.uri`.
+    UriTooLong,
+    /// `limits.max_body`.
+    BodyTooLarge,
+    /// `rate_limit`.
+    RateLimited,
     /// The request's head is too long, or has too many fields.
     HeadTooLarge,
     /// Host is missing, repeated or malformed.
@@ -59,6 +73,10 @@ pub enum Reason {
     KeepAliveTimeout,
     /// `timeouts.idle` while the client sent its body.
     RequestIdleTimeout,
+    /// `limits.min_upload`.
+    RequestTooSlow,
+    /// `limits.min_download`.
+    ClientTooSlow,
     /// `timeouts.idle` while the instance sent its answer.
     ResponseIdleTimeout,
     /// `timeouts.idle` while the client took its answer.
@@ -75,8 +93,15 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the metric's rows.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 40] = [
         Self::BadRequest,
+        Self::ProxyHeader,
+        Self::Denied,
+        Self::ConnectionLimit,
+        Self::ClientConnectionLimit,
+        Self::UriTooLong,
+        Self::BodyTooLarge,
+        Self::RateLimited,
         Self::HeadTooLarge,
         Self::BadHost,
         Self::Misdirected,
@@ -101,6 +126,8 @@ impl Reason {
         Self::HeaderReadTimeout,
         Self::KeepAliveTimeout,
         Self::RequestIdleTimeout,
+        Self::RequestTooSlow,
+        Self::ClientTooSlow,
         Self::ResponseIdleTimeout,
         Self::ClientIdleTimeout,
         Self::Flood,
@@ -113,6 +140,13 @@ impl Reason {
     pub const fn outward(self) -> (&'static str, Option<StatusCode>) {
         match self {
             Self::BadRequest => ("bad_request", Some(StatusCode::BAD_REQUEST)),
+            Self::ProxyHeader => ("proxy_header", None),
+            Self::Denied => ("denied", Some(StatusCode::FORBIDDEN)),
+            Self::ConnectionLimit => ("connection_limit", None),
+            Self::ClientConnectionLimit => ("client_connection_limit", None),
+            Self::UriTooLong => ("uri_too_long", Some(StatusCode::URI_TOO_LONG)),
+            Self::BodyTooLarge => ("body_too_large", Some(StatusCode::PAYLOAD_TOO_LARGE)),
+            Self::RateLimited => ("rate_limited", Some(StatusCode::TOO_MANY_REQUESTS)),
             Self::HeadTooLarge => {
                 ("head_too_large", Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE))
             }
@@ -141,6 +175,8 @@ impl Reason {
             Self::HeaderReadTimeout => ("header_read_timeout", Some(StatusCode::REQUEST_TIMEOUT)),
             Self::KeepAliveTimeout => ("keep_alive_timeout", None),
             Self::RequestIdleTimeout => ("request_idle_timeout", Some(StatusCode::REQUEST_TIMEOUT)),
+            Self::RequestTooSlow => ("request_too_slow", Some(StatusCode::REQUEST_TIMEOUT)),
+            Self::ClientTooSlow => ("client_too_slow", None),
             Self::ResponseIdleTimeout => ("response_idle_timeout", None),
             Self::ClientIdleTimeout => ("client_idle_timeout", None),
             Self::Flood => ("flood", None),
@@ -180,7 +216,7 @@ impl From<Failure> for Reason {
             Failure::ConnectTimeout => Self::ConnectTimeout,
             Failure::Reset(_) => Self::InstanceReset,
             Failure::InvalidResponse => Self::InvalidResponse,
-            Failure::FirstByteTimeout => Self::FirstByteTimeout,
+            Failure::FirstByteTimeout | Failure::TryTimeout => Self::FirstByteTimeout,
             Failure::Unanswered(_) => Self::InstanceUnanswered,
             Failure::Dead(_) => Self::InstanceDead,
             Failure::NoSocket => Self::NoSocket,

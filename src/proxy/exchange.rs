@@ -14,14 +14,17 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use crate::affinity::query;
+use crate::config::types::ProxyVersion;
 use crate::instance::body::{Broken, Hold, Upload};
-use crate::instance::{InFlight, Instance, Roster, Trial};
+use crate::instance::{InFlight, Roster};
 use crate::observe::access;
 use crate::observe::counters::TunnelEnd;
 use crate::proxy::client::{Busy, Client};
 use crate::proxy::error::Reason;
 use crate::proxy::retry::Failure;
 use crate::proxy::session::Outcome;
+use crate::proxy::stay::Stay;
+use crate::proxy_protocol::Introduction;
 use crate::tunnel;
 use crate::tunnel::registry::Entry;
 
@@ -45,14 +48,14 @@ pub struct Exchange {
     pub request_id: Option<HeaderValue>,
     /// The version it was routed to.
     pub roster: Option<Arc<Roster>>,
-    /// The instance of the last attempt.
-    in_flight: Option<InFlight>,
-    /// Its permit until there is an outcome, if its instance's breaker is half-open.
-    trial: Option<Trial>,
+    /// Where the last attempt was made.
+    pub stay: Option<Stay>,
     /// Whether it asks for a tunnel.
     pub upgrade: bool,
     /// Attempts made.
     pub attempts: u32,
+    /// Whether it had to wait for a place.
+    pub has_waited: bool,
     /// What became of its session.
     pub affinity: Outcome,
     /// What the token is remembered by that the client holds after this, if it does.
@@ -73,15 +76,18 @@ pub struct Exchange {
     first_byte: Option<Duration>,
     /// Bytes of the answer's body so far.
     pub sent: u64,
+    /// When it makes sense to ask again, where Burdock refuses for now, in seconds.
+    pub retry_after: u32,
 }
 
 impl Exchange {
     /// Opens the account.
     pub fn begin(client: Arc<Client>, request: &Request<Incoming>) -> Box<Self> {
+        let now = Instant::now();
         Box::new(Self {
             _busy: client.stay_busy(),
             client,
-            started: Instant::now(),
+            started: now,
             method: request.method().clone(),
             target: request.uri().clone(),
             told: None,
@@ -89,10 +95,10 @@ impl Exchange {
             host: None,
             request_id: None,
             roster: None,
-            in_flight: None,
-            trial: None,
+            stay: None,
             upgrade: false,
             attempts: 0,
+            has_waited: false,
             affinity: Outcome::Off,
             session: None,
             upload: None,
@@ -104,12 +110,19 @@ impl Exchange {
             status: None,
             first_byte: None,
             sent: 0,
+            retry_after: 1,
         })
     }
 
     /// The client's address, as trusted proxies tell it.
     pub fn address(&self) -> &str {
         self.told.as_deref().unwrap_or_else(|| self.client.peer_text())
+    }
+
+    /// What instances are told of its client by their connections.
+    pub fn introduction(&self, version: ProxyVersion) -> Introduction {
+        let told = self.told.as_deref().and_then(|text| text.parse().ok());
+        Introduction { header: self.client.introduced(told), version }
     }
 
     /// Keeps tokens in these query parameters out of the log.
@@ -121,33 +134,22 @@ impl Exchange {
         }
     }
 
-    /// Roughly now, when an attempt begins: the first begins with the request.
+    /// Roughly now, when an attempt begins: the first begins with the request, if it need not wait.
     pub fn began(&self) -> Instant {
-        if self.attempts == 0 { self.started } else { Instant::now() }
+        let is_first = self.attempts == 0 && !self.has_waited;
+        if is_first { self.started } else { Instant::now() }
     }
 
     /// An attempt begins.
-    ///
-    /// Another worker may have taken the last permit since the instance was chosen. Then this
-    /// attempt goes through without one: at most one for each worker does, its outcome changes
-    /// nothing, and to choose again would cost every request a loop for that.
-    pub fn attempt(&mut self, in_flight: InFlight) {
+    pub fn attempt(&mut self, place: InFlight, began: Instant) {
         self.attempts += 1;
-        self.trial = Trial::begin(in_flight.instance());
-        self.in_flight = Some(in_flight);
+        self.stay = Some(Stay::begin(place, began));
     }
 
     /// An attempt brought an answer.
     pub fn succeeded(&mut self, status: StatusCode) {
-        let Some(in_flight) = &self.in_flight else { return };
-        in_flight.lane().answered(status);
-        let (instance, trial) = (in_flight.instance(), self.trial.take());
-        // What an upgrade is refused with is the application's business.
-        if status.is_server_error() && !self.upgrade {
-            let due = instance.erred(in_flight.worker(), trial, Instant::now());
-            tick_when_due(instance, due);
-        } else {
-            instance.succeeded(trial);
+        if let Some(stay) = &mut self.stay {
+            stay.succeeded(status, self.upgrade, self.upload.as_ref());
         }
     }
 
@@ -157,6 +159,8 @@ impl Exchange {
             Some(Broken::Gone) => return Err(self.client.gone()),
             Some(Broken::Stalled) => return Err(Reason::RequestIdleTimeout),
             Some(Broken::Malformed) => return Err(Reason::BadRequest),
+            Some(Broken::TooLarge) => return Err(Reason::BodyTooLarge),
+            Some(Broken::Slow) => return Err(Reason::RequestTooSlow),
             None => {}
         }
         tracing::debug!(
@@ -164,18 +168,9 @@ impl Exchange {
             attempt = self.attempts,
             "an attempt failed"
         );
-        let trial = self.trial.take();
-        let Some(in_flight) = &mut self.in_flight else { return Ok(()) };
-        if !failure.is_own() {
-            in_flight.lane().failed();
-            if failure.is_blamed(self.upgrade) {
-                let instance = in_flight.instance();
-                let due = instance.failed(in_flight.worker(), trial, Instant::now());
-                tick_when_due(instance, due);
-            }
+        if let Some(stay) = &mut self.stay {
+            stay.failed(failure, self.upgrade);
         }
-        // Whether or not another attempt follows, nothing is under way here any more.
-        in_flight.vacate();
         Ok(())
     }
 
@@ -201,19 +196,19 @@ impl Exchange {
 
     /// The answer has no end: whoever passes it on is told when it must have one.
     pub fn enter_stream(&self) -> Option<Arc<Entry>> {
-        let instance = Arc::clone(self.in_flight.as_ref()?.instance());
+        let instance = Arc::clone(self.stay.as_ref()?.instance());
         Some(self.client.registry.enter_stream(instance, self.started))
     }
 
     /// The instance of the last attempt.
     pub fn in_flight(&self) -> Option<&InFlight> {
-        self.in_flight.as_ref()
+        self.stay.as_ref().map(Stay::place)
     }
 
     fn line(&self, now: Instant) -> access::Line<'_> {
         let (affinity, affinity_reason) = self.affinity.labels();
         let roster = self.roster.as_deref();
-        let instance = self.in_flight.as_ref().map(|guard| &*guard.instance().identity().name);
+        let instance = self.stay.as_ref().map(|stay| &*stay.instance().identity().name);
         access::Line {
             message: "request",
             client: self.address(),
@@ -233,6 +228,7 @@ impl Exchange {
             duration: now.saturating_duration_since(self.started),
             request_id: visible(self.request_id.as_ref()),
             error: self.error.map(Reason::label).or(self.ended.map(TunnelEnd::label)),
+            tls: self.client.arrival.session.as_deref(),
             tunnel: None,
         }
     }
@@ -240,7 +236,7 @@ impl Exchange {
     /// Hands over what a tunnel needs to know of the request that opened it. Text is copied: what
     /// came from the client's head would keep all of its read buffer.
     pub fn into_tunnel(mut self: Box<Self>) -> Option<tunnel::Account> {
-        let in_flight = self.in_flight.as_ref()?.become_tunnel();
+        let in_flight = self.in_flight()?.become_tunnel();
         let line = self.line(self.started);
         let account = tunnel::Account {
             roster: self.roster.clone()?,
@@ -255,22 +251,16 @@ impl Exchange {
             attempts: self.attempts,
             logged: self.logged,
             in_flight,
-            hold: self.client.is_stream().then(|| Box::new(self.client.stay_busy()) as Hold),
+            tls: self.client.arrival.session.clone(),
+            hold: match self.client.is_stream() {
+                true => Some(Box::new(self.client.stay_busy()) as Hold),
+                false => self.client.hand_over(),
+            },
         };
         self.client.part();
         self.error = None;
         Some(account)
     }
-}
-
-/// Lets a breaker that has opened begin its trials in time.
-fn tick_when_due(instance: &Arc<Instance>, due: Option<Instant>) {
-    let Some(due) = due else { return };
-    let instance = Arc::clone(instance);
-    tokio::spawn(async move {
-        tokio::time::sleep_until(due.into()).await;
-        instance.tick(Instant::now());
-    });
 }
 
 fn visible(value: Option<&HeaderValue>) -> &str {
@@ -290,6 +280,7 @@ pub fn unread(client: &Client, reason: Reason) {
         status: status.as_u16(),
         error: Some(reason.label()),
         affinity: Outcome::Off.labels().0,
+        tls: client.arrival.session.as_deref(),
         ..access::Line::default()
     });
 }

@@ -3,22 +3,25 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
 use http::{Request, Response, StatusCode, request};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use tokio::sync::Notify;
 
-use crate::config::types::Version;
+use crate::config::types::{Condition, Version};
 use crate::instance::body::{RequestBody, Upload};
 use crate::instance::link::Link;
 use crate::instance::pool;
-use crate::instance::{Distress, Instance, Roster};
+use crate::instance::{Distress, InFlight, Instance, Roster};
 use crate::proxy::client::Client;
 use crate::proxy::headers;
 use crate::proxy::retry::{self, Failure, Sent};
 use crate::proxy::upgrade::Raw;
+use crate::proxy_protocol::Introduction;
 
 /// The head of an answer, and what its body comes by.
 #[derive(Debug)]
@@ -40,11 +43,40 @@ pub enum Origin {
     Raw(Raw),
 }
 
+/// The most that is read of an answer that nobody wants, so that its connection can be kept.
+const MAX_UNWANTED: usize = 16 * 1024;
+
+impl Answer {
+    /// Another one is passed on. What it came by goes back to the pool of `place` if its body is
+    /// small and here already; else it is closed.
+    pub fn discard(self, place: &InFlight) {
+        let Origin::Kept(mut link) = self.origin else { return };
+        let mut incoming = self.response.into_body();
+        let mut left = MAX_UNWANTED;
+        let mut nobody = Context::from_waker(Waker::noop());
+        while !incoming.is_end_stream() {
+            let Poll::Ready(polled) = link.poll_frame(&mut incoming, &mut nobody) else { return };
+            let size = match polled {
+                Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
+                Some(Err(_broken)) => return,
+                None => break,
+            };
+            match left.checked_sub(size) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+        if link.rest() {
+            place.lane().pool.give(link, Instant::now());
+        }
+    }
+}
+
 /// What an attempt is made with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Attempt<'a> {
     /// Where to.
-    pub instance: &'a Arc<Instance>,
+    pub instance: Arc<Instance>,
     /// Who else could do it.
     pub roster: &'a Roster,
     /// The limits.
@@ -53,8 +85,12 @@ pub struct Attempt<'a> {
     pub has_host: bool,
     /// The body.
     pub upload: Option<&'a Upload>,
+    /// Whether `retry.per_try_timeout` bounds the wait for a connection too.
+    pub hurries: bool,
+    /// What the instance is told of the client by its connection.
+    pub introduction: Option<Introduction>,
     /// Who gets interim answers.
-    pub interim: Option<&'a Arc<Client>>,
+    pub client: Arc<Client>,
 }
 
 impl Attempt<'_> {
@@ -70,10 +106,10 @@ impl Attempt<'_> {
     ) -> Result<Answer, Failure> {
         let replayable = head.method.is_idempotent() && self.replayable();
         let pool = &self.instance.lane(worker).pool;
-        if let Some(link) = pool.take(now, replayable) {
+        if let Some(link) = pool.take(now, replayable, self.introduction) {
             match self.exchange(head, link, now).await {
                 Err(failure @ Failure::Reset(_))
-                    if retry::allowed(&head.method, failure, self.replayable()) => {}
+                    if retry::is_safe(&head.method, failure, self.replayable()) => {}
                 result => return result,
             }
         }
@@ -83,7 +119,8 @@ impl Attempt<'_> {
 
     /// Opens a new connection.
     pub(super) async fn connect(&self, worker: usize) -> Result<Box<Link>, Failure> {
-        let opening = Link::open(self.instance.address(), self.instance.lane(worker));
+        let lane = self.instance.lane(worker);
+        let opening = Link::open(self.instance.address(), lane, self.introduction);
         self.wait(worker, pin!(opening)).await?.map_err(|error| {
             tracing::debug!(instance = self.instance.address(), %error, "connecting failed");
             if pool::is_own_fault(&error) { Failure::NoSocket } else { Failure::Connect }
@@ -125,7 +162,7 @@ impl Attempt<'_> {
                 return Err(failure);
             }
             if is_due {
-                let left = self.version.timeouts.first_byte.saturating_sub(self.waited());
+                let left = self.version.timeouts.first_byte.saturating_sub(waited(self.upload));
                 if left.is_zero() {
                     return Err(Failure::FirstByteTimeout);
                 }
@@ -163,7 +200,8 @@ impl Attempt<'_> {
         {
             request.headers_mut().insert(HOST, address);
         }
-        let interim = self.interim.cloned();
+        // RFC 9110 section 15.2: HTTP/1.0 knows no interim answers. On a stream hyper sends none.
+        let interim = (head.version == http::Version::HTTP_11).then(|| Arc::clone(&self.client));
         if gate.is_some() || interim.is_some() {
             hyper::ext::on_informational(&mut request, move |answer| {
                 match (answer.status(), &gate, &interim) {
@@ -189,7 +227,7 @@ impl Attempt<'_> {
         mut opening: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, Failure> {
         // Not one of pingora's: where nothing streams, their clock need not run.
-        let mut timer = pin!(tokio::time::sleep(self.version.timeouts.connect));
+        let mut timer = pin!(tokio::time::sleep(self.connect_timeout()));
         loop {
             // Listening begins before looking, so that nothing is missed in between.
             let alarmed = self.instance.lane(worker).alarmed();
@@ -205,6 +243,12 @@ impl Attempt<'_> {
         }
     }
 
+    fn connect_timeout(&self) -> Duration {
+        let connect = self.version.timeouts.connect;
+        let per_try = self.version.retry.per_try_timeout.filter(|_| self.hurries);
+        per_try.map_or(connect, |per_try| per_try.min(connect))
+    }
+
     /// Dead ends the wait; unanswered probes do so if the request may go elsewhere, and there is an
     /// elsewhere.
     fn distress(&self, sent: Sent, idempotent: bool) -> Option<Failure> {
@@ -213,22 +257,23 @@ impl Attempt<'_> {
             Distress::Unanswered
                 if (idempotent || sent == Sent::Nothing)
                     && self.replayable()
-                    && self.roster.has_others(self.instance) =>
+                    && retry::has_say(&self.version.retry, Condition::Unanswered)
+                    && self.roster.has_others(&self.instance) =>
             {
                 Some(Failure::Unanswered(sent))
             }
             Distress::Unanswered | Distress::Fine => None,
         }
     }
+}
 
-    /// How long the instance has had, when the limit has passed once. Its time runs from when it last
-    /// took something of the body, and not while the client is waited for: neither a long upload nor
-    /// a slow client is a slow answer.
-    fn waited(&self) -> Duration {
-        match self.upload.map(Upload::progress) {
-            Some(progress) if progress.waiting => Duration::ZERO,
-            Some(progress) => progress.asked.elapsed(),
-            None => Duration::MAX,
-        }
+/// How long the instance has had, when the limit has passed once. Its time runs from when it last
+/// took something of the body, and not while the client is waited for: neither a long upload nor a
+/// slow client is a slow answer.
+pub(super) fn waited(upload: Option<&Upload>) -> Duration {
+    match upload.map(Upload::progress) {
+        Some(progress) if progress.waiting => Duration::ZERO,
+        Some(progress) => progress.asked.elapsed(),
+        None => Duration::MAX,
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Checked, routed, bound or spread, sent, tried again elsewhere where that is safe, answered. The
 //! pieces are next door: [`headers`] and [`retry`] decide, [`forward`] and [`upgrade`] talk to an
-//! instance, [`session`] knows the token, [`notice`] tells the client of it, [`exchange`] keeps the
-//! account, [`answer`] is the body.
+//! instance, [`tries`] says where to next, [`race`] asks two, [`session`] knows the token,
+//! [`notice`] tells the client of it, [`exchange`] keeps the account, [`answer`] is the body. On a
+//! listener that sends its clients to https, [`redirect`] answers instead.
 
 pub mod admission;
 pub mod answer;
@@ -17,13 +18,16 @@ pub mod http2;
 pub mod interim;
 pub mod key;
 pub mod notice;
+pub mod race;
+pub mod redirect;
 pub mod retry;
 pub mod session;
+pub mod stay;
+pub mod tries;
 pub mod upgrade;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
@@ -31,17 +35,19 @@ use http::{Method, Request, Response, Uri, Version, request};
 use hyper::body::{Body, Incoming};
 
 use crate::config::types;
-use crate::instance::body::Upload;
-use crate::instance::{Instance, Kind, roster};
+use crate::instance::Kind;
+use crate::instance::body::{Bounds, Upload};
 use crate::proxy::admission::{Found, Search};
 use crate::proxy::answer::AnswerBody;
 use crate::proxy::client::Client;
 use crate::proxy::error::Reason;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::forward::{Answer, Attempt};
+use crate::proxy::forward::Answer;
 use crate::proxy::headers::{BadRequest, Fields, hops};
 use crate::proxy::notice::Notice;
+use crate::proxy::race::Question;
 use crate::proxy::session::{Session, Visit};
+use crate::proxy::tries::{Next, Tries};
 use crate::proxy::upgrade::Upgrade;
 use crate::snapshot::{Service, Snapshot};
 
@@ -57,7 +63,7 @@ pub fn handle(
         match pass(&mut exchange, &mut head, incoming).await {
             Ok((answer, notice)) => answer::respond(exchange, answer, notice),
             Err(Stop::Refused(reason)) => answer::refuse(exchange, reason),
-            Err(Stop::Last(echo)) => answer::own(exchange, echo),
+            Err(Stop::Last(echo)) => answer::last(exchange, echo),
         }
     }
 }
@@ -87,85 +93,114 @@ async fn pass(
     let fields = Fields::of(&head.headers);
     let snapshot = exchange.client.live.snapshot();
     exchange.conceal(&snapshot.token_queries);
-    let forwarding = &snapshot.config.forwarding;
-    let framed_twice = exchange.client.is_framed_twice();
-    headers::check(head, fields, framed_twice, forwarding.via.as_ref())?;
+    vet(exchange, &snapshot, head, fields)?;
     let service = prepare(exchange, &snapshot, head)?;
-    check_hops(head, &incoming)?;
-    let version = service.version();
-    let roster = &service.roster;
+    let (version, roster) = (service.version(), &service.roster);
     roster.budget.earn(&version.retry);
 
+    if let Some(limit) = &version.rate_limit {
+        admission::restrain(exchange, &snapshot, head, roster, limit)?;
+    }
+    check_hops(head, &incoming)?;
     let upgrade = asked_upgrade(exchange, head, fields, service, &incoming)?;
-    let origin = exchange.client.origin(&snapshot, head.version);
+    let mut session = recognise(exchange, &snapshot, service, head, fields, upgrade.as_ref());
+    let kept_in_all = snapshot.config.client_limits.retry_memory;
+    let upload = upload(exchange, head, fields, incoming, (version, kept_in_all))?;
+    exchange.upload.clone_from(&upload);
+
+    let upload = upload.as_ref();
+    let (worker, came) = (exchange.client.worker, exchange.started);
+    let search = Search { roster, version, worker, came };
+    let mut found = admission::look(&session, search, &[], Reason::NoInstance);
+    let introduction = version.proxy_protocol.map(|it| exchange.introduction(it));
+    let mut tries = Tries::new(search, introduction);
+    let (instance, mut answer) = loop {
+        let place = match found {
+            Found::Place(place) => Ok(place),
+            Found::Full => {
+                exchange.has_waited = true;
+                Box::pin(tries.wait(&mut session)).await
+            }
+            Found::Nobody(reason) => Err(reason),
+        };
+        let place = place.inspect_err(|_| exchange.affinity = session.unserved())?;
+        let attempt = tries.attempt(&session, &place, exchange, upload);
+        let began = exchange.began();
+        exchange.attempt(place, began);
+        let question = Question::watched(worker, head, upgrade.as_ref(), &tries, upload.is_some());
+        // Boxed, as is all that is rare and large: the future of every request carries the rest.
+        let (instance, result) = match (question, &upgrade) {
+            (Some(question), _) => {
+                Box::pin(race::run(question, attempt, exchange, &mut tries, &session)).await
+            }
+            (None, Some(to)) => {
+                let result = Box::pin(attempt.upgrade(worker, head, to)).await;
+                (attempt.instance, result)
+            }
+            (None, None) => {
+                let result = attempt.send(worker, head, began).await;
+                (attempt.instance, result)
+            }
+        };
+        let next = match result {
+            Ok(answer) => {
+                let status = answer.response.status();
+                exchange.succeeded(status);
+                if tries.contents(head, status, upload) {
+                    break (instance, answer);
+                }
+                tries.answered(exchange, &mut session, instance, answer)
+            }
+            Err(failure) => tries.failed(exchange, &mut session, head, instance, failure)?,
+        };
+        match next {
+            Next::Try(next) => found = next,
+            Next::Pass(passed) => break *passed,
+        }
+    };
+    exchange.affinity = session.outcome();
+    let (notice, mark) = session.settle(&instance, worker, answer.response.headers_mut());
+    exchange.session = mark;
+    Ok((answer, notice))
+}
+
+/// Refuses what has more than one meaning, or more than clients may send.
+fn vet(
+    exchange: &Exchange,
+    snapshot: &Snapshot,
+    head: &request::Parts,
+    fields: Fields,
+) -> Result<(), Reason> {
+    let config = &snapshot.config;
+    let framed_twice = exchange.client.is_framed_twice();
+    headers::check(head, fields, framed_twice, config.forwarding.via.as_ref())?;
+    admission::bound(head, &config.client_limits)
+}
+
+/// Reads the session of a request, and gives its head the fields that instances get.
+fn recognise<'a>(
+    exchange: &mut Exchange,
+    snapshot: &'a Snapshot,
+    service: &'a Service,
+    head: &mut request::Parts,
+    fields: Fields,
+    upgrade: Option<&Upgrade>,
+) -> Session<'a> {
+    let origin = exchange.client.origin(snapshot, head.version);
     let kind = if upgrade.is_some() { Kind::Tunnel } else { Kind::Request };
     let of_one_client = exchange.client.is_stream() && !origin.trusted;
     let stream = of_one_client.then(|| Arc::clone(&exchange.client));
     let (https, client) = (exchange.https, exchange.address());
     let visit = Visit { https, kind, client, stream, fields };
-    let mut session = Session::read(&snapshot, service, head, visit);
+    let session = Session::read(snapshot, service, head, visit);
+    let forwarding = &snapshot.config.forwarding;
     let new_id = exchange::new_request_id;
-    let protocol = upgrade.as_ref().map(Upgrade::name);
+    let protocol = upgrade.map(Upgrade::name);
     exchange.request_id =
         headers::to_instance(&mut head.headers, fields, forwarding, origin, protocol, new_id);
-    let upload = upload(exchange, head, fields, incoming, version);
-    exchange.upload.clone_from(&upload);
-
-    let has_host = exchange.host.is_some();
-    // RFC 9110 section 15.2: HTTP/1.0 knows no interim answers. On a stream hyper sends none.
-    let interim = Some(&exchange.client).filter(|_| head.version == Version::HTTP_11).cloned();
-    let interim = interim.as_ref();
-    let mut tried: Vec<Arc<Instance>> = Vec::new();
-    let mut counted = 1;
-    let (worker, came) = (exchange.client.worker, exchange.started);
-    let search = Search { roster, queue: &version.queue, worker, came };
-    let mut found = admission::look(&session, search, &tried, Reason::NoInstance);
-    loop {
-        let place = match found {
-            Found::Place(place) => Ok(place),
-            Found::Full => Box::pin(admission::wait(&mut session, search, &tried)).await,
-            Found::Nobody(reason) => Err(reason),
-        };
-        let place = place.inspect_err(|_| exchange.affinity = session.unserved())?;
-        let instance = Arc::clone(place.instance());
-        let began = exchange.began();
-        exchange.attempt(place);
-        let upload = upload.as_ref();
-        let attempt = Attempt { instance: &instance, roster, version, has_host, upload, interim };
-        let result = match &upgrade {
-            // Boxed, as is all that is rare and large: the future of every request carries the rest.
-            Some(to) => Box::pin(attempt.upgrade(worker, head, to)).await,
-            None => attempt.send(worker, head, began).await,
-        };
-        let failure = match result {
-            Ok(mut answer) => {
-                exchange.succeeded(answer.response.status());
-                exchange.affinity = session.outcome();
-                let headers = answer.response.headers_mut();
-                let (notice, mark) = session.settle(&instance, worker, headers);
-                exchange.session = mark;
-                return Ok((answer, notice));
-            }
-            Err(failure) => failure,
-        };
-        exchange.failed(failure)?;
-        let replayable = upload.is_none_or(|upload| upload.progress().replayable);
-        let limits = &version.retry;
-        if limits.attempts == 1 || !retry::allowed(&head.method, failure, replayable) {
-            return Err(failure.into());
-        }
-        let reason = session.leave(failure);
-        tried.push(instance);
-        found = admission::look(&session, search, &tried, failure.into());
-        let Some(admits) = found.admits() else { continue };
-        if retry::counts(failure, admits) || tried.len() > 2 * limits.attempts as usize {
-            counted += 1;
-            if counted > limits.attempts || !roster.budget.pay(limits, Instant::now()) {
-                return Err(failure.into());
-            }
-        }
-        roster::count(&roster.tally.retried[reason as usize]);
-    }
+    // `Connection` may have named what was told of it.
+    vouch(exchange, head);
+    session
 }
 
 /// Holds a request to how far it may go.
@@ -214,8 +249,8 @@ fn upload(
     head: &mut request::Parts,
     fields: Fields,
     incoming: Incoming,
-    version: &types::Version,
-) -> Option<Upload> {
+    (version, kept_in_all): (&types::Version, u64),
+) -> Result<Option<Upload>, Reason> {
     // RFC 9110 section 10.1.1: without a body, and in HTTP/1.0, nobody waits for a 100. hyper sends none
     // on a stream, and what a client sends without one is taken all the same.
     let waits = !incoming.is_end_stream() && head.version == Version::HTTP_11;
@@ -223,13 +258,26 @@ fn upload(
         head.headers.remove(EXPECT);
     }
     if incoming.is_end_stream() {
-        return None;
+        return Ok(None);
+    }
+    let most = version.limits.max_body;
+    // A length that is told before need not be waited for.
+    if most.is_some_and(|most| incoming.size_hint().lower() > most) {
+        return Err(Reason::BodyTooLarge);
     }
     frame(head);
     // Once some of its body was sent, only an idempotent request is ever tried again.
     let limit = if head.method.is_idempotent() { version.retry.max_body } else { 0 };
     let hold = Box::new(exchange.client.stay_busy());
-    Some(Upload::new(incoming, limit, version.timeouts.idle, exchange.started, hold))
+    let bounds = Bounds {
+        kept: limit,
+        most,
+        kept_in_all,
+        idle: version.timeouts.idle,
+        slowest: version.limits.min_upload,
+    };
+    let ledger = &exchange.client.live.kept;
+    Ok(Some(Upload::new(incoming, bounds, ledger, exchange.started, hold)))
 }
 
 /// Routes a request and gives its head the form in which instances get it.
@@ -242,9 +290,13 @@ fn prepare<'a>(
     let trusted = &snapshot.config.trusted_proxies;
     let address = headers::client_address(&head.headers, origin, trusted);
     exchange.told = (address != origin.peer).then(|| address.to_string().into());
-    exchange.https = headers::is_https(&head.headers, origin.trusted);
+    exchange.https = headers::is_https(&head.headers, origin);
     exchange.logged = snapshot.config.access_log;
     headers::check_scheme(head, exchange.https)?;
+    if !snapshot.certificate_fields.is_empty() {
+        headers::remove_alike(&mut head.headers, &snapshot.certificate_fields);
+    }
+    vouch(exchange, head);
     // RFC 9112 section 3.2.2: the host of an absolute target overrides the field.
     if let Some(authority) = head.uri.authority() {
         let host = headers::host_of(authority)?;
@@ -260,14 +312,41 @@ fn prepare<'a>(
     let host = exchange.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
     let service = snapshot.service(host, head.uri.path()).ok_or(Reason::NoService)?;
     exchange.roster = Some(Arc::clone(&service.roster));
+    if !service.access().admits(address) {
+        return Err(Reason::Denied);
+    }
     exchange.idle_timeout = service.version().timeouts.idle;
-    exchange.client.allow_idle(exchange.idle_timeout);
+    let slowest = service.version().limits.min_download;
+    exchange.client.allow_idle(exchange.idle_timeout, slowest);
     Ok(service)
+}
+
+/// Tells of the client's certificate.
+fn vouch(exchange: &Exchange, head: &mut request::Parts) {
+    if let Some(session) = &exchange.client.arrival.session {
+        for (name, value) in &session.certificate {
+            head.headers.insert(name, value.clone());
+        }
+    }
 }
 
 /// Says how the body is framed: as the client did, since hyper would leave a GET's body out.
 fn frame(head: &mut request::Parts) {
     if !head.headers.contains_key(CONTENT_LENGTH) {
         head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each request in flight has one: what is rare is boxed.
+    #[test]
+    fn the_future_of_a_request_stays_small() {
+        fn size<F: Future>(_: fn(Arc<Client>, Request<Incoming>) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size(handle) <= 1104, "{} bytes", size(handle));
     }
 }

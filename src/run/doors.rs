@@ -1,7 +1,8 @@
 //! The addresses that accept clients or scrapers, and how a reload exchanges them: what is new is
 //! bound before anything changes, and nobody is refused at an address that old and new share.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin;
-use crate::config::types::{Admin, Config, Listener};
+use crate::config::types::{Admin, Config};
+use crate::listener::manner::Manner;
 use crate::listener::{self, BindError, Bound, Worker};
+use crate::run::StartError;
+use crate::run::inherited::{Given, Inherited};
 use crate::snapshot::Live;
+use crate::tls::tickets::OwnKeys;
 
 /// A listener that another one takes over from goes on this long: clients that it has greeted may
 /// still be on their way, by a round trip.
@@ -34,14 +39,30 @@ impl<Handle> Open<Handle> {
     }
 }
 
-/// Tells those who accept how to.
-type Listening = Open<watch::Sender<Listener>>;
+/// What keeps a listener open.
+#[derive(Debug)]
+struct Accepting {
+    /// Tells those who accept how to.
+    how: watch::Sender<Arc<Manner>>,
+    /// The same sockets once more, for a process that takes over.
+    sockets: Vec<StdListener>,
+}
+
+type Listening = Open<Accepting>;
+
+/// What keeps the admin listener open.
+#[derive(Debug)]
+struct Scraped {
+    _serving: JoinSet<()>,
+    /// The same socket once more.
+    socket: Option<StdListener>,
+}
 
 /// Sockets that are bound and not yet served.
 #[derive(Debug)]
 pub(super) struct Unserved {
-    /// With what the configuration says of them.
-    listeners: Vec<(Listener, Bound)>,
+    /// How each listener of the configuration serves, with its sockets if it is not open.
+    listeners: Vec<(Arc<Manner>, Option<Bound>)>,
     admin: Option<(SocketAddr, TcpListener)>,
 }
 
@@ -53,7 +74,9 @@ pub(super) struct Doors {
     leaving: JoinSet<()>,
     /// The tasks that accept, on all workers.
     accepting: JoinSet<()>,
-    admin: Option<Open<JoinSet<()>>>,
+    admin: Option<Open<Scraped>>,
+    /// Keys of session tickets, for all listeners that have none of their own.
+    own_keys: Arc<OwnKeys>,
 }
 
 impl Doors {
@@ -67,30 +90,51 @@ impl Doors {
         self.admin.as_ref().map(|open| open.address)
     }
 
-    /// Binds what `config` asks for and is not open, and changes nothing.
-    pub(super) fn bind(&self, config: &Config, workers: usize) -> Result<Unserved, BindError> {
+    /// Binds what `config` asks for and is not open, unless it is inherited, and changes nothing.
+    pub(super) fn bind(
+        &self,
+        config: &Config,
+        workers: usize,
+        inherited: &mut Inherited,
+    ) -> Result<Unserved, StartError> {
         let asked = &config.listeners;
-        let is_open = |new: &&Listener| self.open.iter().any(|open| open.is_at(new.address));
+        let is_open = |address| self.open.iter().any(|open| open.is_at(address));
         let stays = |open: &Listening| asked.iter().any(|new| open.is_at(new.address));
-        let bind = |new: &Listener| {
+        let mut listeners = Vec::with_capacity(asked.len());
+        for new in asked {
+            let manner = Arc::new(Manner::new(new.clone(), &self.own_keys)?);
             let overlaps = |open: &Listening| overlap(open.address, new.address);
-            let shared = self.open.iter().any(|open| overlaps(open) && !stays(open));
-            Ok((*new, listener::bind(new.address, workers, shared)?))
-        };
-        let listeners: Result<_, _> = asked.iter().filter(|new| !is_open(new)).map(bind).collect();
-        Ok(Unserved { listeners: listeners?, admin: self.bind_admin(config.admin.as_ref())? })
+            let bound = if is_open(new.address) {
+                None
+            } else if let Some(Given { address, sockets, .. }) = inherited.take(new.address) {
+                Some(listener::adopt(address, sockets, workers)?)
+            } else {
+                let shared = self.open.iter().any(|open| overlaps(open) && !stays(open))
+                    || inherited.overlaps(new.address);
+                Some(listener::bind(new.address, workers, shared)?)
+            };
+            listeners.push((manner, bound));
+        }
+        Ok(Unserved { listeners, admin: self.bind_admin(config.admin.as_ref(), inherited)? })
     }
 
     /// An address that nobody asked for may be in use; one that was asked for may not.
     fn bind_admin(
         &self,
         asked: Option<&Admin>,
+        inherited: &mut Inherited,
     ) -> Result<Option<(SocketAddr, TcpListener)>, BindError> {
         let Some(asked) = asked else { return Ok(None) };
         if self.admin.as_ref().is_some_and(|open| open.is_at(asked.address)) {
             return Ok(None);
         }
-        match admin::bind(asked.address) {
+        let given =
+            inherited.take(asked.address).and_then(|given| given.sockets.into_iter().next());
+        let bound = match given {
+            Some(socket) => admin::adopt(asked.address, socket),
+            None => admin::bind(asked.address),
+        };
+        match bound {
             Ok(socket) => Ok(Some((asked.address, socket))),
             Err(error) if asked.explicit => Err(error),
             Err(error) => {
@@ -112,42 +156,48 @@ impl Doors {
         self.admin.take_if(|open| !admin.is_some_and(|asked| open.is_at(asked.address)));
         if let Some((asked, socket)) = unserved.admin {
             let address = socket.local_addr().unwrap_or(asked);
+            // Without a copy a process that takes over has to find the address free.
+            let copy = socket.as_fd().try_clone_to_owned().ok().map(StdListener::from);
             let mut serving = JoinSet::new();
             serving.spawn(admin::serve(socket, Arc::clone(live)));
             tracing::info!(%address, "admin listening");
-            self.admin = Some(Open { asked, address, handle: serving });
+            let handle = Scraped { _serving: serving, socket: copy };
+            self.admin = Some(Open { asked, address, handle });
         }
-        self.exchange_listeners(&config.listeners, unserved.listeners, crew);
+        self.exchange_listeners(unserved.listeners, crew);
     }
 
     fn exchange_listeners(
         &mut self,
-        asked: &[Listener],
-        unserved: Vec<(Listener, Bound)>,
+        asked: Vec<(Arc<Manner>, Option<Bound>)>,
         (runtime, workers): (&NoStealRuntime, &[Worker]),
     ) {
         // A wider address is also served by the narrower one that was there: closing a socket
         // resets whoever is about to be accepted, and this one need not be closed.
         let serves = |open: &Listening| {
-            asked.iter().any(|new| open.is_at(new.address) || covers(new.address, open.address))
+            let mut addresses = asked.iter().map(|(new, _)| new.listener.address);
+            addresses.any(|new| open.is_at(new) || covers(new, open.address))
         };
         let (staying, leaving): (Vec<_>, _) = self.open.drain(..).partition(serves);
         self.open = staying;
         for open in &self.open {
-            let told = asked.iter().find(|new| open.is_at(new.address));
-            open.handle.send_if_modified(|how| {
-                told.is_some_and(|told| std::mem::replace(how, *told) != *told)
-            });
+            let told = asked.iter().find(|(new, _)| open.is_at(new.listener.address));
+            if let Some((told, _)) = told {
+                open.handle.how.send_replace(Arc::clone(told));
+            }
         }
-        for (asked, bound) in unserved {
-            let (sender, open) = watch::channel(asked);
-            for (worker, socket) in workers.iter().zip(bound.sockets) {
+        for (manner, bound) in asked {
+            let Some(bound) = bound else { continue };
+            let (how, open) = watch::channel(Arc::clone(&manner));
+            let copies = bound.sockets.iter().filter_map(|socket| socket.try_clone().ok());
+            let handle = Accepting { how, sockets: copies.collect() };
+            for (worker, socket) in workers.iter().cycle().zip(bound.sockets) {
                 let accepting = listener::accept(worker.clone(), socket, open.clone());
                 self.accepting.spawn_on(accepting, runtime.get_runtime_at(worker.index));
             }
             tracing::info!(address = %bound.address, "listening");
-            let (asked, address) = (asked.address, bound.address);
-            self.open.push(Open { asked, address, handle: sender });
+            let (asked, address) = (manner.listener.address, bound.address);
+            self.open.push(Open { asked, address, handle });
         }
         while self.leaving.try_join_next().is_some() {}
         while self.accepting.try_join_next().is_some() {}
@@ -159,6 +209,22 @@ impl Doors {
                 });
             }
         }
+    }
+
+    /// Every socket once more, for a process that takes over.
+    pub(super) fn sockets(&self) -> Vec<Given> {
+        let listeners =
+            self.open.iter().map(|open| (open.asked, open.address, &open.handle.sockets[..]));
+        let admin = self
+            .admin
+            .as_ref()
+            .map(|open| (open.asked, open.address, open.handle.socket.as_slice()));
+        let copy = |(asked, address, sockets): (_, _, &[StdListener])| {
+            let sockets: Vec<_> =
+                sockets.iter().filter_map(|socket| socket.try_clone().ok()).collect();
+            (!sockets.is_empty()).then_some(Given { asked, address, sockets })
+        };
+        listeners.chain(admin).filter_map(copy).collect()
     }
 
     /// Lets nobody in any more, apart from those that the kernel has greeted already.
@@ -188,7 +254,7 @@ fn covers(wide: SocketAddr, narrow: SocketAddr) -> bool {
 }
 
 /// Whether one client could be accepted at either.
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+pub(super) fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a == b || covers(a, b) || covers(b, a)
 }
 

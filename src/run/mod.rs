@@ -2,21 +2,38 @@
 //! it down in order. Only this room knows all the others.
 
 mod doors;
+mod handover;
+mod inherited;
 mod keys;
+mod pid_file;
+mod privileges;
 mod server;
+mod systemd;
+mod upgrade;
 mod watch;
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use crate::config::types::{Admin, Listener};
 use crate::config::{self, ConfigErrors, Loaded};
-use crate::listener::BindError;
+use crate::listener::{BindError, descriptors};
+use crate::run::handover::{Call, Predecessor};
+use crate::run::inherited::Inherited;
+use crate::run::pid_file::PidFile;
+use crate::tls::server::TlsError;
 
+pub use handover::HandoverError;
 pub use keys::{KeyError, new_key};
+pub use privileges::PrivilegeError;
 pub use server::{Cause, Drained, Server};
+pub use upgrade::{UpgradeError, upgrade};
 
 /// Where the configuration comes from, at the start and at each reload.
 #[derive(Debug, Clone)]
@@ -41,6 +58,8 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// Instead of the configured admin address.
     pub admin: Option<SocketAddr>,
+    /// The file that names the process which serves.
+    pub pid_file: Option<PathBuf>,
 }
 
 impl Settings {
@@ -76,9 +95,24 @@ pub enum StartError {
     /// A listener or the admin address.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// TLS on a listener.
+    #[error("preparing TLS: {0}")]
+    Tls(#[from] TlsError),
     /// The key that was to be made.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The user to become.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegeError),
+    /// The process to take over from.
+    #[error("taking over: {0}")]
+    Handover(#[from] HandoverError),
+    /// Taking over would have interrupted a service.
+    #[error("taking over: no instance of {0} is ready, and the process before has one")]
+    Unserved(String),
+    /// What systemd passed.
+    #[error("taking the sockets that systemd passed: {0}")]
+    Sockets(#[source] std::io::Error),
     /// The signals.
     #[error("installing signal handlers: {0}")]
     Signals(#[source] std::io::Error),
@@ -93,29 +127,137 @@ pub enum Ended {
     Cut,
 }
 
-/// Serves until SIGTERM or SIGINT, reloading on SIGHUP and when a file changes.
+/// Serves until SIGTERM or SIGINT, reloading on SIGHUP and when a file changes, and until another
+/// process has taken over on SIGUSR2.
 pub async fn run(settings: Settings) -> Result<Ended, StartError> {
+    let call = Call::of_this_process();
+    let (predecessor, inherited) = match Predecessor::meet()? {
+        Some((predecessor, inherited)) => (Some(predecessor), inherited),
+        None => (None, Inherited::from_systemd().map_err(StartError::Sockets)?),
+    };
     let loaded = settings.load()?;
+    descriptors::raise();
     let mut signals = Signals::install().map_err(StartError::Signals)?;
     let mut watcher = watch::Watcher::new(&loaded.watched);
-    let mut server = Server::start(loaded, Some(settings.path())).await?;
-    loop {
-        let cause = tokio::select! {
-            asked = signals.next() => match asked {
-                Asked::Stop => break,
-                Asked::Reload => Cause::Signal,
-            },
-            () = watcher.changed() => Cause::File,
-        };
-        reload(&mut server, &settings, &mut watcher, cause);
+    let served = predecessor.as_ref().map_or(&[][..], |before| &before.served);
+    let mut server = Server::succeed(loaded, Some(settings.path()), inherited, served).await?;
+    if let Some(Err(error)) = predecessor.map(Predecessor::relieve) {
+        // It is gone, and so nobody else serves.
+        tracing::warn!(%error, "the process before this one does not know that it is relieved");
     }
-    Ok(match server.drain(signals.stop()).await {
-        Drained::Clean => Ended::Clean,
-        Drained::Cut => Ended::Cut,
-    })
+    let pid_file = settings.pid_file.as_deref().map(PidFile::at);
+    sign(pid_file.as_ref());
+    systemd::ready();
+    let mut pulse = systemd::watchdog().map(tokio::time::interval);
+    let mut handover: Option<Handover> = None;
+    loop {
+        let asked = tokio::select! {
+            asked = signals.next() => asked,
+            () = watcher.changed() => Asked::Reload(Cause::File),
+            outcome = Handover::outcome(handover.as_mut()) => {
+                handover = None;
+                match outcome {
+                    Ok(process) => return Ok(withdraw(server, process, &mut signals).await),
+                    Err(error) => server.stay(&error),
+                }
+                sign(pid_file.as_ref());
+                continue;
+            }
+            limit = beat(pulse.as_mut()) => {
+                if tokio::time::timeout(limit, server.lap()).await.is_ok() {
+                    systemd::alive();
+                }
+                continue;
+            }
+        };
+        match asked {
+            Asked::Stop => break,
+            Asked::Reload(cause) => reload(&mut server, &settings, &mut watcher, cause),
+            Asked::Upgrade if handover.is_some() => {
+                tracing::warn!("an upgrade is under way already");
+            }
+            Asked::Upgrade => {
+                tracing::info!("upgrading");
+                handover = Some(Handover::begin(call.clone(), &server));
+            }
+        }
+    }
+    if let Some(handover) = handover {
+        handover.stop().await;
+    }
+    systemd::stopping();
+    Ok(server.drain(signals.stop()).await.into())
+}
+
+/// Leaves to `process` what is new, and finishes what is old.
+async fn withdraw(mut server: Server, process: u32, signals: &mut Signals) -> Ended {
+    tracing::info!(process, "another process has taken over");
+    systemd::handed_over(process);
+    match server.withdraw(signals.stop()).await {
+        Some(drained) => drained.into(),
+        None => server.drain(signals.stop()).await.into(),
+    }
+}
+
+fn sign(file: Option<&PidFile>) {
+    if let Some(Err(error)) = file.map(PidFile::write) {
+        tracing::error!(%error, "writing the pid file failed");
+    }
+}
+
+/// Resolves when systemd is to be told that this process lives; gives how long it may take to find
+/// that out.
+async fn beat(pulse: Option<&mut tokio::time::Interval>) -> std::time::Duration {
+    match pulse {
+        Some(interval) => {
+            interval.tick().await;
+            interval.period()
+        }
+        None => pending().await,
+    }
+}
+
+/// A process that is about to take over, as a thread waits for it.
+struct Handover {
+    waiting: JoinHandle<Result<u32, HandoverError>>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Handover {
+    fn begin(call: Call, server: &Server) -> Self {
+        let (estate, stopping) = (server.estate(), Arc::new(AtomicBool::new(false)));
+        let told = Arc::clone(&stopping);
+        let wait = move || handover::hand_over(&call, &estate, &told);
+        Self { waiting: tokio::task::spawn_blocking(wait), stopping }
+    }
+
+    /// What came of it; never, where there is none.
+    async fn outcome(this: Option<&mut Self>) -> Result<u32, HandoverError> {
+        match this {
+            Some(handover) => (&mut handover.waiting).await.expect("waiting does not panic"),
+            None => pending().await,
+        }
+    }
+
+    /// Ends the other process, unless it serves already.
+    async fn stop(self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        // One that serves already goes on; whoever wants it to stop tells it.
+        let _ = self.waiting.await;
+    }
+}
+
+impl From<Drained> for Ended {
+    fn from(drained: Drained) -> Self {
+        match drained {
+            Drained::Clean => Self::Clean,
+            Drained::Cut => Self::Cut,
+        }
+    }
 }
 
 fn reload(server: &mut Server, settings: &Settings, watcher: &mut watch::Watcher, cause: Cause) {
+    systemd::reloading();
     watcher.renew();
     match settings.load() {
         Ok(loaded) => {
@@ -128,6 +270,7 @@ fn reload(server: &mut Server, settings: &Settings, watcher: &mut watch::Watcher
             server.reject(&errors, cause);
         }
     }
+    systemd::ready();
 }
 
 /// Resolves at SIGTERM or SIGINT, for those who run a [`Server`] of their own.
@@ -144,6 +287,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    user_defined2: Signal,
 }
 
 impl Signals {
@@ -152,6 +296,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            user_defined2: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -159,7 +304,8 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => Asked::Stop,
             _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.hang_up.recv() => Asked::Reload,
+            _ = self.hang_up.recv() => Asked::Reload(Cause::Signal),
+            _ = self.user_defined2.recv() => Asked::Upgrade,
         }
     }
 
@@ -171,5 +317,6 @@ impl Signals {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
     Stop,
-    Reload,
+    Reload(Cause),
+    Upgrade,
 }

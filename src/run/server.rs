@@ -18,7 +18,10 @@ use crate::instance::{self, Departure, Instance, Roster};
 use crate::listener::Worker;
 use crate::run::StartError;
 use crate::run::doors::{Doors, Unserved};
+use crate::run::handover::{Estate, HandoverError};
+use crate::run::inherited::Inherited;
 use crate::run::keys::OwnKey;
+use crate::run::privileges;
 use crate::snapshot::{Live, Published, Snapshot};
 use crate::tunnel::rebalance;
 use crate::tunnel::registry::Registry;
@@ -27,6 +30,10 @@ use crate::tunnel::registry::Registry;
 const FIRST_VERDICTS: Duration = Duration::from_secs(1);
 /// Between two looks at idle connections.
 const SWEEP: Duration = Duration::from_secs(5);
+/// A process that takes over waits this long for services that the one before it served.
+const SUCCESSION: Duration = Duration::from_secs(10);
+/// At the end of a drain beside another process, what was asked at the last moment is answered.
+const LAST_ANSWER: Duration = Duration::from_secs(2);
 /// Between two steps of an instance that ramps up.
 const RAMP_STEP: Duration = Duration::from_secs(1);
 /// Between two looks at whether an instance has become ready.
@@ -83,14 +90,34 @@ impl std::fmt::Debug for Server {
 impl Server {
     /// Binds, probes, and only then accepts. `config_file` says where a key may be kept.
     pub async fn start(loaded: Loaded, config_file: Option<&Path>) -> Result<Self, StartError> {
+        Self::succeed(loaded, config_file, Inherited::default(), &[]).await
+    }
+
+    /// The same with sockets that are bound already, and only if each of the services that are
+    /// `served` by a process before this one has a ready instance.
+    pub(super) async fn succeed(
+        loaded: Loaded,
+        config_file: Option<&Path>,
+        mut inherited: Inherited,
+        served: &[String],
+    ) -> Result<Self, StartError> {
         let config = Arc::new(loaded.config);
         for note in &loaded.notes {
             tracing::info!("{note}");
         }
+        warn(&loaded.warnings);
         let count = match config.workers {
             Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
             Workers::Count(count) => count,
         };
+        let doors = Doors::default();
+        let unserved = doors.bind(&config, count, &mut inherited)?;
+        for address in inherited.unused() {
+            tracing::warn!(%address, "a socket that was passed to this process is not asked for");
+        }
+        drop(inherited);
+        // Before a file is made, so that whoever reads it again made it.
+        privileges::give_up(config.user.as_ref(), &loaded.watched)?;
         let mut own_key = OwnKey::new(config_file);
         let keyring = own_key.keyring(&config.affinity_keys, has_affinity(&config))?;
         let (live, published) = Live::new(Arc::clone(&config), Arc::new(keyring), count);
@@ -102,15 +129,19 @@ impl Server {
                 finish_drain(&live, instance, drain);
             })
         });
-        let doors = Doors::default();
-        let unserved = doors.bind(&config, count)?;
         let runtime = NoStealRuntime::new(
             count,
             "worker",
             BlockingPoolOpts::default(),
             RuntimeOpts::default(),
         );
-        let worker = |index| Worker { index, live: Arc::clone(&live), registry: Registry::new() };
+        let seats = Arc::default();
+        let worker = |index| Worker {
+            index,
+            live: Arc::clone(&live),
+            registry: Registry::new(),
+            seats: Arc::clone(&seats),
+        };
         let workers: Vec<_> = (0..count).map(worker).collect();
         for worker in &workers {
             let handle = runtime.get_runtime_at(worker.index);
@@ -133,8 +164,42 @@ impl Server {
         server.retire(&published, &config);
         server.prober.follow(published.snapshot.versions());
         server.prober.first_verdicts(FIRST_VERDICTS).await;
+        server.await_served(served).await?;
         server.exchange(&config, unserved);
+        // Each has begun to accept after this.
+        server.lap().await;
         Ok(server)
+    }
+
+    /// Resolves when each of these services has a ready instance, or is not in the configuration.
+    async fn await_served(&self, services: &[String]) -> Result<(), StartError> {
+        let snapshot = self.live.snapshot();
+        let deadline = Instant::now() + SUCCESSION;
+        for service in snapshot.services() {
+            let name = service.roster.service();
+            let is_meant = services.iter().any(|served| served == name);
+            while is_meant && !service.roster.is_served() {
+                if Instant::now() >= deadline {
+                    return Err(StartError::Unserved(name.to_owned()));
+                }
+                tokio::time::sleep(START_LOOK).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a process that takes over is given.
+    pub(super) fn estate(&self) -> Estate {
+        let snapshot = self.live.snapshot();
+        let served = snapshot.services().iter().filter(|service| service.roster.is_served());
+        let served = served.map(|service| service.roster.service().to_owned()).collect();
+        Estate { sockets: self.doors.sockets(), served }
+    }
+
+    /// Another process did not take over.
+    pub(super) fn stay(&self, error: &HandoverError) {
+        self.live.counters.upgrades_failed.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(%error, "the upgrade failed; this process goes on");
     }
 
     /// The addresses that accept clients.
@@ -171,6 +236,7 @@ impl Server {
             }
         };
         failed.store(0, Ordering::Relaxed);
+        warn(&loaded.warnings);
         let begun = Instant::now();
         let published = self.live.publish(Arc::clone(&config), Arc::new(keyring));
         let publish_ms = begun.elapsed().as_secs_f64() * 1000.0;
@@ -195,14 +261,45 @@ impl Server {
     pub async fn drain(mut self, cut: impl Future<Output = ()>) -> Drained {
         let Drain { timeout, spread } = self.config.shutdown;
         self.doors.close();
-        let (connections, tunnels) = self.under_way();
-        tracing::info!(connections, tunnels, deadline_s = timeout.as_secs_f64(), "draining");
+        self.say_draining(timeout);
+        let now = Instant::now();
         let drained = tokio::select! {
             biased;
-            () = self.finish(spread) => Drained::Clean,
+            () = self.finish((now, now + spread), now) => Drained::Clean,
             () = tokio::time::sleep(timeout) => Drained::Cut,
             () = cut => Drained::Cut,
         };
+        self.end(drained).await;
+        drained
+    }
+
+    /// The same beside a process that has taken over: there is no hurry, so tunnels and kept
+    /// connections may stay to the end of `upgrade.timeout`. Gives nothing when `stopped` resolves
+    /// before that; a [`Server::drain`] must follow.
+    pub(super) async fn withdraw(&mut self, stopped: impl Future<Output = ()>) -> Option<Drained> {
+        let Drain { timeout, spread } = self.config.upgrade;
+        self.doors.close();
+        self.doors.close_admin();
+        self.say_draining(timeout);
+        let until = Instant::now() + timeout;
+        let graces = self.config.services.iter().map(|it| it.version.websocket.close_grace);
+        let grace = graces.max().unwrap_or_default() + LAST_ANSWER;
+        let drained = tokio::select! {
+            biased;
+            () = self.finish((until - spread, until), until) => Drained::Clean,
+            () = tokio::time::sleep_until((until + grace).into()) => Drained::Cut,
+            () = stopped => return None,
+        };
+        self.end(drained).await;
+        Some(drained)
+    }
+
+    fn say_draining(&self, timeout: Duration) {
+        let (connections, tunnels) = self.under_way();
+        tracing::info!(connections, tunnels, deadline_s = timeout.as_secs_f64(), "draining");
+    }
+
+    async fn end(&mut self, drained: Drained) {
         let (connections, tunnels) = self.under_way();
         self.live.cut();
         self.stop().await;
@@ -210,17 +307,16 @@ impl Server {
             Drained::Clean => tracing::info!("stopped"),
             Drained::Cut => tracing::warn!(connections, tunnels, "stopped; what was left is cut"),
         }
-        drained
     }
 
-    /// Resolves when nothing is under way and nothing can be any more.
-    async fn finish(&mut self, spread: Duration) {
-        let now = Instant::now();
+    /// Resolves when nothing is under way and nothing can be any more. Tunnels are closed in
+    /// `window`, and kept connections may rest until `rest`.
+    async fn finish(&mut self, window: (Instant, Instant), rest: Instant) {
         self.doors.closed().await;
         // Connections count themselves when they are first polled; and one that hasn't found its
         // request by the time of the drain, although it is there, would pass for an idle one.
         self.lap().await;
-        self.live.drain(now, now + spread);
+        self.live.drain(window, rest);
         loop {
             if self.under_way() == (0, 0) {
                 // The last connection may have become a tunnel that is not in its table yet.
@@ -235,7 +331,7 @@ impl Server {
 
     /// Resolves when every worker has polled what was spawned on it before, and what its sockets
     /// had to say.
-    async fn lap(&self) {
+    pub(super) async fn lap(&self) {
         let Some(runtime) = &self.runtime else { return };
         // A task that yields comes last in the queue of its worker, after a look at the sockets.
         let lap =
@@ -264,7 +360,8 @@ impl Server {
 
     /// What can fail in a reload, done before anything is changed.
     fn prepare(&mut self, config: &Config) -> Result<(Keyring, Unserved), StartError> {
-        let unserved = self.doors.bind(config, self.workers.len())?;
+        let nothing = &mut Inherited::default();
+        let unserved = self.doors.bind(config, self.workers.len(), nothing)?;
         // Last, since it may leave a file.
         let keyring = self.own_key.keyring(&config.affinity_keys, has_affinity(config))?;
         Ok((keyring, unserved))
@@ -301,6 +398,12 @@ impl Server {
     fn exchange(&mut self, config: &Config, unserved: Unserved) {
         let Some(runtime) = &self.runtime else { return };
         self.doors.exchange(config, unserved, &self.live, (runtime, &self.workers));
+    }
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
     }
 }
 
@@ -404,6 +507,7 @@ async fn sweep(worker: Worker) {
                 service.roster.rehomes.sweep(now);
                 service.roster.sids.sweep(now);
                 service.roster.bursts.sweep(now);
+                service.roster.asked.sweep(now);
             }
         }
     }

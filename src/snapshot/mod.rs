@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use http::header::HeaderName;
 use tokio::sync::{Notify, watch};
 
 use crate::affinity::token::{Keyring, Lifetimes};
 use crate::config::types::{self, Config};
+use crate::instance::kept::Ledger;
 use crate::instance::roster::{Reconciled, Roster};
 use crate::observe::counters::Counters;
 use crate::route::Router;
@@ -28,6 +30,9 @@ pub struct Snapshot {
     pub keyring: Arc<Keyring>,
     /// Query parameters that carry tokens, of all services.
     pub token_queries: Box<[String]>,
+    /// Fields that tell instances of clients' certificates, of all listeners: what a client puts there
+    /// itself is never passed on, wherever it comes in.
+    pub certificate_fields: Box<[HeaderName]>,
     router: Router,
     services: Vec<Service>,
 }
@@ -44,6 +49,11 @@ pub struct Service {
 }
 
 impl Service {
+    /// Whose requests it takes.
+    pub fn access(&self) -> &types::Access {
+        &self.config.services[self.place].access
+    }
+
     /// What the configuration says of its version.
     pub fn version(&self) -> &types::Version {
         &self.config.services[self.place].version
@@ -85,7 +95,20 @@ pub enum Phase {
         from: Instant,
         /// All must be.
         until: Instant,
+        /// Kept connections without a request may stay until then: another process has taken over,
+        /// and a client that was about to ask need not notice.
+        rest: Instant,
     },
+}
+
+impl Phase {
+    /// Until when kept connections may rest; `None` as long as nothing asks them to go.
+    pub fn rest(self) -> Option<Instant> {
+        match self {
+            Self::Serving => None,
+            Self::Draining { rest, .. } => Some(rest),
+        }
+    }
 }
 
 /// What all workers share.
@@ -94,9 +117,13 @@ pub struct Live {
     snapshot: ArcSwap<Snapshot>,
     /// Counts of the whole process.
     pub counters: Counters,
+    /// Bodies that are held for another attempt.
+    pub kept: Arc<Ledger>,
     /// Worker threads.
     pub workers: usize,
     phase: watch::Sender<Phase>,
+    /// Whether the phase is another than `Serving`, for those who look at each request.
+    leaving: AtomicBool,
     /// Whether what is left is being dropped.
     cut: AtomicBool,
     /// One per worker, so that a nudge that finds nobody waiting is kept.
@@ -120,8 +147,10 @@ impl Live {
         let live = Self {
             snapshot: ArcSwap::new(Arc::clone(&snapshot)),
             counters: Counters::default(),
+            kept: Arc::default(),
             workers,
             phase: watch::Sender::new(Phase::Serving),
+            leaving: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             nudges: (0..workers).map(|_| Notify::new()).collect(),
         };
@@ -148,10 +177,16 @@ impl Live {
         self.phase.subscribe()
     }
 
-    /// Begins the end.
-    pub fn drain(&self, from: Instant, until: Instant) {
-        self.phase.send_replace(Phase::Draining { from, until });
+    /// Begins the end: tunnels are closed in `window`, kept connections may rest until `rest`.
+    pub fn drain(&self, (from, until): (Instant, Instant), rest: Instant) {
+        self.leaving.store(true, Ordering::Relaxed);
+        self.phase.send_replace(Phase::Draining { from, until, rest });
         self.nudge();
+    }
+
+    /// Whether clients are to come back by another connection.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// What is left is about to be dropped.
@@ -203,7 +238,24 @@ fn build(
     let generation = before.map_or(1, |before| before.generation + 1);
     let queries = config.services.iter().filter_map(|service| service.version.affinity.as_ref());
     let token_queries = queries.filter_map(|affinity| affinity.query.clone()).collect();
-    (Snapshot { generation, config, keyring, token_queries, router, services }, changes)
+    let certificate_fields = certificate_fields(&config);
+    let snapshot = Snapshot {
+        generation,
+        config,
+        keyring,
+        token_queries,
+        certificate_fields,
+        router,
+        services,
+    };
+    (snapshot, changes)
+}
+
+fn certificate_fields(config: &Config) -> Box<[HeaderName]> {
+    let listeners = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    let asked = listeners.filter_map(|tls| tls.client_certificates.as_ref());
+    let names = asked.flat_map(|asked| asked.headers());
+    names.filter_map(|name| HeaderName::try_from(name).ok()).collect()
 }
 
 /// Versions that are gone take all their instances with them.

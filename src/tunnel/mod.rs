@@ -24,6 +24,7 @@ use crate::instance::roster::count;
 use crate::instance::{InFlight, Roster};
 use crate::observe::access;
 use crate::observe::tunnels::Closer;
+use crate::tls::session::Session;
 use crate::tunnel::pump::{Flow, Protocol, Pump};
 use crate::tunnel::registry::Registry;
 use crate::tunnel::socket::Socket;
@@ -55,6 +56,8 @@ pub struct Account {
     pub logged: bool,
     /// Counts it.
     pub in_flight: InFlight,
+    /// Of its client's connection, if that is TLS.
+    pub tls: Option<Arc<Session>>,
     /// Keeps the connection that it is a stream of, if it is one.
     pub hold: Option<Hold>,
 }
@@ -150,6 +153,7 @@ impl Account {
             duration: lifetime,
             request_id: &self.request_id,
             error: Some(flow.end.label()),
+            tls: self.tls.as_deref(),
             tunnel: Some(access::Tunnel { messages: flow.messages, close_codes: flow.close_codes }),
         });
     }

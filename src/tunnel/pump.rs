@@ -101,7 +101,7 @@ impl Direction {
     }
 
     /// Moves what can be moved; ready when the sender's end has been passed on. The `last` direction
-    /// to end need not pass it on: both sockets are closed then, which says as much.
+    /// to end need not pass it on where closing the sockets, which follows, says as much.
     fn poll(
         &mut self,
         (from, to): (&mut Socket, &mut Socket),
@@ -121,7 +121,7 @@ impl Direction {
                 if !self.may_end {
                     return Poll::Pending;
                 }
-                if last {
+                if last && to.ends_by_closing() {
                     self.finished = true;
                     return Poll::Ready(Ok(()));
                 }
@@ -236,7 +236,7 @@ impl Direction {
             self.pending = Vec::new();
             self.taken = 0;
         }
-        Poll::Ready(Ok(()))
+        to.poll_drained(cx)
     }
 
     /// Whether nothing more is to be expected from its sender after a Close of ours.

@@ -343,7 +343,7 @@ impl Row {
             });
         let draining = match phase {
             Phase::Serving => None,
-            Phase::Draining { from, until } => Some((from, until, TunnelEnd::Shutdown)),
+            Phase::Draining { from, until, rest: _ } => Some((from, until, TunnelEnd::Shutdown)),
         };
         match (leaving, draining) {
             (Some(leaving), Some(draining)) => {
@@ -362,7 +362,10 @@ fn schedule(rows: &mut [Row], phase: Phase, now: Instant) {
         match row.departure(phase) {
             // An instance that came back keeps its tunnels.
             None => row.leaves = None,
-            Some(window) if row.leaves.is_none_or(|(_, end)| end != window.2) => {
+            // Another cause, or the same with less time than there was.
+            Some(window)
+                if row.leaves.is_none_or(|(at, end)| end != window.2 || at > window.1.max(now)) =>
+            {
                 fresh.push((place, window));
             }
             Some(_known) => {}

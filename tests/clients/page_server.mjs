@@ -13,7 +13,8 @@ const page = `<!doctype html>
 <script>
   window.sockets = {};
   window.openSocket = (name, path) => {
-    const socket = new WebSocket("ws://" + location.host + path);
+    const scheme = location.protocol === "https:" ? "wss://" : "ws://";
+    const socket = new WebSocket(scheme + location.host + path);
     window.sockets[name] = socket;
     socket.onopen = () => socket.send("hello");
     socket.onmessage = (event) => window.say({ event: "echo", name, data: event.data });
@@ -23,9 +24,19 @@ const page = `<!doctype html>
 </script>
 `;
 
-const http = createServer((_request, response) => {
+// `/seen` tells who answered, and by which cookies; `/around?URL` shows another site's page in a frame.
+const http = createServer((request, response) => {
+  const url = new URL(request.url, "http://page");
   response.setHeader("Content-Type", "text/html; charset=utf-8");
-  response.end(page);
+  if (url.pathname === "/seen") {
+    const cookies = (request.headers.cookie ?? "").split("; ").map((pair) => pair.split("=")[0]);
+    const seen = { name: options.name, cookies, proto: request.headers["x-forwarded-proto"] };
+    response.end(`<title>seen</title><p>${JSON.stringify(seen)}</p>`);
+  } else if (url.pathname === "/around") {
+    response.end(`<title>around</title><iframe src="${url.search.slice(1)}"></iframe>`);
+  } else {
+    response.end(page);
+  }
 });
 const server = new WebSocketServer({ server: http });
 server.on("connection", (socket) => {

@@ -17,6 +17,7 @@
 //! | `/status/N` | that status; 204 and 304 without a body |
 //! | `/half` | half a body, then the gate, then the rest |
 //! | `/gate` | the gate, then its name |
+//! | `/work/N` | its name when one of four workers has had N milliseconds for it |
 //! | `/events` | a stream of server-sent events, one each time the gate lets one pass |
 //! | `/echo` | the body and its type |
 //! | `/early` | 413 before the body was read, then the end |
@@ -35,6 +36,7 @@
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -60,9 +62,6 @@ pub(super) async fn serve(state: &Arc<State>, mut conn: Conn, connection: usize)
             continue;
         }
         let n = record(state, &head, connection);
-        if head.field("upgrade").is_some() {
-            return tunnel(state, conn, &head).await;
-        }
         match state.next_fault() {
             Fault::None => {}
             Fault::Gate => pass_gate(state).await,
@@ -72,6 +71,9 @@ pub(super) async fn serve(state: &Arc<State>, mut conn: Conn, connection: usize)
                 continue;
             }
             fault => return misbehave(state, conn, &head, n, fault).await,
+        }
+        if head.field("upgrade").is_some() {
+            return tunnel(state, conn, &head).await;
         }
         let close = respond(state, &mut conn, &head, n).await?;
         if close || head.wants_close() || state.closes_after_each.load(Ordering::Acquire) {
@@ -204,6 +206,10 @@ async fn respond(state: &State, conn: &mut Conn, head: &Head, n: usize) -> io::R
     let answer = match (kind, number) {
         ("/sized", Some(size)) => sized(state, 200, "", &pattern(size)),
         ("/chunked", Some(size)) => chunks(state, &pattern(size), &[]),
+        ("/work", Some(millis)) => {
+            state.work(Duration::from_millis(millis as u64)).await;
+            sized(state, 200, "", state.name.as_bytes())
+        }
         ("/status", Some(status @ (204 | 304))) => {
             answer_head(state, status as u16, "").into_bytes()
         }

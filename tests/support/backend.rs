@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
@@ -67,6 +68,9 @@ pub(super) struct State {
     pub(super) probe_fields: Mutex<String>,
     pub(super) fault: Mutex<(Fault, usize)>,
     pub(super) gate: Semaphore,
+    workers: Semaphore,
+    /// Requests that a worker is at or that wait for one, and the most so far.
+    at_work: [AtomicUsize; 2],
     pub(super) closes_after_each: AtomicBool,
     frozen: watch::Sender<bool>,
     accepted: AtomicUsize,
@@ -81,6 +85,17 @@ impl State {
         let mut frozen = self.frozen.subscribe();
         // The sender lives in self, so that waiting can't fail.
         drop(frozen.wait_for(|frozen| !frozen).await);
+    }
+
+    /// Waits until a worker has had so long for a request.
+    pub(super) async fn work(&self, time: Duration) {
+        let [at_work, most] = &self.at_work;
+        most.fetch_max(at_work.fetch_add(1, Ordering::AcqRel) + 1, Ordering::AcqRel);
+        // Nobody closes the semaphore.
+        let worker = self.workers.acquire().await;
+        tokio::time::sleep(time).await;
+        drop(worker);
+        at_work.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// The fault for this request.
@@ -143,6 +158,8 @@ impl Backend {
             probe_fields: Mutex::default(),
             fault: Mutex::default(),
             gate: Semaphore::new(0),
+            workers: Semaphore::new(4),
+            at_work: Default::default(),
             closes_after_each: AtomicBool::new(false),
             frozen: watch::Sender::new(false),
             accepted: AtomicUsize::new(0),
@@ -256,6 +273,16 @@ impl Backend {
     /// Lets `n` waiting requests pass.
     pub fn open_gate(&self, n: usize) {
         self.state.gate.add_permits(n);
+    }
+
+    /// The most requests at once that were worked on or waited for it.
+    pub fn most_at_work(&self) -> usize {
+        self.state.at_work[1].load(Ordering::Acquire)
+    }
+
+    /// Begins that count anew.
+    pub fn forget_work(&self) {
+        self.state.at_work[1].store(0, Ordering::Release);
     }
 
     /// Application requests so far, in the order of their heads.

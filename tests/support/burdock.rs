@@ -43,11 +43,16 @@ impl Burdock {
 
     /// Any command line that ends up listening; `--log-format json` is added.
     pub async fn spawn(directory: PathBuf, config: PathBuf, arguments: &[&str]) -> Self {
-        let mut child = Command::new(binary())
-            .args(arguments)
+        let mut command = Command::new(binary());
+        command.args(arguments).stdin(Stdio::null());
+        Self::of(directory, config, command).await
+    }
+
+    /// Any command that becomes one and takes its options.
+    pub async fn of(directory: PathBuf, config: PathBuf, mut command: Command) -> Self {
+        let mut child = command
             .args(["--log-format", "json"])
             .current_dir(&directory)
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -253,6 +258,12 @@ pub fn send_signal(child: &Child, signal: i32) {
     // SAFETY: kill takes any pid and signal by value; whoever holds the child hasn't reaped it.
     let sent = unsafe { libc::kill(child.id() as i32, signal) };
     assert_eq!(sent, 0, "send signal {signal}");
+}
+
+/// Sends a signal to a process that nobody here has started.
+pub fn signal_process(pid: i32, signal: i32) {
+    // SAFETY: kill takes any pid and signal by value. One that is gone already is as good.
+    unsafe { libc::kill(pid, signal) };
 }
 
 /// Runs a command to its end, in `directory`; one that does not end is killed and fails the test.

@@ -49,7 +49,14 @@ impl H2 {
 
     /// A client that takes this much of each answer before it is read.
     pub async fn with_window(address: SocketAddr, window: u32) -> Self {
-        let stream = TcpStream::connect(address).await.expect("connect");
+        Self::over(TcpStream::connect(address).await.expect("connect"), window).await
+    }
+
+    /// On a connection of any kind.
+    pub async fn over(
+        stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+        window: u32,
+    ) -> Self {
         let mut builder = h2::client::Builder::new();
         // Answers may be read one after the other, whatever order they come in.
         builder.initial_window_size(window).initial_connection_window_size(1 << 28);

@@ -25,6 +25,7 @@ pub mod load;
 pub mod process;
 pub mod raw;
 pub mod steady;
+pub mod tls;
 pub mod wire;
 pub mod ws;
 

@@ -47,17 +47,21 @@ fn each_setting_of_a_version_is_named() {
         ("balance: random", "balance"),
         ("readiness_check: {}", "readiness_check"),
         ("liveness_check: {}", "liveness_check"),
+        ("proxy_protocol: v2", "proxy_protocol"),
         ("breaker: off", "breaker"),
         ("panic_threshold: 50%", "panic_threshold"),
         ("slow_start: 30s", "slow_start"),
         ("retry: off", "retry"),
         ("queue: {max: 1}", "queue"),
+        ("concurrency: {}", "concurrency"),
         ("upgrades: [websocket, foo]", "upgrades"),
         ("websocket: {max_lifetime: none}", "websocket"),
         ("websocket: {closes: {idle: {code: 4000}}}", "websocket"),
         ("rebalance: {mode: bounded}", "rebalance"),
         ("drain: {spread: 0s}", "drain"),
+        ("rate_limit: {requests: 1}", "rate_limit"),
         ("timeouts: {idle: 1s}", "timeouts"),
+        ("limits: {max_body: 1}", "limits"),
     ] {
         let new = VERSION.replace('@', &format!(", {setting}"));
         assert_eq!(changes(&plain, &new), [format!("chat/v1: {expected} changed")]);
@@ -71,13 +75,14 @@ fn each_setting_of_a_version_is_named() {
 fn services_and_versions_come_and_go() {
     let old =
         "services: {a: {hosts: [a], instances: [x:1]}, b: {versions: {v1: {instances: [x:1]}}}}";
-    let new = "services: {b: {hosts: [b], paths: [/b], versions: {v2: {instances: [x:1]}}}, \
+    let new = "services: {b: {hosts: [b], paths: [/b], access: {deny: ['::1']}, versions: {v2: {instances: [x:1]}}}, \
                c: {instances: [x:1]}}";
     assert_eq!(
         changes(old, new),
         [
             "b: hosts changed",
             "b: paths changed",
+            "b: access changed",
             "b/v2: version added",
             "b/v1: version removed",
             "service c added",
@@ -90,17 +95,21 @@ fn services_and_versions_come_and_go() {
 fn settings_of_the_process_and_listeners() {
     let new = "instances: [a:1]\nworkers: 2\nlisteners: [\":80\"]\ntrusted_proxies: [10.0.0.0/8]\n\
                forwarding: {forwarded: true}\nadmin: off\naccess_log: false\n\
-               timeouts: {keep_alive: 1s}\nshutdown: {timeout: 60s}\n";
+               timeouts: {keep_alive: 1s}\nlimits: {uri: 1}\nshutdown: {timeout: 60s}\n\
+               upgrade: {timeout: 60s}\nuser: www-data\n";
     assert_eq!(
         changes("instances: [a:1]", new),
         [
             "workers: takes effect after a restart",
+            "user: takes effect after a restart",
             "trusted_proxies: changed",
             "forwarding: changed",
             "admin: changed",
             "access_log: changed",
             "timeouts: changed",
+            "limits: changed",
             "shutdown: changed",
+            "upgrade: changed",
             "listener 0.0.0.0:80 added",
             "listener 0.0.0.0:8080 removed",
         ]

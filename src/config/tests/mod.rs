@@ -7,6 +7,7 @@ mod problems;
 mod ranges;
 mod reference;
 mod round_trip;
+mod tls;
 mod units;
 mod yaml;
 

@@ -34,16 +34,17 @@ zzz: 1
     let expected = "\
 c.yaml:1: workers: found the number 0; allowed: auto, or a whole number from 1 to 1024
 c.yaml:2: listners: unknown key, did you mean `listeners`?; allowed in configuration: workers, \
-listeners, trusted_proxies, forwarding, admin, affinity_keys, access_log, timeouts, shutdown, services
+trusted_proxies, listeners, forwarding, admin, affinity_keys, access_log, timeouts, limits, shutdown, \
+upgrade, user, services
 c.yaml:4: timeouts.conect: unknown key, did you mean `connect`?; allowed in timeouts: header_read, \
 keep_alive, connect, first_byte, idle
 c.yaml:5: timeouts.idle: the number 60 has no unit, write 60s or 60ms; allowed: a duration from 1ms \
 to 365d, such as 500ms, 2s, 30m or 12h
 c.yaml:8: services.chat.hosts[1]: chat.example is listed twice; allowed: once
 c.yaml:11: services.chat.versions.v1.sesion_affinity: unknown key, did you mean `session_affinity`?; \
-allowed in version: timeouts, app_yaml, session_affinity, network, affinity, balance, hash_by, \
-instances, readiness_check, liveness_check, breaker, panic_threshold, slow_start, retry, queue, \
-upgrades, websocket, rebalance, drain
+allowed in version: timeouts, limits, app_yaml, session_affinity, network, affinity, balance, hash_by, \
+instances, readiness_check, liveness_check, proxy_protocol, breaker, panic_threshold, slow_start, retry, queue, \
+concurrency, upgrades, websocket, rebalance, drain, rate_limit
 c.yaml:14: services.chat.versions.v1.instances[1].address: found \"127.0.0.1\"; allowed: IP:PORT, \
 \"[IPv6]:PORT\" in quotes or HOST:PORT, port 1 to 65535
 c.yaml:15: services.chat.versions.v1.instances[2]: address 127.0.0.1:9001 is listed twice; allowed: once
@@ -57,8 +58,8 @@ c.yaml:20: services.chat.versions.v1.websocket.lifetime_jitter: found \"51%\"; a
 from 0% to 50%, such as 5% or 0.5%
 c.yaml:23: services.chat.versions.v1.drain.spread: longer than `timeout`; allowed: up to the value of \
 `timeout`
-c.yaml:24: zzz: unknown key; allowed in configuration: workers, listeners, trusted_proxies, \
-forwarding, admin, affinity_keys, access_log, timeouts, shutdown, services";
+c.yaml:24: zzz: unknown key; allowed in configuration: workers, trusted_proxies, listeners, \
+forwarding, admin, affinity_keys, access_log, timeouts, limits, shutdown, upgrade, user, services";
     assert_eq!(errors(text), expected);
 }
 
@@ -202,7 +203,7 @@ const FIRST: &[(&str, usize, &str, &str)] = &[
         "instances: [a:1]\nlisteners:\n  - address: :80\n    tls: {}\n",
         4,
         "listeners[0].tls",
-        "unknown key",
+        "`certificates` is missing",
     ),
     (
         "instances: [a:1]\nadmin:\n  address: 127.0.0.1:1\n  token_file: x\n",

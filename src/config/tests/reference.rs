@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::config;
+use super::tls::certificates;
+use super::{Folder, config, with_instance};
 use crate::config::node::{Node, Sink};
 use crate::config::types::{Admin, Config};
 use crate::config::validate::version::VERSION_KEYS;
@@ -47,19 +48,44 @@ fn reference_yaml_shows_the_defaults() {
 }
 
 /// Forms that stand in comments of reference.yaml, since they exclude the forms that stand there.
-const OTHER_FORMS: [&str; 2] = [
+const OTHER_FORMS: [&str; 4] = [
     "instances: [a:1]\naffinity_keys: {keys: [AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=]}\n",
+    "instances: [a:1]\nrate_limit: {requests: 1}\n",
     "instances: [a:1]\nnetwork: {session_affinity: true}\n",
+    "instances: [a:1]\nconcurrency: {}\n",
 ];
 
+/// What a listener with TLS asks for; its files are made for it.
+fn asked_of_tls() -> BTreeSet<(&'static str, &'static str)> {
+    let folder = Folder::new("reference-tls");
+    certificates(&folder, &["a"]);
+    folder.file("t.keys", "q83vq83vq83vq83vq83vq83vq83vq83vq83vq83vq80=");
+    let text = "listeners:\n  - address: :443\n    tls:\n      \
+                certificates: [{ cert: F/a.pem, key: F/a.key }]\n      \
+                tickets: { file: F/t.keys }\n      hsts: {}\n      \
+                client_certificates: { ca: F/a.pem }\n  \
+                - { address: ':80', https_redirect: {} }\n";
+    let text = text.replace("F/", &format!("{}/", folder.0.display()));
+    let is_of_tls = |kind: &str| kind != "configuration" && kind != "version";
+    asked(&with_instance(&text)).into_iter().filter(|(kind, _)| is_of_tls(kind)).collect()
+}
+
 /// Every kind of map that the code reads; a kind that is missing here is found by its parent's row.
-const KINDS: [&str; 25] = [
+const KINDS: [&str; 36] = [
     "configuration",
     "listener",
+    "access",
+    "https_redirect",
+    "tls",
+    "certificate",
+    "tickets",
+    "client_certificates",
+    "hsts",
     "forwarding",
     "admin",
     "affinity_keys",
     "timeouts",
+    "limits",
     "drain",
     "service",
     "version",
@@ -72,13 +98,16 @@ const KINDS: [&str; 25] = [
     "breaker",
     "retry",
     "queue",
+    "concurrency",
     "websocket",
     "closes",
     "close",
     "leaving",
     "exit",
     "rebalance",
+    "rate_limit",
     "version timeouts",
+    "version limits",
 ];
 
 #[test]
@@ -89,6 +118,7 @@ fn reference_yaml_has_a_row_for_each_key_of_each_map() {
         // Their version stands at the top level, where reference.yaml has none.
         known.extend(asked(form).into_iter().filter(|(kind, _)| *kind != "configuration"));
     }
+    known.extend(asked_of_tls());
     let kinds: BTreeSet<&str> = known.iter().map(|(kind, _)| *kind).collect();
     assert_eq!(kinds, KINDS.into_iter().collect());
     for (kind, key) in &known {
@@ -110,6 +140,6 @@ fn the_keys_of_a_version_are_known_to_be_such_at_the_top_level() {
     let asked = asked("services: {a: {versions: {b: {instances: [a:1]}}}}");
     let read: BTreeSet<&str> =
         asked.iter().filter(|(kind, _)| *kind == "version").map(|(_, key)| *key).collect();
-    let listed = VERSION_KEYS.into_iter().chain(["timeouts"]).collect();
+    let listed = VERSION_KEYS.into_iter().chain(["timeouts", "limits"]).collect();
     assert_eq!(read, listed);
 }

@@ -1,16 +1,19 @@
 //! The effective configuration loads again to the same one, and shows no secret.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::{Folder, config, parsed};
 use crate::config::types::{
-    Action, Admin, Affinity, AffinityCookie, Balance, Breaker, CacheControl, Check, Close, Closes,
-    Config, Drain, Exit, FirstBurst, HashKey, InitialState, Instance, Listener, OnRestart, Queue,
-    Rebalance, RebalanceMode, Retry, SameSite, Secure, Service, State, Timeouts, Version,
-    Websocket, Workers,
+    Acceptance, Access, Action, Admin, Affinity, AffinityCookie, Balance, Breaker, CacheControl,
+    Check, ClientLimits, Close, Closes, Concurrency, Condition, Config, Drain, Exit, FirstBurst,
+    HashKey, HttpsRedirect, InitialState, Instance, Limits, Listener, OnRestart, ProxyVersion,
+    Queue, RateLimit, Rebalance, RebalanceMode, Retry, SameSite, Secure, Service, State, Timeouts,
+    User, Version, Websocket, Workers,
 };
 use crate::config::{effective, load, parse};
 
@@ -198,6 +201,67 @@ fn hash_key() -> impl Strategy<Value = HashKey> {
     ]
 }
 
+fn retry() -> impl Strategy<Value = Retry> {
+    let bounds = (1_u32..=10, 0_usize..=16 * 1024 * 1024, 0_u32..=10_000, 0_u32..=1_000_000);
+    let on = proptest::sample::subsequence(Condition::ALL.to_vec(), 0..=5).prop_shuffle();
+    let statuses = proptest::collection::vec((400_u16..500, 0_u16..100), 0..3);
+    let limits = (proptest::option::of(limit()), proptest::option::of(limit()));
+    (bounds, on, statuses, limits).prop_map(
+        |((attempts, max_body, budget, budget_floor), on, statuses, limits)| Retry {
+            attempts,
+            max_body,
+            budget,
+            budget_floor,
+            on,
+            statuses: statuses.into_iter().map(|(low, more)| (low, low + more)).collect(),
+            per_try_timeout: limits.0,
+            hedge_after: limits.1,
+        },
+    )
+}
+
+fn access() -> impl Strategy<Value = Access> {
+    let four = (any::<[u8; 4]>(), 0_u8..=32).prop_map(|(it, prefix)| (it.into(), prefix));
+    let six = (any::<[u8; 16]>(), 0_u8..=128).prop_map(|(it, prefix)| (it.into(), prefix));
+    let network = prop_oneof![four, six]
+        .prop_map(|(address, prefix): (IpAddr, u8)| IpNet::new(address, prefix).unwrap().trunc());
+    let some = || proptest::collection::vec(network.clone(), 0..3);
+    (some(), some()).prop_map(|(allow, deny)| Access { allow, deny })
+}
+
+prop_compose! {
+    fn client_limits()(
+        connections in proptest::option::of(1_u32..=10_000_000),
+        connections_per_client in proptest::option::of(1_u32..=1_000_000),
+        ipv6_prefix in 1_u8..=128,
+        (head, uri) in (1024_usize..=65_536, 1_usize..=65_536),
+        fields in 1_usize..=1000,
+        retry_memory in 0_u64..=1 << 40,
+    ) -> ClientLimits {
+        ClientLimits { connections, connections_per_client, ipv6_prefix, head, fields, uri, retry_memory }
+    }
+}
+
+prop_compose! {
+    fn rate_limit()(
+        by in hash_key(),
+        (requests, burst) in (1_u32..=1_000_000, 1_u32..=1_000_000),
+        per in duration(1000_u64..=3_600_000),
+    ) -> RateLimit {
+        RateLimit { by, requests, per, burst }
+    }
+}
+
+prop_compose! {
+    fn limits()(
+        max_body in proptest::option::of(0_u64..=1 << 40),
+        min_upload in proptest::option::of(1_u64..=1 << 30),
+        min_download in proptest::option::of(1_u64..=1 << 30),
+    ) -> Limits {
+        Limits { max_body, min_upload, min_download }
+    }
+}
+
 fn close() -> impl Strategy<Value = Close> {
     let code = prop_oneof![1000_u16..=1003, 1007_u16..=1014, 3000_u16..=4999];
     (code, "[ -~ü]{0,60}").prop_map(|(code, reason)| Close { code, reason })
@@ -250,6 +314,18 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn concurrency()(
+        min in 1_u32..=1_000_000,
+        initial in 1_u32..=1_000_000,
+        max in 1_u32..=1_000_000,
+        tolerance in 1_u32..=100_000,
+    ) -> Concurrency {
+        let initial = initial.max(min);
+        Concurrency { initial, min, max: max.max(initial), tolerance }
+    }
+}
+
+prop_compose! {
     fn version()(
         name in name(),
         affinity in proptest::option::of(affinity()),
@@ -260,7 +336,7 @@ prop_compose! {
         panic_threshold in 0_u32..=10_000,
         slow_start in proptest::option::of(limit()),
         breaker in proptest::option::of(breaker()),
-        retry in (1_u32..=10, 0_usize..=16 * 1024 * 1024, 0_u32..=10_000, 0_u32..=1_000_000),
+        retry in retry(),
         websocket in (proptest::option::of(limit()), 0_u32..=5000, proptest::option::of(limit()), limit()),
         upgrades in proptest::collection::hash_set("[a-z]{3,9}(/[0-9.]{1,3})?", 0..3)
             .prop_map(|names| names.into_iter().filter(|name| name != "h2c").collect::<Vec<_>>()),
@@ -274,7 +350,14 @@ prop_compose! {
         ),
         drain in drain(),
         timeouts in (limit(), limit(), limit()),
+        proxy_protocol in proptest::option::of(prop_oneof![
+            Just(ProxyVersion::V1),
+            Just(ProxyVersion::V2),
+        ]),
+        rate_limit in proptest::option::of(rate_limit()),
+        limits in limits(),
         queue in (0_usize..=100_000, limit()).prop_map(|(max, timeout)| Queue { max, timeout }),
+        concurrency in proptest::option::of(concurrency()),
     ) -> Version {
         let pinned = affinity.as_ref().is_some_and(|it| it.strict || it.by.is_some());
         let has_tokens = affinity.as_ref().is_some_and(|it| it.by.is_none());
@@ -297,16 +380,13 @@ prop_compose! {
             liveness_check: liveness.map(|(check, initial_delay)| {
                 Check { initial_delay, app_start_timeout: Duration::ZERO, ..check }
             }),
+            proxy_protocol,
             breaker,
             panic_threshold,
             slow_start,
-            retry: Retry {
-                attempts: retry.0,
-                max_body: retry.1,
-                budget: retry.2,
-                budget_floor: retry.3,
-            },
+            retry,
             queue,
+            concurrency,
             upgrades,
             websocket: Websocket {
                 max_lifetime: websocket.0,
@@ -319,6 +399,8 @@ prop_compose! {
             },
             rebalance: Rebalance { mode, ..rebalance },
             drain,
+            rate_limit,
+            limits,
             timeouts: Timeouts { connect: timeouts.0, first_byte: timeouts.1, idle: timeouts.2 },
         }
     }
@@ -334,21 +416,47 @@ proptest! {
         workers in proptest::option::of(1_usize..=1024),
         admin in proptest::option::of((any::<bool>(), 1_u16..9000)),
         shutdown in drain(),
+        upgrade in drain(),
+        user in proptest::option::of(("[a-z]{1,9}1", proptest::option::of("[a-z]{1,9}"))),
         port in 9001_u16..,
         http2: bool,
+        redirect in proptest::option::of((301_u16..=302, 1_u16..)),
+        access in access(),
+        client_limits in client_limits(),
+        proxy_protocol in prop_oneof![
+            Just(Acceptance::Off),
+            Just(Acceptance::Accept),
+            Just(Acceptance::Require),
+        ],
     ) {
         let mut config = config("instances: [a:1]");
         config.workers = workers.map_or(Workers::Auto, Workers::Count);
-        config.listeners = vec![Listener { address: ([0, 0, 0, 0], port).into(), http2 }];
+        let https_redirect = redirect.map(|(status, port)| HttpsRedirect { status, port });
+        let address = ([0, 0, 0, 0], port).into();
+        let access_of_listener = access.clone();
+        config.listeners = vec![Listener {
+            address,
+            http2,
+            proxy_protocol,
+            access: access_of_listener,
+            tls: None,
+            https_redirect,
+        }];
+        // Somebody must be trusted where headers are.
+        config.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
         config.admin = admin.map(|(explicit, port)| {
             let named = Admin { address: ([127, 0, 0, 1], port).into(), explicit };
             if explicit { named } else { Admin { address: Admin::DEFAULT_ADDRESS, ..named } }
         });
         config.shutdown = shutdown;
+        config.client_limits = client_limits;
+        config.upgrade = upgrade;
+        config.user = user.map(|(name, group)| User { name, group });
         config.services = vec![Service {
             name: service,
             hosts: hosts.into_iter().collect(),
             paths: vec![path],
+            access,
             version,
         }];
         assert_round_trip(&config);

@@ -91,6 +91,25 @@ pub enum InitialState {
     Ready,
 }
 
+/// The range of a limit that follows how long answers take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Concurrency {
+    /// Requests in flight where it begins, `min` to `max`.
+    pub initial: u32,
+    /// The least that it falls to, 1 to 1000000.
+    pub min: u32,
+    /// The most that it rises to, `min` to 1000000.
+    pub max: u32,
+    /// How much longer than with little in flight answers may take, in basis points, above 0.
+    pub tolerance: u32,
+}
+
+impl Default for Concurrency {
+    fn default() -> Self {
+        Self { initial: 20, min: 4, max: 1000, tolerance: 2500 }
+    }
+}
+
 /// Passive ejection from live traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Breaker {

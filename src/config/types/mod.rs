@@ -4,17 +4,24 @@
 //! been filled in. Only `config::load` builds a [`Config`]. This file knows no YAML, no network and
 //! no other room of the crate. Read [`Config`] first, then [`Version`].
 
+mod clients;
 mod health;
+mod retry;
+mod tls;
 mod tunnels;
 mod via;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use health::{Breaker, Check, InitialState, OnRestart};
+pub use clients::{Acceptance, Access, ClientLimits, Limits, ProxyVersion, RateLimit};
+pub use health::{Breaker, Check, Concurrency, InitialState, OnRestart};
+pub use retry::{Condition, Retry};
+pub use tls::{Certificate, ClientCertificates, Hsts, HttpsRedirect, Tickets, Tls, TlsVersion};
 pub use tunnels::{Action, Close, Closes, Exit, Rebalance, RebalanceMode, Websocket};
 pub use via::Via;
 
@@ -38,10 +45,25 @@ pub struct Config {
     pub access_log: bool,
     /// Limits on the client side of every listener.
     pub client_timeouts: ClientTimeouts,
+    /// What clients may take of Burdock itself.
+    pub client_limits: ClientLimits,
     /// How long a stopping process waits for requests and tunnels.
     pub shutdown: Drain,
+    /// How long a process that another has taken over from waits for its tunnels and connections.
+    pub upgrade: Drain,
+    /// Who a process that was started as root becomes; read at the start only.
+    pub user: Option<User>,
     /// At least one; names are unique.
     pub services: Vec<Service>,
+}
+
+/// A user of the system, and a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Its name.
+    pub name: String,
+    /// Another group than the user's own.
+    pub group: Option<String>,
 }
 
 /// The number of worker threads.
@@ -54,18 +76,29 @@ pub enum Workers {
 }
 
 /// An address that accepts clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
     /// IP address and port; port 0 asks the kernel for a free one.
     pub address: SocketAddr,
-    /// Whether clients may begin with HTTP/2 (RFC 9113 section 3.3).
+    /// Whether clients may speak HTTP/2: by ALPN with TLS, else by beginning with it (RFC 9113
+    /// section 3.3).
     pub http2: bool,
+    /// `None` on a plain listener.
+    pub tls: Option<Arc<Tls>>,
+    /// Whether clients are sent to https; on a plain listener only.
+    pub https_redirect: Option<HttpsRedirect>,
+    /// Whether they come behind a PROXY protocol header.
+    pub proxy_protocol: Acceptance,
+    /// Whose connections are let in, by the address at their other end.
+    pub access: Access,
 }
 
 impl Listener {
     /// One that is as it is unless it is told otherwise.
     pub fn at(address: SocketAddr) -> Self {
-        Self { address, http2: true }
+        let proxy_protocol = Acceptance::Off;
+        let access = Access::default();
+        Self { address, http2: true, proxy_protocol, access, tls: None, https_redirect: None }
     }
 }
 
@@ -147,6 +180,8 @@ pub struct Service {
     pub hosts: Vec<String>,
     /// Path prefixes that end at a segment boundary; `/` takes every path.
     pub paths: Vec<String>,
+    /// Whose requests it takes, by the client's address as trusted proxies tell it.
+    pub access: Access,
     /// The version that serves it.
     pub version: Version,
 }
@@ -166,6 +201,8 @@ pub struct Version {
     pub readiness_check: Option<Check>,
     /// Is it alive?
     pub liveness_check: Option<Check>,
+    /// What its instances are told of each connection's client before anything else.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// Passive ejection; `None` switches it off.
     pub breaker: Option<Breaker>,
     /// Share of ready instances, in basis points, below which unready ones serve too; 0 is never.
@@ -177,6 +214,8 @@ pub struct Version {
     pub retry: Retry,
     /// Who waits when instances are full.
     pub queue: Queue,
+    /// How each instance's limit on requests in flight follows its answers; `None` for not at all.
+    pub concurrency: Option<Concurrency>,
     /// Protocols that a client may upgrade to, in lower case; `h2c` is never among them.
     pub upgrades: Vec<String>,
     /// Upgraded connections.
@@ -185,8 +224,12 @@ pub struct Version {
     pub rebalance: Rebalance,
     /// What happens to an instance that is drained or removed.
     pub drain: Drain,
+    /// How often a client may ask.
+    pub rate_limit: Option<RateLimit>,
     /// Limits on the way to an instance and back.
     pub timeouts: Timeouts,
+    /// What a request may be.
+    pub limits: Limits,
 }
 
 /// One process that serves a version.
@@ -390,26 +433,6 @@ pub enum SameSite {
     Lax,
     /// Always; browsers ask for `Secure`.
     None,
-}
-
-/// What is tried again, and how often.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retry {
-    /// Tries of one request, failed connects aside, 1 to 10; 1 means no retry at all.
-    pub attempts: u32,
-    /// Bytes of a request body that are kept for another try.
-    pub max_body: usize,
-    /// Retries allowed as a share of requests, in basis points (2000 is 20 %). Those that follow a
-    /// failed connect are free.
-    pub budget: u32,
-    /// Retries always allowed per second, whatever the share.
-    pub budget_floor: u32,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self { attempts: 3, max_body: 64 * 1024, budget: 2000, budget_floor: 100 }
-    }
 }
 
 /// Who waits for a place when all instances that may serve a request are full.

@@ -3,6 +3,7 @@
 //!
 //! Used for Burdock's own file and for an app.yaml, which knows App Engine's keys only.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::names::{self, is_host, is_path};
@@ -213,18 +214,28 @@ fn seconds(node: &Node<'_>, span: &Span) -> Option<Duration> {
 }
 
 fn expected_statuses(node: &Node<'_>) -> Vec<(u16, u16)> {
-    let allowed = "statuses from 100 to 599, such as 200 or 200-299";
-    let items = node.list(allowed).unwrap_or_default();
-    if items.is_empty() && matches!(node.tree.data, Data::List(_)) {
+    if matches!(&node.tree.data, Data::List(items) if items.is_empty()) {
         node.problem("no status; needed: at least one, such as 200");
     }
+    statuses(node, 100..=599, "200 or 200-299").unwrap_or_default()
+}
+
+/// Statuses of `range`, one by one or from one to another.
+pub(super) fn statuses(
+    node: &Node<'_>,
+    range: RangeInclusive<u16>,
+    example: &str,
+) -> Option<Vec<(u16, u16)>> {
+    let (first, last) = (range.start(), range.end());
+    let allowed = format!("statuses from {first} to {last}, such as {example}");
     let status = |item: &Node<'_>| {
         let found = match &item.tree.data {
             Data::Integer(status) => units::parse_statuses(&status.to_string()),
             Data::Text(text) => units::parse_statuses(text),
             _ => None,
         };
-        found.or_else(|| item.wrong(allowed))
+        let fits = |(low, high): &(u16, u16)| range.contains(low) && range.contains(high);
+        found.filter(fits).or_else(|| item.wrong(&allowed))
     };
-    items.iter().filter_map(status).collect()
+    Some(node.list(&allowed)?.iter().filter_map(status).collect())
 }

@@ -1,4 +1,4 @@
-//! `affinity_keys`: from a file or from the configuration itself.
+//! `affinity_keys`: from a file or from the configuration itself. Files of keys for tickets are alike.
 //!
 //! Keys are secrets: no message repeats one.
 
@@ -67,6 +67,12 @@ fn inline(node: &Node<'_>) -> Vec<[u8; 32]> {
 }
 
 fn from_file(node: &Node<'_>) -> Option<AffinityKeys> {
+    let (file, inline) = key_file(node)?;
+    Some(AffinityKeys { file: Some(file), inline })
+}
+
+/// The keys in a file that may be replaced while it is in use, newest first.
+pub(super) fn key_file(node: &Node<'_>) -> Option<(PathBuf, Vec<[u8; 32]>)> {
     let path = node.sink.resolve(node.text("the path of a key file")?);
     node.sink.watch(&path);
     let text = match read::text(&path) {
@@ -102,11 +108,11 @@ fn from_file(node: &Node<'_>) -> Option<AffinityKeys> {
     if keys.is_empty() {
         problem(0, &format!("no key; needed: at least one, each {KEY}"));
     }
-    Some(AffinityKeys { file: Some(absolute(path)), inline: keys })
+    Some((absolute(path), keys))
 }
 
 /// The same file from whatever folder the effective configuration is loaded again.
-fn absolute(path: PathBuf) -> PathBuf {
+pub(super) fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }
 

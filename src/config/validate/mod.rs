@@ -5,10 +5,13 @@
 
 mod affinity;
 pub(super) mod checks;
+mod clients;
 mod instances;
 mod keys;
 mod names;
+mod retry;
 mod service;
+mod tls;
 mod tunnels;
 pub(super) mod version;
 
@@ -16,12 +19,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 use super::node::{Fields, Node};
 use super::tree::Data;
 use super::types::{
-    Admin, AffinityKeys, ClientTimeouts, Config, Drain, Forwarding, Listener, Timeouts, Via,
+    Admin, AffinityKeys, ClientTimeouts, Config, Drain, Forwarding, Listener, Timeouts, User, Via,
     Workers,
 };
 
@@ -34,26 +35,33 @@ const WAIT: RangeInclusive<Duration> = Duration::ZERO..=LONGEST;
 pub(super) fn config(root: &Node<'_>) -> Option<Config> {
     let mut fields = root.fields("configuration")?;
     let workers = fields.take("workers").and_then(|node| workers(&node));
-    let listeners = listeners(&mut fields);
-    let trusted_proxies = fields.take("trusted_proxies").map(|node| trusted_proxies(&node));
+    let trusted_proxies = fields.take("trusted_proxies").map(|node| clients::networks(&node));
+    let trusted_proxies = trusted_proxies.unwrap_or_default();
+    let listeners = listeners(&mut fields, !trusted_proxies.is_empty());
     let forwarding = fields.take("forwarding").and_then(|node| forwarding(&node));
     let admin = admin(&mut fields, &listeners);
     let affinity_keys = fields.take("affinity_keys").map(|node| keys::affinity_keys(&node));
     let access_log = fields.boolean("access_log", true);
     let (client_timeouts, timeouts) = timeouts(&mut fields);
+    let (client_limits, limits) = clients::client_limits(&mut fields);
     let shutdown = drain(&mut fields, "shutdown");
-    let services = service::services(&mut fields, timeouts);
+    let upgrade = drain(&mut fields, "upgrade");
+    let user = fields.take("user").and_then(|node| user(&node));
+    let services = service::services(&mut fields, version::Defaults { timeouts, limits });
     fields.finish();
     Some(Config {
         workers: workers.unwrap_or(Workers::Auto),
         listeners,
-        trusted_proxies: trusted_proxies.unwrap_or_default(),
+        trusted_proxies,
         forwarding: forwarding.unwrap_or_default(),
         admin,
         affinity_keys: affinity_keys.unwrap_or_else(AffinityKeys::default),
         access_log,
         client_timeouts,
+        client_limits,
         shutdown,
+        upgrade,
+        user,
         services,
     })
 }
@@ -68,14 +76,35 @@ fn workers(node: &Node<'_>) -> Option<Workers> {
     }
 }
 
+/// Names of the system are looked up when they are needed, where this process runs.
+fn user(node: &Node<'_>) -> Option<User> {
+    let is_name = |name: &str| {
+        let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+        (1..=32).contains(&name.len()) && name.bytes().all(safe)
+    };
+    const ALLOWED: &str = "none, NAME or NAME:GROUP";
+    let Some(text) = node.as_text() else { return node.wrong(ALLOWED) };
+    if text == "none" {
+        return None;
+    }
+    let (name, group) = match text.split_once(':') {
+        Some((name, group)) => (name, Some(group)),
+        None => (text, None),
+    };
+    if !is_name(name) || !group.is_none_or(is_name) {
+        return node.wrong(ALLOWED);
+    }
+    Some(User { name: name.to_owned(), group: group.map(str::to_owned) })
+}
+
 /// At least one, even where all that are given are wrong.
-fn listeners(fields: &mut Fields<'_>) -> Vec<Listener> {
+fn listeners(fields: &mut Fields<'_>, is_anyone_trusted: bool) -> Vec<Listener> {
     const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 8080);
     let mut listeners: Vec<Listener> = Vec::new();
     let allowed = "addresses such as 0.0.0.0:8080";
     if let Some(node) = fields.take("listeners") {
         for item in node.list(allowed).unwrap_or_default() {
-            let Some(listener) = listener(&item) else { continue };
+            let Some(listener) = listener(&item, is_anyone_trusted) else { continue };
             let address = listener.address;
             // Port 0 is another free port each time.
             if address.port() != 0 && listeners.iter().any(|known| known.address == address) {
@@ -94,7 +123,7 @@ fn listeners(fields: &mut Fields<'_>) -> Vec<Listener> {
     listeners
 }
 
-fn listener(item: &Node<'_>) -> Option<Listener> {
+fn listener(item: &Node<'_>, is_anyone_trusted: bool) -> Option<Listener> {
     if item.as_text().is_some() {
         return listen_address(item).map(Listener::at);
     }
@@ -104,8 +133,21 @@ fn listener(item: &Node<'_>) -> Option<Listener> {
         fields.missing("address", "IP:PORT or :PORT");
     }
     let http2 = fields.boolean("http2", true);
+    let proxy_protocol = fields
+        .take("proxy_protocol")
+        .and_then(|node| clients::acceptance(&node, is_anyone_trusted));
+    let proxy_protocol = proxy_protocol.unwrap_or_default();
+    let access = clients::access(&mut fields);
+    let tls = fields.take("tls").filter(|node| !node.is_off());
+    let https_redirect = fields.take("https_redirect").filter(|node| !node.is_off());
+    if let (Some(_), Some(node)) = (&tls, &https_redirect) {
+        node.problem("clients of this listener speak TLS already; allowed: on a plain listener");
+    }
+    let tls = tls.and_then(|node| tls::tls(&node));
+    let https_redirect = https_redirect.and_then(|node| tls::https_redirect(&node));
     fields.finish();
-    listen_address(&address?).map(|address| Listener { address, http2 })
+    let address = listen_address(&address?)?;
+    Some(Listener { address, http2, proxy_protocol, access, tls, https_redirect })
 }
 
 fn listen_address(node: &Node<'_>) -> Option<SocketAddr> {
@@ -115,23 +157,6 @@ fn listen_address(node: &Node<'_>) -> Option<SocketAddr> {
             None => text.parse().ok(),
         }
     })
-}
-
-fn trusted_proxies(node: &Node<'_>) -> Vec<IpNet> {
-    let items = node.list("networks such as 10.0.0.0/8").unwrap_or_default();
-    items.iter().filter_map(network).collect()
-}
-
-fn network(item: &Node<'_>) -> Option<IpNet> {
-    let net = item.parsed("a network such as 10.0.0.0/8, or an IP address", |text| {
-        text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
-    })?;
-    if net != net.trunc() {
-        let message = format!("{net} has bits set beyond its prefix; allowed: {}", net.trunc());
-        item.problem(message);
-        return None;
-    }
-    Some(net)
 }
 
 fn forwarding(node: &Node<'_>) -> Option<Forwarding> {

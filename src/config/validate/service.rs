@@ -2,20 +2,22 @@
 //!
 //! Knows where a version may stand, not what is in it.
 
+use super::clients;
 use super::names::{NAME, is_host, is_name, is_path};
-use super::version::{self, VERSION_KEYS};
+use super::version::{self, Defaults, VERSION_KEYS};
 use crate::config::node::{Fields, Node};
 use crate::config::tree::Data;
-use crate::config::types::{Service, Timeouts, Version};
+use crate::config::types::{Access, Service, Version};
 
 /// The services of the file; without `services`, the file itself is the one version of one.
-pub(super) fn services(fields: &mut Fields<'_>, timeouts: Timeouts) -> Vec<Service> {
+pub(super) fn services(fields: &mut Fields<'_>, defaults: Defaults) -> Vec<Service> {
     let Some(node) = fields.take("services") else {
-        let version = version::version(fields, "default", timeouts);
+        let version = version::version(fields, "default", defaults);
         return vec![Service {
             name: "default".to_owned(),
             hosts: Vec::new(),
             paths: every_path(),
+            access: Access::default(),
             version,
         }];
     };
@@ -27,38 +29,39 @@ pub(super) fn services(fields: &mut Fields<'_>, timeouts: Timeouts) -> Vec<Servi
     let mut services: Vec<Service> = Vec::new();
     for (name, node) in entries {
         report_bad_name(name, &node);
-        let Some(service) = service(name, &node, timeouts) else { continue };
+        let Some(service) = service(name, &node, defaults) else { continue };
         report_overlap(&services, &service, &node);
         services.push(service);
     }
     services
 }
 
-fn service(name: &str, node: &Node<'_>, timeouts: Timeouts) -> Option<Service> {
+fn service(name: &str, node: &Node<'_>, defaults: Defaults) -> Option<Service> {
     let mut fields = node.fields("service")?;
     let hosts = fields.take("hosts").map(|node| hosts(&node)).unwrap_or_default();
     let paths = fields.take("paths").map(|node| paths(&node)).unwrap_or_else(every_path);
+    let access = clients::access(&mut fields);
     let version = match fields.take("versions") {
-        None => Some(version::version_with_timeouts(&mut fields, "default", timeouts)),
+        None => Some(version::version_with_limits(&mut fields, "default", defaults)),
         Some(versions) => {
             report_misplaced(&mut fields, "`versions`, under the version's name");
-            if let Some(node) = fields.remove("timeouts") {
+            for node in ["timeouts", "limits"].into_iter().filter_map(|key| fields.remove(key)) {
                 node.problem("misplaced; it belongs in `versions`, under the version's name");
             }
-            only_version(&versions, timeouts)
+            only_version(&versions, defaults)
         }
     };
     fields.finish();
-    Some(Service { name: name.to_owned(), hosts, paths, version: version? })
+    Some(Service { name: name.to_owned(), hosts, paths, access, version: version? })
 }
 
-fn only_version(node: &Node<'_>, timeouts: Timeouts) -> Option<Version> {
+fn only_version(node: &Node<'_>, defaults: Defaults) -> Option<Version> {
     let entries = node.named("a map with one version by name")?;
     let mut versions = Vec::new();
     for (name, node) in &entries {
         report_bad_name(name, node);
         let Some(mut fields) = node.fields("version") else { continue };
-        versions.push(version::version_with_timeouts(&mut fields, name, timeouts));
+        versions.push(version::version_with_limits(&mut fields, name, defaults));
         fields.finish();
     }
     let Data::Map(all) = &node.tree.data else { return None };

@@ -6,15 +6,23 @@
 use std::time::Duration;
 
 use super::names::is_token;
-use super::{LIMIT, affinity, checks, drain, instances, tunnels};
+use super::{LIMIT, affinity, checks, clients, drain, instances, retry, tunnels};
 use crate::config::app_yaml::{self, AppYaml};
 use crate::config::node::{Fields, Node};
 use crate::config::types::{
-    Affinity, Balance, Breaker, Check, HashKey, Queue, Retry, Timeouts, Version,
+    Affinity, Balance, Breaker, Check, Concurrency, HashKey, Limits, ProxyVersion, Queue, Timeouts,
+    Version,
 };
 
-/// The keys of a version but `timeouts`, which the whole file has too.
-pub(in crate::config) const VERSION_KEYS: [&str; 18] = [
+/// What a version has of what the whole file may say, unless it says otherwise.
+#[derive(Clone, Copy)]
+pub(super) struct Defaults {
+    pub(super) timeouts: Timeouts,
+    pub(super) limits: Limits,
+}
+
+/// The keys of a version but `timeouts` and `limits`, which the whole file has too.
+pub(in crate::config) const VERSION_KEYS: [&str; 21] = [
     "instances",
     "session_affinity",
     "network",
@@ -23,35 +31,48 @@ pub(in crate::config) const VERSION_KEYS: [&str; 18] = [
     "hash_by",
     "readiness_check",
     "liveness_check",
+    "proxy_protocol",
     "breaker",
     "panic_threshold",
     "slow_start",
     "retry",
     "queue",
+    "concurrency",
     "upgrades",
     "websocket",
     "rebalance",
     "drain",
+    "rate_limit",
     "app_yaml",
 ];
 
-/// Reads the keys of a version that has a `timeouts` key of its own.
-pub(super) fn version_with_timeouts(
+/// Reads the keys of a version that has `timeouts` and `limits` of its own.
+pub(super) fn version_with_limits(
     fields: &mut Fields<'_>,
     name: &str,
-    default: Timeouts,
+    defaults: Defaults,
 ) -> Version {
     let node = fields.take("timeouts");
     let timeouts = node.and_then(|node| node.fields("version timeouts")).map(|mut fields| {
-        let timeouts = timeouts(&mut fields, default);
+        let timeouts = timeouts(&mut fields, defaults.timeouts);
         fields.finish();
         timeouts
     });
-    version(fields, name, timeouts.unwrap_or(default))
+    let node = fields.take("limits");
+    let limits = node.and_then(|node| node.fields("version limits")).map(|mut fields| {
+        let limits = clients::limits(&mut fields, defaults.limits);
+        fields.finish();
+        limits
+    });
+    let defaults = Defaults {
+        timeouts: timeouts.unwrap_or(defaults.timeouts),
+        limits: limits.unwrap_or(defaults.limits),
+    };
+    version(fields, name, defaults)
 }
 
-/// Reads the keys of a version but `timeouts`.
-pub(super) fn version(fields: &mut Fields<'_>, name: &str, timeouts: Timeouts) -> Version {
+/// Reads the keys of a version but `timeouts` and `limits`.
+pub(super) fn version(fields: &mut Fields<'_>, name: &str, defaults: Defaults) -> Version {
     let app = fields.take("app_yaml").and_then(|node| app_yaml::beside(&node)).unwrap_or_default();
     let AppYaml { session_affinity, readiness_check, liveness_check } = app;
     let affinity = affinity::affinity(fields, session_affinity);
@@ -61,19 +82,23 @@ pub(super) fn version(fields: &mut Fields<'_>, name: &str, timeouts: Timeouts) -
         instances: instances::instances(fields),
         readiness_check: check(fields, "readiness_check", &checks::READINESS, readiness_check),
         liveness_check: check(fields, "liveness_check", &checks::LIVENESS, liveness_check),
+        proxy_protocol: fields.switched("proxy_protocol", proxy_version),
         breaker: breaker(fields),
         panic_threshold: fields
             .take("panic_threshold")
             .and_then(|node| node.percent(100))
             .unwrap_or_default(),
         slow_start: fields.optional("slow_start", None, |node| node.duration(LIMIT)),
-        retry: retry(fields),
+        retry: retry::retry(fields),
         queue: queue(fields),
+        concurrency: concurrency(fields),
         upgrades: tunnels::upgrades(fields),
         websocket: tunnels::websocket(fields),
         rebalance: tunnels::rebalance(fields, affinity.as_ref()),
         drain: drain(fields, "drain"),
-        timeouts,
+        rate_limit: fields.switched("rate_limit", clients::rate_limit),
+        timeouts: defaults.timeouts,
+        limits: defaults.limits,
         affinity,
     }
 }
@@ -144,7 +169,7 @@ fn balance(fields: &mut Fields<'_>, affinity: Option<&Affinity>) -> Balance {
 /// What [`hash_key`] takes.
 const HASH_KEYS: &str = "client_ip, path, uri, header NAME, cookie NAME, query NAME";
 
-fn hash_key(node: &Node<'_>) -> Option<HashKey> {
+pub(super) fn hash_key(node: &Node<'_>) -> Option<HashKey> {
     node.parsed(HASH_KEYS, parse_hash_key)
 }
 
@@ -171,6 +196,11 @@ fn parse_hash_key(text: &str) -> Option<HashKey> {
 
 fn is_query_name(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_graphic() && !b"&=?#".contains(&byte))
+}
+
+fn proxy_version(node: &Node<'_>) -> Option<ProxyVersion> {
+    let words = [("off", None), ("v1", Some(ProxyVersion::V1)), ("v2", Some(ProxyVersion::V2))];
+    node.word(&words).flatten()
 }
 
 fn breaker(fields: &mut Fields<'_>) -> Option<Breaker> {
@@ -219,6 +249,35 @@ fn queue(fields: &mut Fields<'_>) -> Queue {
     queue
 }
 
+fn concurrency(fields: &mut Fields<'_>) -> Option<Concurrency> {
+    const MOST: u32 = 1_000_000;
+    let default = Concurrency::default();
+    let node = fields.take("concurrency").filter(|node| !node.is_off())?;
+    let mut fields = node.fields("concurrency")?;
+    let min = fields.integer("min", 1..=MOST, default.min);
+    let within = |fields: &mut Fields<'_>, key, default: u32, to: u32| {
+        let node = fields.take(key);
+        let given = node.as_ref().and_then(|node| node.integer(1..=MOST));
+        if let (Some(node), Some(given)) = (&node, given)
+            && !(min..=to).contains(&given)
+        {
+            node.problem(format_args!("out of range; allowed: from the value of `min` to {to}"));
+        }
+        given.unwrap_or(default.clamp(min, to.max(min)))
+    };
+    let max = within(&mut fields, "max", default.max, MOST);
+    let initial = within(&mut fields, "initial", default.initial, max);
+    let tolerance = fields.take("tolerance").and_then(|node| {
+        let tolerance = node.percent(1000)?;
+        if tolerance == 0 {
+            node.problem("no answer takes always as long; allowed: above 0% to 1000%");
+        }
+        Some(tolerance)
+    });
+    fields.finish();
+    Some(Concurrency { initial, min, max, tolerance: tolerance.unwrap_or(default.tolerance) })
+}
+
 /// An `open` beyond the default is no mistake of whoever wrote it.
 fn max_open(fields: &mut Fields<'_>, open: Duration, default: Duration) -> Duration {
     let node = fields.take("max_open");
@@ -229,28 +288,4 @@ fn max_open(fields: &mut Fields<'_>, open: Duration, default: Duration) -> Durat
         node.problem("shorter than `open`; allowed: from the value of `open`");
     }
     given.unwrap_or(default.max(open))
-}
-
-fn retry(fields: &mut Fields<'_>) -> Retry {
-    /// A body is kept in memory for as long as its request may be tried again.
-    const MAX_BODY: u64 = 16 * 1024 * 1024;
-    let default = Retry::default();
-    let Some(node) = fields.take("retry") else { return default };
-    if node.is_off() {
-        return Retry { attempts: 1, ..default };
-    }
-    let Some(mut fields) = node.fields("retry") else { return default };
-    let attempts = fields.integer("attempts", 1..=10, default.attempts);
-    let max_body = fields.take("max_body").and_then(|node| node.size(MAX_BODY));
-    let budget = fields.take("budget").and_then(|node| node.percent(100));
-    let budget_floor = fields.integer("budget_floor", 0..=1_000_000, default.budget_floor);
-    fields.finish();
-    Retry {
-        attempts,
-        max_body: max_body
-            .and_then(|bytes| usize::try_from(bytes).ok())
-            .unwrap_or(default.max_body),
-        budget: budget.unwrap_or(default.budget),
-        budget_floor,
-    }
 }

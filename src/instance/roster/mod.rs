@@ -10,6 +10,7 @@ mod model;
 #[cfg(test)]
 mod tests;
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +42,8 @@ use members::Manner;
 /// `pingInterval`, 25 s by default, for as long as it polls.
 const SID_LIFETIME: Duration = Duration::from_secs(300);
 
+/// Whoever has not asked for so long has all of its quota again, whatever `burst` would say.
+const QUOTA_LIFETIME: Duration = Duration::from_secs(3600);
 /// How far apart the requests are that count as one client's first ones.
 const BURST: Duration = Duration::from_secs(1);
 
@@ -77,6 +80,8 @@ pub struct Roster {
     pub sids: Recent<Arc<Instance>>,
     /// Where clients without a token went a moment ago.
     pub bursts: Recent<Arc<Instance>>,
+    /// What clients have left of `rate_limit`.
+    pub asked: Recent<Instant>,
     /// What became of sessions.
     pub tally: Tally,
 }
@@ -113,6 +118,7 @@ impl Roster {
             queue: Queue::default(),
             sids: Recent::new(SID_LIFETIME),
             bursts: Recent::new(BURST),
+            asked: Recent::new(QUOTA_LIFETIME),
             tally: Tally::default(),
         }
     }
@@ -168,12 +174,36 @@ impl Roster {
         kind: Kind,
         tried: &[Arc<Instance>],
     ) -> Option<Arc<Instance>> {
+        self.choose_by(&self.turn, draw, kind, tried)
+    }
+
+    /// The same for a second instance beside the first of `tried`. It takes nobody's turn: else who
+    /// is slow would be first again and again, where there are two.
+    pub fn choose_beside(
+        &self,
+        draw: Draw<'_>,
+        kind: Kind,
+        tried: &[Arc<Instance>],
+    ) -> Option<Arc<Instance>> {
+        let turn = AtomicU64::new(self.turn.load(Ordering::Relaxed));
+        self.choose_by(&turn, draw, kind, tried)
+    }
+
+    fn choose_by(
+        &self,
+        turn: &AtomicU64,
+        draw: Draw<'_>,
+        kind: Kind,
+        tried: &[Arc<Instance>],
+    ) -> Option<Arc<Instance>> {
         let members = self.members();
         let (balance, field) = (&members.manner.balance, &members.field);
+        // Asking for it costs as much as choosing does.
+        let now = OnceCell::new();
         let load = |index: usize| {
             let instance = &members.all[index];
             let carried = match balance {
-                Balance::LeastSessions => instance.session_count(Instant::now()),
+                Balance::LeastSessions => instance.session_count(*now.get_or_init(Instant::now)),
                 Balance::Even | Balance::LeastRequests | Balance::Random | Balance::Hash(_) => {
                     instance.load()
                 }
@@ -192,7 +222,7 @@ impl Roster {
                 bound.is_some_and(|bound| bound.is_full(instance.load(), instance.weight()))
             };
             let refused = |index| refused(index) || full(index);
-            balance::choose(balance, field, &self.turn, draw, load, refused)
+            balance::choose(balance, field, turn, draw, load, refused)
         };
         let bound = draw.key.and(members.manner.load_factor);
         let bound = bound.map(|factor| self.crowd.bound(&members, factor));
@@ -251,6 +281,20 @@ impl Roster {
         others.all.iter().any(|other| !Arc::ptr_eq(other, instance) && other.could_help())
     }
 
+    /// Whether an instance that is none of `tried` has a place for what `instance` is late with.
+    pub fn has_untried(
+        &self,
+        instance: &Arc<Instance>,
+        kind: Kind,
+        tried: &[Arc<Instance>],
+    ) -> bool {
+        let is_fresh = |other: &Arc<Instance>| {
+            !Arc::ptr_eq(other, instance) && !tried.iter().any(|tried| Arc::ptr_eq(tried, other))
+        };
+        let members = self.members();
+        members.all.iter().any(|it| is_fresh(it) && !it.is_full(kind) && it.could_help())
+    }
+
     /// The instance of this name, if it may serve a session bound to it, or renewed, at `renewed` in
     /// seconds since the epoch.
     pub fn bound(&self, name: &str, renewed: u64) -> Result<Arc<Instance>, Rehome> {
@@ -307,7 +351,7 @@ impl Roster {
         for instance in &config.instances {
             match known.get(&(&*instance.name, &*instance.address)).copied() {
                 Some(known) => {
-                    known.reconfigure(instance, config.breaker);
+                    known.reconfigure(instance, config);
                     known.set_membership(Membership::Present);
                     known.stay();
                     all.push(Arc::clone(known));
@@ -432,7 +476,7 @@ impl Roster {
             Some(types::InitialState::Ready) | None => Health::Ready,
         };
         let roster = Arc::downgrade(self);
-        let admitted = Instance::new(identity, instance, health, config.breaker, workers, roster);
+        let admitted = Instance::new(identity, instance, health, config, workers, roster);
         if self.is_set_up.load(Ordering::Relaxed) {
             admitted.joins_others();
         }

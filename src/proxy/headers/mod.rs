@@ -14,7 +14,7 @@ use http::{Response, StatusCode, Version};
 use crate::config::types::Forwarding;
 
 pub use check::{BadRequest, check, check_scheme, host_of};
-pub use told::{Origin, client_address, is_https, is_trusted};
+pub use told::{Origin, client_address, is_https, is_trusted, remove_alike};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -288,7 +288,8 @@ mod tests {
         let mut headers = map(lines);
         let text = HeaderValue::from_static("192.0.2.1");
         let peer = "192.0.2.1".parse().unwrap();
-        let origin = Origin { peer, peer_text: &text, trusted, version: Version::HTTP_11 };
+        let version = Version::HTTP_11;
+        let origin = Origin { peer, peer_text: &text, trusted, version, https: false };
         let fields = Fields::of(&headers);
         to_instance(&mut headers, fields, forwarding, origin, None, || {
             HeaderValue::from_static("made")

@@ -24,6 +24,14 @@ pub struct Origin<'a> {
     pub trusted: bool,
     /// What it speaks.
     pub version: Version,
+    /// Whether the connection is TLS.
+    pub https: bool,
+}
+
+impl Origin<'_> {
+    fn scheme(&self) -> &'static str {
+        if self.https { "https" } else { "http" }
+    }
 }
 
 /// Whether `peer` may speak for its clients.
@@ -54,9 +62,23 @@ fn parse_address(text: &str) -> Option<IpAddr> {
     bare.parse().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|at| at.ip()))
 }
 
-/// Whether the client came by https, as a trusted proxy tells.
-pub fn is_https(headers: &HeaderMap, trusted: bool) -> bool {
-    trusted && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto == "https")
+/// Whether the client came by https: as a trusted proxy tells, else as the connection is.
+pub fn is_https(headers: &HeaderMap, origin: Origin<'_>) -> bool {
+    let told = if origin.trusted { headers.get(X_FORWARDED_PROTO) } else { None };
+    told.map_or(origin.https, |proto| proto == "https")
+}
+
+/// Takes out fields that an instance could take for one of `names`: to a program behind CGI or WSGI
+/// `_` and `-` are the same.
+pub fn remove_alike(headers: &mut HeaderMap, names: &[HeaderName]) {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let alike = |a: &HeaderName, b: &HeaderName| {
+        a.as_str().bytes().map(plain).eq(b.as_str().bytes().map(plain))
+    };
+    let found = headers.keys().filter(|key| names.iter().any(|name| alike(key, name)));
+    for name in found.cloned().collect::<Vec<_>>() {
+        headers.remove(name);
+    }
 }
 
 /// What an untrusted peer says of its client is not passed on: an instance could not tell it from
@@ -85,7 +107,7 @@ pub(super) fn tell(
         false => origin.peer_text.clone(),
     };
     headers.insert(X_FORWARDED_FOR, chain);
-    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(origin.scheme()));
     if let Some(host) = host {
         headers.entry(X_FORWARDED_HOST).or_insert(host);
     }
@@ -109,13 +131,25 @@ fn forwarded(headers: &HeaderMap, origin: Origin<'_>) -> HeaderValue {
     };
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     let host = host.map(|host| format!(";host=\"{host}\"")).unwrap_or_default();
-    HeaderValue::try_from(format!("for={node}{host};proto=http"))
+    HeaderValue::try_from(format!("for={node}{host};proto={}", origin.scheme()))
         .expect("an address and a checked host are header-safe")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_that_pass_for_another_are_found() {
+        let mut headers = HeaderMap::new();
+        for name in ["client-cert", "client_cert", "client-cert-chain", "client"] {
+            headers.append(name, HeaderValue::from_static("x"));
+        }
+        remove_alike(&mut headers, &[HeaderName::from_static("client-cert")]);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["client", "client-cert-chain"]);
+    }
 
     #[test]
     fn the_client_is_the_last_untrusted_address() {
@@ -139,6 +173,7 @@ mod tests {
                 peer_text: &text,
                 trusted: is_trusted(peer, &trusted),
                 version: Version::HTTP_11,
+                https: false,
             };
             let found = client_address(&headers, origin, &trusted);
             assert_eq!(found, client.parse::<IpAddr>().unwrap(), "{told:?}");

@@ -1,30 +1,27 @@
 //! The session of a request: what its token says, where it goes, what the client is told.
 
+mod choose;
+mod settle;
+
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use http::header::{HeaderMap, HeaderValue, USER_AGENT};
+use http::header::{HeaderValue, USER_AGENT};
 use http::request;
 
 use crate::affinity::Rejection;
 use crate::affinity::carriers;
-use crate::affinity::cookie::{self, Value};
+use crate::affinity::cookie::{Value, Values};
 use crate::affinity::engine_io::{self, Ask};
 use crate::affinity::memory::Memory;
-use crate::affinity::order::{self, Fate, Order};
-use crate::affinity::token::{self, Claim};
-use crate::balance::Draw;
+use crate::affinity::token::Claim;
 use crate::config::types::{Affinity, FirstBurst, HashKey};
 use crate::health::Rehome;
-use crate::instance::roster::count;
 use crate::instance::{Instance, Kind};
 use crate::proxy::client::Client;
-use crate::proxy::error::Reason;
 use crate::proxy::headers::Fields;
 use crate::proxy::key;
-use crate::proxy::notice::{Listener, Notice};
-use crate::proxy::retry::Failure;
 use crate::snapshot::{Service, Snapshot};
 
 /// What became of a request's session.
@@ -85,13 +82,6 @@ enum State {
     Bound(Bond, Arc<Instance>),
     Moving(Bond, Rehome),
     Refused(Rehome),
-}
-
-/// What to do for an instance's order.
-#[derive(Debug)]
-enum Obeyed {
-    Release,
-    Rebind(Arc<Instance>),
 }
 
 /// How a request came.
@@ -197,7 +187,7 @@ impl<'a> Session<'a> {
         }
         if has_cookies || affinity.header.is_some() || affinity.query.is_some() {
             let (fields, target) = (&mut head.headers, &mut head.uri);
-            carriers::take(affinity, fields, target, has_cookies, |value| self.believe(value));
+            carriers::take(affinity, fields, target, has_cookies, |values| self.believe(values));
         }
         if affinity.engine_io {
             self.heed_engine_io(head.uri.query());
@@ -224,11 +214,17 @@ impl<'a> Session<'a> {
     }
 
     /// What a carrier holds: gives whether its token is honoured.
-    fn believe(&mut self, value: Result<Value, Rejection>) -> bool {
-        let opened = value.and_then(|value| {
+    fn believe(&mut self, values: Result<Values, Rejection>) -> bool {
+        let opened = values.and_then(|values| {
             MEMORY.with_borrow_mut(|memory| {
+                let now = wall_clock();
+                let value = match values.single() {
+                    Some(value) => value,
+                    None => self.newest(&values, memory, now).ok_or(Rejection::Duplicated)?,
+                };
                 let claim = memory.open(&self.snapshot.keyring, value.as_bytes())?;
-                Self::bind(self.service, &claim, wall_clock())
+                Self::heed(self.service, &claim, now)?;
+                Ok(Self::bind(self.service, &claim, now))
             })
         });
         match opened {
@@ -243,11 +239,31 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn bind(service: &Service, claim: &Claim<'_>, now: u64) -> Result<State, Rejection> {
+    /// Of several values, the one whose token would be honoured and was renewed last: a client whose
+    /// cookie has a new path or domain holds the old one for good.
+    ///
+    /// A site beside this one may put a token of its own into a browser's jar for the domain that they
+    /// share. That is a token like any other, and leads to an instance like any other: it can move
+    /// the client's session, and tells nobody anything. A name with `__Host-` keeps it out.
+    fn newest<'v>(&self, values: &'v Values, memory: &mut Memory, now: u64) -> Option<&'v Value> {
+        let renewed = |value: &Value, memory: &mut Memory| {
+            let claim = memory.open(&self.snapshot.keyring, value.as_bytes()).ok()?;
+            Self::heed(self.service, &claim, now).ok()?;
+            Some(claim.renewed)
+        };
+        let honoured = values.iter().filter_map(|value| Some((renewed(value, memory)?, value)));
+        honoured.max_by_key(|(renewed, _)| *renewed).map(|(_, value)| value)
+    }
+
+    /// Whether an authentic token is one of this service, and still good.
+    fn heed(service: &Service, claim: &Claim<'_>, now: u64) -> Result<(), Rejection> {
         if claim.service != service.roster.service() {
             return Err(Rejection::Foreign);
         }
-        claim.check(service.lifetimes, now)?;
+        claim.check(service.lifetimes, now)
+    }
+
+    fn bind(service: &Service, claim: &Claim<'_>, now: u64) -> State {
         let bond = Bond {
             issued: Some(claim.issued),
             mark: claim.mark,
@@ -264,10 +280,10 @@ impl<'a> Session<'a> {
             },
             false => Err(Rehome::Removed),
         };
-        Ok(match bound {
+        match bound {
             Ok(instance) => State::Bound(bond, instance),
             Err(reason) => State::Moving(bond, reason),
-        })
+        }
     }
 
     /// A request that brings no token is bound by its engine.io session, where that is known.
@@ -294,91 +310,6 @@ impl<'a> Session<'a> {
         };
     }
 
-    /// Where to try next, or why there is nowhere: `otherwise`, unless it is the session's fault.
-    pub fn choose(
-        &self,
-        tried: &[Arc<Instance>],
-        now: Instant,
-        otherwise: Reason,
-    ) -> Result<Arc<Instance>, Reason> {
-        let roster = &self.service.roster;
-        let draw = Draw { key: self.key.as_deref(), random: self.random };
-        let untried = |to: &Arc<Instance>| {
-            !to.is_full(self.kind) && !tried.iter().any(|tried| Arc::ptr_eq(tried, to))
-        };
-        let chosen = match &self.state {
-            State::Refused(_) => return Err(Reason::SessionUnavailable),
-            State::Bound(_, instance) => return Ok(Arc::clone(instance)),
-            State::Keyed => roster.choose(draw, self.kind, tried),
-            State::Off | State::Keyless | State::Absent | State::Rejected(_) => {
-                let tunnel = self.kind == Kind::Tunnel;
-                let welcomed = tunnel.then(|| roster.moves.welcome(now)).flatten();
-                let choose = || roster.choose(draw, self.kind, tried);
-                let fits = |to: &Arc<Instance>| {
-                    to.eligibility().new_sessions && to.admits() && untried(to)
-                };
-                let along = || match self.burst {
-                    None => choose(),
-                    Some(key) => roster.bursts.share(key, now, fits, choose),
-                };
-                welcomed.filter(untried).or_else(|| match &self.stream {
-                    None => along(),
-                    Some(stream) => stream.together(roster, fits, along),
-                })
-            }
-            State::Moving(bond, _) => {
-                let followed = roster.rehomes.find(bond.mark, now).filter(|instance| {
-                    instance.eligibility().bound.is_ok() && instance.admits() && untried(instance)
-                });
-                followed.or_else(|| {
-                    let chosen = roster.choose(draw, self.kind, tried)?;
-                    roster.rehomes.note(bond.mark, Arc::clone(&chosen), now);
-                    Some(chosen)
-                })
-            }
-        };
-        chosen.ok_or(otherwise)
-    }
-
-    /// The instance that it is bound to.
-    pub fn bound(&self) -> Option<&Arc<Instance>> {
-        match &self.state {
-            State::Bound(_, instance) => Some(instance),
-            State::Off | State::Keyed | State::Keyless | State::Absent => None,
-            State::Rejected(_) | State::Moving(..) | State::Refused(_) => None,
-        }
-    }
-
-    /// A session that is bound to an instance which can't serve it any more is so no longer.
-    pub fn look_again(&mut self) {
-        if let State::Bound(bond, instance) = &self.state
-            && let Err(reason) = instance.eligibility().bound
-        {
-            self.state = State::Moving(*bond, reason);
-            self.refuse_move(reason);
-        }
-    }
-
-    /// Whether it asks for a place as a request or as a tunnel.
-    pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    /// An attempt failed and another follows: a bound session leaves its instance.
-    pub fn leave(&mut self, failure: Failure) -> Rehome {
-        let reason = match failure {
-            Failure::Connect | Failure::ConnectTimeout | Failure::NoSocket => Rehome::ConnectFailed,
-            Failure::Reset(_) | Failure::InvalidResponse => Rehome::Reset,
-            Failure::FirstByteTimeout | Failure::Unanswered(_) => Rehome::NoAnswer,
-            Failure::Dead(_) => Rehome::Dead,
-        };
-        if let State::Bound(bond, _) = self.state {
-            self.state = State::Moving(bond, reason);
-            self.refuse_move(reason);
-        }
-        reason
-    }
-
     /// What became of it where no instance answered.
     pub fn unserved(&self) -> Outcome {
         match self.state {
@@ -402,131 +333,5 @@ impl<'a> Session<'a> {
             State::Moving(_, reason) => Outcome::Rehomed(*reason),
             State::Refused(reason) => Outcome::Refused(*reason),
         }
-    }
-
-    /// `instance` answered: counts the outcome. Gives what the client is to be told, if anything, and
-    /// what the token is remembered by that the client holds then.
-    pub fn settle(
-        self,
-        instance: &Arc<Instance>,
-        worker: usize,
-        answer: &mut HeaderMap,
-    ) -> (Option<Box<Notice>>, Option<u64>) {
-        let Some(affinity) = &self.service.version().affinity else { return (None, None) };
-        let is_due = self.count(instance, worker);
-        // What an instance says there is no token.
-        if let Some(name) = &affinity.header {
-            answer.remove(name);
-        }
-        if affinity.by.is_none() && !affinity.pass_cookie {
-            cookie::unset(answer, &affinity.cookie.name);
-        }
-        let home = match self.obey(affinity, answer) {
-            None => is_due.then(|| Arc::clone(instance)),
-            Some(Obeyed::Release) => {
-                return (Some(Box::new(Notice::release(affinity, self.https))), None);
-            }
-            Some(Obeyed::Rebind(to)) => Some(to),
-        };
-        let token = home.and_then(|home| self.seal(&home));
-        let mark = match (&token, &self.state) {
-            (Some((_, mark)), _) => Some(*mark),
-            (None, State::Bound(bond, kept)) => {
-                kept.sessions.seen(bond.mark);
-                bond.issued.map(|_| bond.mark)
-            }
-            (None, _) => None,
-        };
-        let notice = token.map(|(token, _)| Notice::token(affinity, &token, self.https));
-        if !self.opens {
-            return (notice.map(Box::new), mark);
-        }
-        let mut notice = notice.unwrap_or_default();
-        notice.listen(Listener::new(Arc::clone(&self.service.roster), Arc::clone(instance)));
-        (Some(Box::new(notice)), mark)
-    }
-
-    /// Takes the instance's order out of its answer. Gives what is to be done, if that can be.
-    fn obey(&self, affinity: &Affinity, answer: &mut HeaderMap) -> Option<Obeyed> {
-        let name = affinity.instance_header.as_deref()?;
-        let mut lines = answer.get_all(name).iter();
-        let first = lines.next()?.clone();
-        let is_alone = lines.next().is_none();
-        answer.remove(name);
-        let roster = &self.service.roster;
-        let obeyed = match order::parse(first.as_bytes()).filter(|_| is_alone) {
-            Some(Order::Release) => Some(Obeyed::Release),
-            Some(Order::Rebind(to)) => roster.bound(to, wall_clock()).ok().map(Obeyed::Rebind),
-            None => None,
-        };
-        let fate = match obeyed {
-            Some(Obeyed::Release) => Fate::Released,
-            Some(Obeyed::Rebind(_)) => Fate::Rebound,
-            None => Fate::Ignored,
-        };
-        count(&roster.tally.orders[fate as usize]);
-        obeyed
-    }
-
-    /// Counts what became of the session. Gives whether the client needs a fresh token.
-    fn count(&self, instance: &Instance, worker: usize) -> bool {
-        let tally = &self.service.roster.tally;
-        if let Some(reason) = self.rejected {
-            count(&tally.rejected[reason as usize]);
-        }
-        match &self.state {
-            State::Off | State::Refused(_) => return false,
-            State::Keyed => {
-                count(&tally.keyed);
-                return false;
-            }
-            State::Keyless => {
-                count(&tally.keyless);
-                return false;
-            }
-            State::Absent => count(&tally.new),
-            State::Rejected(_) => count(&tally.unhonoured),
-            State::Moving(_, reason) => count(&tally.rehomed[*reason as usize]),
-            State::Bound(bond, _) => {
-                instance.lane(worker).keep();
-                // One carrier's token was honoured and another's wasn't: both get a fresh one.
-                return bond.wants_token || self.rejected.is_some();
-            }
-        }
-        true
-    }
-
-    /// A token for `instance`, and its mark. The session counts there from now on.
-    fn seal(&self, instance: &Instance) -> Option<(String, u64)> {
-        let (issued, kept) = match &self.state {
-            State::Bound(bond, home) => {
-                (bond.issued, std::ptr::eq(&raw const **home, instance).then_some(bond.mark))
-            }
-            State::Moving(bond, _) => (bond.issued, None),
-            State::Off | State::Keyed | State::Keyless | State::Absent => (None, None),
-            State::Rejected(_) | State::Refused(_) => (None, None),
-        };
-        let now = wall_clock();
-        let claim = Claim {
-            service: self.service.roster.service(),
-            version: self.service.roster.version(),
-            instance: &instance.identity().name,
-            issued: issued.unwrap_or(now),
-            renewed: now,
-            mark: 0,
-        };
-        let mut nonce = [0; 24];
-        // Without randomness a token would not be safe; a session without one is merely not sticky.
-        getrandom::fill(&mut nonce).ok()?;
-        match kept.filter(|_| issued.is_some()) {
-            // The same session as before, so that it counts as one.
-            Some(mark) => {
-                token::keep_mark(&mut nonce, mark);
-                instance.sessions.seen(mark);
-            }
-            None => instance.sessions.began(token::mark(&nonce)),
-        }
-        let mark = token::mark(&nonce);
-        Some((self.snapshot.keyring.seal(&claim, nonce), mark))
     }
 }

@@ -1,0 +1,11 @@
+//! TLS: what is needed to speak it, made from what the configuration holds.
+//!
+//! Towards clients: [`server`] builds what a listener's handshakes go by, [`names`] knows which
+//! certificate is for which host, [`tickets`] seals sessions for later, [`stream`] is a connection
+//! after its handshake, [`session`] what is known of it. Opens no socket and reads no file.
+
+pub mod names;
+pub mod server;
+pub mod session;
+pub mod stream;
+pub mod tickets;

@@ -1,0 +1,153 @@
+//! Which certificate is for which host: by the names in it, chosen by what the client names (RFC 6066
+//! section 3).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::{CertificateDer, UnixTime};
+use webpki::{EndEntityCert, KeyUsage};
+
+/// The host names in a certificate, in lower case, as far as they are names of hosts.
+pub fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, webpki::Error> {
+    let certificate = EndEntityCert::try_from(certificate)?;
+    let mut names: Vec<String> = Vec::new();
+    for name in certificate.valid_dns_names().map(str::to_ascii_lowercase) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Why a certificate is not good at some instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Untimely {
+    /// Its time has not begun.
+    NotYet,
+    /// Its time is over.
+    Expired,
+}
+
+/// When `certificate` expires, in seconds since the Unix epoch.
+pub fn not_after(certificate: &CertificateDer<'_>) -> u64 {
+    // At the end of all time it has expired, and the error says when.
+    match verdict(certificate, Duration::from_secs(u64::MAX)) {
+        Some(webpki::Error::CertExpired { not_after, .. }) => not_after.as_secs(),
+        Some(_) | None => 0,
+    }
+}
+
+/// Whether `certificate` is good at `now`, since the Unix epoch.
+pub fn timely(certificate: &CertificateDer<'_>, now: Duration) -> Result<(), Untimely> {
+    match verdict(certificate, now) {
+        Some(webpki::Error::CertExpired { .. }) => Err(Untimely::Expired),
+        Some(webpki::Error::CertNotValidYet { .. }) => Err(Untimely::NotYet),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// What speaks against `certificate`: at least that nobody is trusted here. Its time is looked at
+/// before that.
+fn verdict(certificate: &CertificateDer<'_>, now: Duration) -> Option<webpki::Error> {
+    let certificate = EndEntityCert::try_from(certificate).ok()?;
+    let (time, usage) = (UnixTime::since_unix_epoch(now), KeyUsage::server_auth());
+    certificate.verify_for_usage(&[], &[], &[], time, usage, None, None).err()
+}
+
+/// The certificates of a listener.
+#[derive(Debug)]
+pub(super) struct Choice {
+    default: Arc<CertifiedKey>,
+    exact: HashMap<String, Arc<CertifiedKey>>,
+    /// By what follows the `*.`.
+    wildcards: HashMap<String, Arc<CertifiedKey>>,
+}
+
+impl Choice {
+    /// `default` for whoever names no host, or one that is not named by any.
+    pub(super) fn new(default: Arc<CertifiedKey>) -> Self {
+        Self { default, exact: HashMap::new(), wildcards: HashMap::new() }
+    }
+
+    /// `key` for `name`, unless another was there before.
+    pub(super) fn add(&mut self, name: &str, key: &Arc<CertifiedKey>) {
+        let (map, name) = match name.strip_prefix("*.") {
+            Some(parent) => (&mut self.wildcards, parent),
+            None => (&mut self.exact, name),
+        };
+        map.entry(name.to_owned()).or_insert_with(|| Arc::clone(key));
+    }
+
+    /// RFC 9525 section 6.3: a wildcard stands for one label, the first.
+    fn find(&self, host: &str) -> &Arc<CertifiedKey> {
+        let host = host.to_ascii_lowercase();
+        let below = || host.split_once('.').and_then(|(_, parent)| self.wildcards.get(parent));
+        self.exact.get(&host).or_else(below).unwrap_or(&self.default)
+    }
+}
+
+impl ResolvesServerCert for Choice {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(hello.server_name().map_or(&self.default, |host| self.find(host))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(names: &[&str]) -> rcgen::CertifiedKey<rcgen::KeyPair> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        rcgen::generate_simple_self_signed(names).unwrap()
+    }
+
+    fn key(of: &rcgen::CertifiedKey<rcgen::KeyPair>) -> Arc<CertifiedKey> {
+        let private = of.signing_key.serialize_der().try_into().unwrap();
+        let key = rustls::crypto::ring::sign::any_supported_type(&private).unwrap();
+        Arc::new(CertifiedKey::new(vec![of.cert.der().clone()], key))
+    }
+
+    #[test]
+    fn names_are_those_of_hosts_in_lower_case() {
+        let certificate = made(&["A.test", "*.b.test", "127.0.0.1", "a.test"]);
+        assert_eq!(names(certificate.cert.der()).unwrap(), ["a.test", "*.b.test"]);
+        assert!(names(&CertificateDer::from(b"none".to_vec())).is_err());
+    }
+
+    #[test]
+    fn a_wildcard_stands_for_one_label_and_a_whole_name_goes_first() {
+        let keys: Vec<_> = (0..3).map(|_| key(&made(&["x"]))).collect();
+        let mut choice = Choice::new(Arc::clone(&keys[0]));
+        choice.add("*.test", &keys[1]);
+        choice.add("a.test", &keys[2]);
+        for (host, expected) in [
+            ("a.test", 2),
+            ("A.TEST", 2),
+            ("b.test", 1),
+            ("b.b.test", 0),
+            ("test", 0),
+            ("other", 0),
+            ("", 0),
+        ] {
+            assert!(Arc::ptr_eq(choice.find(host), &keys[expected]), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_has_its_time() {
+        let mut params = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        let pair = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&pair).unwrap();
+        let year = |year: u64| Duration::from_secs((year - 1970) * 31_557_600 + 86_400 * 180);
+        let at = |now| timely(certificate.der(), now);
+        assert_eq!(at(year(2019)), Err(Untimely::NotYet));
+        assert_eq!(at(year(2020)), Ok(()));
+        assert_eq!(at(year(2021)), Err(Untimely::Expired));
+        assert_eq!(not_after(certificate.der()), 1_609_459_200);
+    }
+}

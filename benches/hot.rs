@@ -18,6 +18,7 @@ use burdock::snapshot::Live;
 use burdock::tunnel::frames::{Frames, Sender};
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
+use http::Version;
 use http::header::{ACCEPT, CONNECTION, COOKIE, HOST, HeaderMap, HeaderValue, USER_AGENT};
 
 const SIZES: [usize; 3] = [10, 100, 10_000];
@@ -176,7 +177,8 @@ fn fields(bencher: Bencher<'_, '_>) {
     let forwarding = version("even", 1).forwarding;
     let text = HeaderValue::from_static("192.0.2.1");
     let peer = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-    let origin = Origin { peer, peer_text: &text, trusted: false, http2: false };
+    let version = Version::HTTP_11;
+    let origin = Origin { peer, peer_text: &text, trusted: false, version, https: false };
     let map = || {
         let mut map = HeaderMap::new();
         for (name, value) in [
@@ -193,7 +195,7 @@ fn fields(bencher: Bencher<'_, '_>) {
     bencher.with_inputs(map).bench_local_refs(|map| {
         let fields = Fields::of(map);
         let id = || HeaderValue::from_static("0123456789abcdef0123456789abcdef");
-        headers::to_instance(map, fields, forwarding, origin, None, id)
+        headers::to_instance(map, fields, &forwarding, origin, None, id)
     });
 }
 

@@ -125,6 +125,16 @@ async fn forwarded_is_sent_where_asked_and_the_rest_can_be_switched_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_name_in_via_can_be_another_or_none() {
+    let (a, burdock) = one("forwarding: { via: lb-1 }\n").await;
+    let head = seen(&a, &burdock, "Via: 1.0 fred, 1.1 p.example\r\n").await;
+    assert_eq!(head.all("via"), ["1.0 fred, 1.1 p.example", "1.1 lb-1"]);
+    burdock.reload(&yaml(&[&a], "forwarding: { via: off }\n")).await;
+    let head = seen(&a, &burdock, "Via: 1.0 fred\r\n").await;
+    assert_eq!(head.all("via"), ["1.0 fred"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_id_is_kept_or_made() {
     let (a, burdock) = one("").await;
     let head = seen(&a, &burdock, "X-Request-Id: my-id_1.2\r\n").await;

@@ -36,6 +36,10 @@ pub fn effective(config: &Config) -> String {
         out.key("x_forwarded", config.forwarding.x_forwarded);
         out.key("forwarded", config.forwarding.forwarded);
         out.key("request_id", config.forwarding.request_id);
+        out.key(
+            "via",
+            config.forwarding.via.as_ref().map_or("off".into(), |via| scalar(via.name())),
+        );
     });
     match &config.admin {
         None => out.key("admin", "off"),

@@ -34,6 +34,11 @@ impl Stream {
     pub fn into_inner(self) -> TcpStream {
         self.0
     }
+
+    /// The same socket once more, for who has to finish with it when this one is closed.
+    pub fn duplicate(&self) -> io::Result<std::net::TcpStream> {
+        socket2::SockRef::from(&self.0).try_clone().map(Into::into)
+    }
 }
 
 impl AsyncRead for Stream {

@@ -155,7 +155,7 @@ async fn serve(worker: &Worker, client: Arc<Client>, stream: Transport, manner: 
         client.cut(reason);
     }
     let parts = connection.into_parts();
-    let stream = parts.io.into_inner().into_inner();
+    let Some(stream) = parts.io.into_inner().into_inner() else { return };
     match (over, client.opening()) {
         (Over::Finished, Some(opening)) => {
             let client = Side { socket: stream.into_socket(), early: parts.read_buf };

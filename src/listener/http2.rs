@@ -1,9 +1,8 @@
 //! A client's connection that speaks HTTP/2 (RFC 9113): each stream is a request of its own, on a
 //! task of its own, with a pace and a watchdog of its own.
 //!
-//! hyper speaks the protocol and holds its limits against floods: of resets, of CONTINUATION
-//! frames, of settings and pings. What is bounded here is what one connection may keep open and
-//! buffered.
+//! hyper speaks the protocol and bounds what CONTINUATION frames and early resets may hold; what one
+//! connection may keep open and buffered is set here; `calm` bounds floods of everything else.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -30,6 +29,14 @@ use crate::proxy::error::Reason;
 /// Streams that a client may have open at once; more are refused and may be tried again
 /// (RFC 9113 section 5.1.2).
 const MAX_STREAMS: u32 = 250;
+/// Streams that a client may have reset before they were looked at; one more is ENHANCE_YOUR_CALM.
+const MAX_RESETS: usize = 20;
+/// Streams that may have been reset for a client's mistakes; as before.
+const MAX_ERRORS: usize = 256;
+/// Bytes of a frame (RFC 9113 section 4.2 allows no less).
+const MAX_FRAME: u32 = 16 * 1024;
+/// Bytes of fields that a client may have remembered (RFC 7541 section 4.2), the default.
+const HEADER_TABLE: u32 = 4096;
 /// Bytes of one upload that are read ahead of an instance, at most.
 const STREAM_WINDOW: u32 = 128 * 1024;
 /// Bytes of all uploads of a connection: many of them have to stand still before others must too.
@@ -97,6 +104,10 @@ pub(super) async fn serve(client: Arc<Client>, stream: Transport, early: Bytes) 
     let mut connection = Box::pin(
         http2::Builder::new(Streams(Arc::clone(&begun)))
             .max_concurrent_streams(MAX_STREAMS)
+            .max_pending_accept_reset_streams(MAX_RESETS)
+            .max_local_error_reset_streams(MAX_ERRORS)
+            .max_frame_size(MAX_FRAME)
+            .header_table_size(HEADER_TABLE)
             .max_header_list_size(u32::try_from(longest_head).unwrap_or(u32::MAX))
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -110,8 +121,11 @@ pub(super) async fn serve(client: Arc<Client>, stream: Transport, early: Bytes) 
     };
     // A GOAWAY loses nothing (RFC 9113 section 6.8), so there is no reason to wait.
     let over = attend(&mut connection, &client, false, |it, cx| poll(it, &client, cx), leave).await;
-    let Over::Late(reason) = over else { return };
-    client.cut(reason);
+    if let Over::Late(reason) = over {
+        client.cut(reason);
+    }
+    // Either one that was just given, or that its socket was found to flood.
+    let Some(reason) = client.late() else { return };
     if !client.pace.is_busy() {
         client.live.counters.error(reason);
     }

@@ -1,9 +1,11 @@
 //! Addresses that accept clients: one socket per worker and address, so that the kernel spreads
 //! connections and no worker ever waits for another.
 
+mod calm;
 pub mod connection;
 pub mod descriptors;
 mod handshake;
+mod heads;
 pub mod http2;
 pub mod io;
 pub mod manner;

@@ -198,13 +198,29 @@ fn pass(
     AnswerBody::Passed(passed)
 }
 
+/// Answers in the place of an instance to a request that may go no further, with its echo if it is to
+/// have one.
+pub fn last(mut exchange: Box<Exchange>, echo: Bytes) -> Response<AnswerBody> {
+    exchange.answered(StatusCode::OK);
+    exchange.sent = echo.len() as u64;
+    let kind = (!echo.is_empty()).then(|| HeaderValue::from_static("message/http"));
+    let mut response = Response::new(AnswerBody::Own(Some(echo)));
+    let headers = response.headers_mut();
+    headers.extend(kind.map(|kind| (CONTENT_TYPE, kind)));
+    insist(&exchange, headers);
+    if exchange.client.is_leaving() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
 /// Answers with a reason instead of an instance's answer.
 pub fn refuse(mut exchange: Box<Exchange>, reason: Reason, is_grpc: bool) -> Response<AnswerBody> {
     exchange.refused(reason);
     let unread = exchange.unsent().is_some();
     let leaving = exchange.client.is_leaving();
-    // Without a status nobody is there to read the answer.
-    let status = reason.outward().1.unwrap_or(StatusCode::BAD_GATEWAY);
+    // Without a status nobody is there to read the answer, but for a client that only sends no more.
+    let status = reason.outward().1.unwrap_or(StatusCode::BAD_REQUEST);
     let retry_after = exchange.retry_after;
     let mut response = match is_grpc {
         true => {

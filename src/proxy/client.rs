@@ -1,10 +1,11 @@
 //! A client's connection as the request path sees it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use http::Version;
 use http::header::HeaderValue;
 
 use crate::config::types::HttpsRedirect;
@@ -14,6 +15,7 @@ use crate::instance::{Instance, Roster};
 use crate::proxy::burst::{Burst, Joined};
 use crate::proxy::error::Reason;
 use crate::proxy::headers::{self, Origin};
+use crate::proxy::interim::Interim;
 use crate::proxy::upgrade::Opening;
 use crate::proxy_protocol::{Ends, Header};
 use crate::snapshot::{Live, Snapshot};
@@ -57,6 +59,10 @@ pub struct Client {
     opening: Mutex<Option<Box<Opening>>>,
     /// Why Burdock is about to close it in the middle of a request.
     late: OnceLock<Reason>,
+    /// Whether a head has come on it that has a length and a coding, of which hyper tells one.
+    framed_twice: AtomicBool,
+    /// What is to be sent before the next answer.
+    pub interim: Interim,
     /// What the connection's watchdog looks at.
     pub pace: Pace,
 }
@@ -89,6 +95,8 @@ impl Client {
             arrival,
             opening,
             late,
+            framed_twice: AtomicBool::new(false),
+            interim: Interim::default(),
             pace: Pace::new(),
         }
     }
@@ -109,6 +117,8 @@ impl Client {
             arrival: self.arrival.clone(),
             opening: Mutex::new(None),
             late: OnceLock::new(),
+            framed_twice: AtomicBool::new(false),
+            interim: Interim::default(),
             pace: Pace::new(),
         }
     }
@@ -137,11 +147,11 @@ impl Client {
         Header::Proxied(Ends { source, destination: self.reached })
     }
 
-    /// What instances are told of it.
-    pub fn origin(&self, snapshot: &Snapshot) -> Origin<'_> {
+    /// What instances are told of it, where it speaks `version`.
+    pub fn origin(&self, snapshot: &Snapshot, version: Version) -> Origin<'_> {
         let trusted = headers::is_trusted(self.peer.ip(), &snapshot.config.trusted_proxies);
-        let (http2, https) = (self.is_stream(), self.arrival.session.is_some());
-        Origin { peer: self.peer.ip(), peer_text: &self.peer_text, trusted, http2, https }
+        let https = self.arrival.session.is_some();
+        Origin { peer: self.peer.ip(), peer_text: &self.peer_text, trusted, version, https }
     }
 
     /// A request has begun that is over when what this gives is dropped.
@@ -173,10 +183,25 @@ impl Client {
         }
     }
 
+    /// A head that is framed twice has come.
+    pub fn frame_twice(&self) {
+        self.framed_twice.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a request on it that has a coding may have had a length as well.
+    pub fn is_framed_twice(&self) -> bool {
+        self.framed_twice.load(Ordering::Relaxed)
+    }
+
     /// The connection is about to be closed, for this reason.
     pub fn cut(&self, reason: Reason) {
         // The first reason is the one.
         let _ = self.late.set(reason);
+    }
+
+    /// Why it was closed, if it was.
+    pub fn late(&self) -> Option<Reason> {
+        self.late.get().copied()
     }
 
     /// Where this stream goes if it brings no token: with the others that are in flight, where they

@@ -29,6 +29,12 @@ pub enum Reason {
     HeadTooLarge,
     /// Host is missing, repeated or malformed.
     BadHost,
+    /// The target's scheme is not what the client came by.
+    Misdirected,
+    /// The request expects something other than 100-continue.
+    ExpectationFailed,
+    /// The request has passed this Burdock too often.
+    LoopDetected,
     /// The body is coded in a way other than chunked.
     UnsupportedCoding,
     /// CONNECT was asked for.
@@ -77,6 +83,8 @@ pub enum Reason {
     ResponseIdleTimeout,
     /// `timeouts.idle` while the client took its answer.
     ClientIdleTimeout,
+    /// The client sent too many frames of HTTP/2 that ask for nothing.
+    Flood,
     /// An instance broke its answer off.
     ResponseBroken,
     /// The client went away first.
@@ -87,7 +95,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the metric's rows.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 41] = [
         Self::BadRequest,
         Self::ProxyHeader,
         Self::Denied,
@@ -98,6 +106,9 @@ impl Reason {
         Self::RateLimited,
         Self::HeadTooLarge,
         Self::BadHost,
+        Self::Misdirected,
+        Self::ExpectationFailed,
+        Self::LoopDetected,
         Self::UnsupportedCoding,
         Self::ConnectUnsupported,
         Self::NoService,
@@ -122,6 +133,7 @@ impl Reason {
         Self::ClientTooSlow,
         Self::ResponseIdleTimeout,
         Self::ClientIdleTimeout,
+        Self::Flood,
         Self::ResponseBroken,
         Self::ClientClosed,
         Self::ShutdownDeadline,
@@ -142,6 +154,9 @@ impl Reason {
                 ("head_too_large", Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE))
             }
             Self::BadHost => ("bad_host", Some(StatusCode::BAD_REQUEST)),
+            Self::Misdirected => ("misdirected", Some(StatusCode::MISDIRECTED_REQUEST)),
+            Self::ExpectationFailed => ("expectation_failed", Some(StatusCode::EXPECTATION_FAILED)),
+            Self::LoopDetected => ("loop_detected", Some(StatusCode::LOOP_DETECTED)),
             Self::UnsupportedCoding => ("unsupported_coding", Some(StatusCode::NOT_IMPLEMENTED)),
             Self::ConnectUnsupported => ("connect_unsupported", Some(StatusCode::NOT_IMPLEMENTED)),
             Self::NoService => ("no_service", Some(StatusCode::NOT_FOUND)),
@@ -168,6 +183,7 @@ impl Reason {
             Self::ClientTooSlow => ("client_too_slow", None),
             Self::ResponseIdleTimeout => ("response_idle_timeout", None),
             Self::ClientIdleTimeout => ("client_idle_timeout", None),
+            Self::Flood => ("flood", None),
             Self::ResponseBroken => ("response_broken", None),
             Self::ClientClosed => ("client_closed", None),
             Self::ShutdownDeadline => ("shutdown_deadline", None),
@@ -186,6 +202,13 @@ impl From<BadRequest> for Reason {
             BadRequest::Host => Self::BadHost,
             BadRequest::Coding => Self::UnsupportedCoding,
             BadRequest::Connect => Self::ConnectUnsupported,
+            BadRequest::Misdirected => Self::Misdirected,
+            BadRequest::Expectation => Self::ExpectationFailed,
+            BadRequest::Loop => Self::LoopDetected,
+            BadRequest::Target
+            | BadRequest::Framing
+            | BadRequest::Trace
+            | BadRequest::MaxForwards => Self::BadRequest,
         }
     }
 }

@@ -160,7 +160,7 @@ impl Exchange {
     /// An attempt failed. An error says that it was the client's doing.
     pub fn failed(&mut self, failure: Failure) -> Result<(), Reason> {
         match self.upload.as_ref().and_then(|upload| upload.progress().broken) {
-            Some(Broken::Gone) => return Err(Reason::ClientClosed),
+            Some(Broken::Gone) => return Err(self.client.gone()),
             Some(Broken::Stalled) => return Err(Reason::RequestIdleTimeout),
             Some(Broken::Malformed) => return Err(Reason::BadRequest),
             Some(Broken::TooLarge) => return Err(Reason::BodyTooLarge),

@@ -19,6 +19,7 @@ use crate::instance::pool;
 use crate::instance::stream::OpenError;
 use crate::instance::trunk::Sending;
 use crate::instance::{Distress, InFlight, Instance, Roster};
+use crate::proxy::client::Client;
 use crate::proxy::coming::Coming;
 use crate::proxy::headers;
 use crate::proxy::retry::{self, Failure, Sent};
@@ -94,6 +95,8 @@ pub struct Attempt<'a> {
     pub hurries: bool,
     /// What the instance is told of the client by its connection.
     pub introduction: Option<Box<Introduction>>,
+    /// Who gets interim answers.
+    pub client: Arc<Client>,
 }
 
 impl Attempt<'_> {
@@ -158,7 +161,11 @@ impl Attempt<'_> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Failure::InvalidResponse);
         }
-        Ok(Answer { response: response.map(Coming::Http1), origin: Origin::Kept(link) })
+        let origin = match headers::is_framed_twice(response.headers()) {
+            true => Origin::Spent(link),
+            false => Origin::Kept(link),
+        };
+        Ok(Answer { response: response.map(Coming::Http1), origin })
     }
 
     /// Sends the request on `link` and waits for the head of its answer, but not for ever.
@@ -179,7 +186,7 @@ impl Attempt<'_> {
             None if client::is_refusal(error.error()) => Failure::Tls,
             None => Failure::Reset(Sent::Something),
         })?;
-        match headers::settle_length(response.headers_mut()) {
+        match headers::settle(&mut response) {
             true => Ok(response),
             false => Err(Failure::InvalidResponse),
         }
@@ -226,10 +233,15 @@ impl Attempt<'_> {
         {
             request.headers_mut().insert(HOST, address);
         }
-        if let Some(gate) = gate {
+        // RFC 9110 section 15.2: HTTP/1.0 knows no interim answers. On a stream hyper sends none.
+        let interim = (head.version == http::Version::HTTP_11).then(|| Arc::clone(&self.client));
+        if gate.is_some() || interim.is_some() {
             hyper::ext::on_informational(&mut request, move |answer| {
-                if answer.status() == StatusCode::CONTINUE {
-                    gate.notify_one();
+                match (answer.status(), &gate, &interim) {
+                    // hyper sends the client's own 100 when its body is asked for.
+                    (StatusCode::CONTINUE, Some(gate), _) => gate.notify_one(),
+                    (status, _, Some(client)) => client.interim.put(status, answer.headers()),
+                    (_, _, None) => {}
                 }
             });
         }

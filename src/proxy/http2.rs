@@ -5,7 +5,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{CONNECTION, COOKIE, EXPECT, HeaderMap, HeaderName, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, StatusCode, Version, request, response};
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
@@ -21,8 +21,6 @@ pub fn translate(head: &mut request::Parts) -> Option<OnUpgrade> {
         return None;
     }
     join_cookies(&mut head.headers);
-    // hyper sends no 100 on a stream, and what a client sends without one is taken all the same.
-    head.headers.remove(EXPECT);
     open_websocket(head)
 }
 
@@ -76,7 +74,7 @@ mod tests {
             for line in lines {
                 request = request.header(COOKIE, *line);
             }
-            request.header(EXPECT, "100-continue").body(()).unwrap().into_parts().0
+            request.body(()).unwrap().into_parts().0
         };
         for (lines, joined) in [
             (&["a=1"][..], Some("a=1")),
@@ -87,7 +85,6 @@ mod tests {
             assert!(translate(&mut head).is_none());
             let found: Vec<_> = head.headers.get_all(COOKIE).iter().collect();
             assert_eq!(found, joined.iter().collect::<Vec<_>>());
-            assert!(!head.headers.contains_key(EXPECT));
         }
     }
 

@@ -17,6 +17,7 @@ pub mod forward;
 pub mod grpc;
 pub mod headers;
 pub mod http2;
+pub mod interim;
 pub mod key;
 pub mod notice;
 pub mod race;
@@ -31,11 +32,12 @@ pub mod upgrade;
 use std::future::Future;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
-use http::{Request, Response, Uri, request};
+use http::{Method, Request, Response, Uri, Version, request};
 use hyper::body::{Body, Incoming};
 
-use crate::config::types::{Protocol, Version};
+use crate::config::types::{self, Protocol};
 use crate::instance::Kind;
 use crate::instance::body::{Bounds, Upload};
 use crate::proxy::admission::{Found, Search};
@@ -44,7 +46,7 @@ use crate::proxy::client::Client;
 use crate::proxy::error::Reason;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::Answer;
-use crate::proxy::headers::Fields;
+use crate::proxy::headers::{BadRequest, Fields, hops};
 use crate::proxy::notice::Notice;
 use crate::proxy::race::Question;
 use crate::proxy::session::{Session, Visit};
@@ -63,7 +65,10 @@ pub fn handle(
     async move {
         match pass(&mut exchange, &mut head, incoming).await {
             Ok((answer, notice)) => answer::respond(exchange, answer, notice),
-            Err(reason) => answer::refuse(exchange, reason, grpc::asks(&head.headers)),
+            Err(Stop::Refused(reason)) => {
+                answer::refuse(exchange, reason, grpc::asks(&head.headers))
+            }
+            Err(Stop::Last(echo)) => answer::last(exchange, echo),
         }
     }
 }
@@ -71,17 +76,29 @@ pub fn handle(
 /// What an answer came from, and what the client must be told of its session.
 type Passed = (Answer, Option<Box<Notice>>);
 
+/// Why Burdock answers by itself.
+enum Stop {
+    Refused(Reason),
+    /// The request may go no further (RFC 9110 section 7.6.2): this is its echo, if it is a TRACE.
+    Last(Bytes),
+}
+
+impl<Why: Into<Reason>> From<Why> for Stop {
+    fn from(why: Why) -> Self {
+        Self::Refused(why.into())
+    }
+}
+
 async fn pass(
     exchange: &mut Exchange,
     head: &mut request::Parts,
     incoming: Incoming,
-) -> Result<Passed, Reason> {
+) -> Result<Passed, Stop> {
     exchange.connect = http2::translate(head);
     let fields = Fields::of(&head.headers);
     let snapshot = exchange.client.live.snapshot();
     exchange.log_as(&snapshot);
-    headers::check(head, fields)?;
-    admission::bound(head, &snapshot.config.client_limits)?;
+    vet(exchange, &snapshot, head, fields)?;
     let service = prepare(exchange, &snapshot, head)?;
     let (version, roster) = (service.version(), &service.roster);
     roster.budget.earn(&version.retry);
@@ -89,13 +106,14 @@ async fn pass(
     if let Some(limit) = &version.rate_limit {
         admission::restrain(exchange, &snapshot, head, roster, limit)?;
     }
+    check_hops(head, &incoming)?;
     let upgrade = asked_upgrade(exchange, head, fields, service, &incoming)?;
     let mut session = recognise(exchange, &snapshot, service, head, fields, upgrade.as_ref());
     let kept_in_all = snapshot.config.client_limits.retry_memory;
-    let upload = upload(exchange, head, incoming, version, kept_in_all)?;
+    let upload = upload(exchange, head, fields, incoming, (version, kept_in_all))?;
     exchange.upload.clone_from(&upload);
 
-    let (has_host, upload) = (exchange.host.is_some(), upload.as_ref());
+    let upload = upload.as_ref();
     let (worker, came) = (exchange.client.worker, exchange.started);
     let search = Search { roster, version, worker, came };
     let mut found = admission::look(&session, search, &[], Reason::NoInstance);
@@ -111,7 +129,7 @@ async fn pass(
             Found::Nobody(reason) => Err(reason),
         };
         let place = place.inspect_err(|_| exchange.affinity = session.unserved())?;
-        let attempt = tries.attempt(&session, &place, has_host, upload);
+        let attempt = tries.attempt(&session, &place, exchange, upload);
         let began = exchange.began();
         exchange.attempt(place, began);
         let question = Question::watched(worker, head, upgrade.as_ref(), &tries, upload.is_some());
@@ -151,6 +169,19 @@ async fn pass(
     Ok((answer, notice))
 }
 
+/// Refuses what has more than one meaning, or more than clients may send.
+fn vet(
+    exchange: &Exchange,
+    snapshot: &Snapshot,
+    head: &request::Parts,
+    fields: Fields,
+) -> Result<(), Reason> {
+    let config = &snapshot.config;
+    let framed_twice = exchange.client.is_framed_twice();
+    headers::check(head, fields, framed_twice, config.forwarding.via.as_ref())?;
+    admission::bound(head, &config.client_limits)
+}
+
 /// Reads the session of a request, and gives its head the fields that instances get.
 fn recognise<'a>(
     exchange: &mut Exchange,
@@ -160,19 +191,34 @@ fn recognise<'a>(
     fields: Fields,
     upgrade: Option<&Upgrade>,
 ) -> Session<'a> {
-    let origin = exchange.client.origin(snapshot);
+    let origin = exchange.client.origin(snapshot, head.version);
     let kind = if upgrade.is_some() { Kind::Tunnel } else { Kind::Request };
     let of_one_client = exchange.client.is_stream() && !origin.trusted;
     let stream = of_one_client.then(|| Arc::clone(&exchange.client));
     let (https, client) = (exchange.https, exchange.address());
     let visit = Visit { https, kind, client, stream, fields };
     let session = Session::read(snapshot, service, head, visit);
-    let forwarding = snapshot.config.forwarding;
+    let forwarding = &snapshot.config.forwarding;
     let new_id = exchange::new_request_id;
     let protocol = upgrade.map(Upgrade::name);
     exchange.request_id =
         headers::to_instance(&mut head.headers, fields, forwarding, origin, protocol, new_id);
+    // `Connection` may have named what was told of it.
+    vouch(exchange, head);
     session
+}
+
+/// Holds a request to how far it may go.
+fn check_hops(head: &mut request::Parts, incoming: &Incoming) -> Result<(), Stop> {
+    let traces = head.method == Method::TRACE;
+    // RFC 9110 section 9.3.8: a TRACE has no content.
+    if traces && !incoming.is_end_stream() {
+        return Err(BadRequest::Trace.into());
+    }
+    match hops::is_last(head)? {
+        true => Err(Stop::Last(if traces { hops::echo(head) } else { Bytes::new() })),
+        false => Ok(()),
+    }
 }
 
 /// What the request wants to switch to, if it may.
@@ -206,10 +252,16 @@ fn asked_upgrade(
 fn upload(
     exchange: &Exchange,
     head: &mut request::Parts,
+    fields: Fields,
     incoming: Incoming,
-    version: &Version,
-    kept_in_all: u64,
+    (version, kept_in_all): (&types::Version, u64),
 ) -> Result<Option<Upload>, Reason> {
+    // RFC 9110 section 10.1.1: without a body, and in HTTP/1.0, nobody waits for a 100. hyper sends none
+    // on a stream, and what a client sends without one is taken all the same.
+    let waits = !incoming.is_end_stream() && head.version == Version::HTTP_11;
+    if fields.has(Fields::EXPECT) && !waits {
+        head.headers.remove(EXPECT);
+    }
     if incoming.is_end_stream() {
         return Ok(None);
     }
@@ -241,12 +293,16 @@ fn prepare<'a>(
     snapshot: &'a Snapshot,
     head: &mut request::Parts,
 ) -> Result<&'a Service, Reason> {
-    let origin = exchange.client.origin(snapshot);
+    let origin = exchange.client.origin(snapshot, head.version);
     let trusted = &snapshot.config.trusted_proxies;
     let address = headers::client_address(&head.headers, origin, trusted);
     exchange.told = (address != origin.peer).then(|| address.to_string().into());
     exchange.https = headers::is_https(&head.headers, origin);
-    vouch(exchange, snapshot, head);
+    headers::check_scheme(head, exchange.https)?;
+    if !snapshot.certificate_fields.is_empty() {
+        headers::remove_alike(&mut head.headers, &snapshot.certificate_fields);
+    }
+    vouch(exchange, head);
     // RFC 9112 section 3.2.2: the host of an absolute target overrides the field.
     if let Some(authority) = head.uri.authority() {
         let host = headers::host_of(authority)?;
@@ -271,11 +327,8 @@ fn prepare<'a>(
     Ok(service)
 }
 
-/// Tells of the client's certificate, in fields that nobody else fills.
-fn vouch(exchange: &Exchange, snapshot: &Snapshot, head: &mut request::Parts) {
-    if !snapshot.certificate_fields.is_empty() {
-        headers::remove_alike(&mut head.headers, &snapshot.certificate_fields);
-    }
+/// Tells of the client's certificate.
+fn vouch(exchange: &Exchange, head: &mut request::Parts) {
     if let Some(session) = &exchange.client.arrival.session {
         for (name, value) in &session.certificate {
             head.headers.insert(name, value.clone());
@@ -287,9 +340,6 @@ fn vouch(exchange: &Exchange, snapshot: &Snapshot, head: &mut request::Parts) {
 fn frame(head: &mut request::Parts) {
     if !head.headers.contains_key(CONTENT_LENGTH) {
         head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    if !headers::expects_continue(&head.headers) {
-        head.headers.remove(EXPECT);
     }
 }
 

@@ -21,27 +21,29 @@ pub async fn handle(
     redirect: HttpsRedirect,
 ) -> Response<AnswerBody> {
     let snapshot = client.live.snapshot();
-    if headers::is_https(request.headers(), client.origin(&snapshot)) {
+    if headers::is_https(request.headers(), client.origin(&snapshot, request.version())) {
         return super::handle(client, request).await;
     }
     let mut exchange = Exchange::begin(client, &request);
     exchange.log_as(&snapshot);
     let (head, incoming) = request.into_parts();
-    let origin = exchange.client.origin(&snapshot);
+    let origin = exchange.client.origin(&snapshot, head.version);
     let trusted = &snapshot.config.trusted_proxies;
     let address = headers::client_address(&head.headers, origin, trusted);
     exchange.told = (address != origin.peer).then(|| address.to_string().into());
     exchange.host = head.headers.get(HOST).cloned();
     let status = StatusCode::from_u16(redirect.status).unwrap_or(StatusCode::PERMANENT_REDIRECT);
-    match location(&head, redirect.port) {
+    let framed_twice = exchange.client.is_framed_twice();
+    match location(&head, framed_twice, redirect.port) {
         Ok(location) => answer::redirect(exchange, status, location, !incoming.is_end_stream()),
         Err(reason) => answer::refuse(exchange, reason, false),
     }
 }
 
 /// The URL of the request, with https in the place of http.
-fn location(head: &request::Parts, port: u16) -> Result<HeaderValue, Reason> {
-    headers::check(head, Fields::of(&head.headers))?;
+fn location(head: &request::Parts, framed_twice: bool, port: u16) -> Result<HeaderValue, Reason> {
+    headers::check(head, Fields::of(&head.headers), framed_twice, None)?;
+    headers::check_scheme(head, false)?;
     // RFC 9112 section 3.2.2: the host of an absolute target overrides the field.
     let host = match head.uri.authority() {
         Some(authority) => headers::host_of(authority)?,
@@ -65,6 +67,7 @@ fn location(head: &request::Parts, port: u16) -> Result<HeaderValue, Reason> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::Method;
 
     #[test]
     fn host_path_and_query_stay_and_the_port_is_that_of_https() {
@@ -80,12 +83,13 @@ mod tests {
             ("/a", Some("user@x.test"), 443, Err(Reason::BadHost)),
             ("/a", None, 443, Err(Reason::BadHost)),
         ] {
-            let mut request = Request::builder().uri(target);
+            let method = if target == "*" { Method::OPTIONS } else { Method::GET };
+            let mut request = Request::builder().method(method).uri(target);
             if let Some(host) = host {
                 request = request.header(HOST, host);
             }
             let head = request.body(()).unwrap().into_parts().0;
-            let found = location(&head, port);
+            let found = location(&head, false, port);
             let found = found.as_ref().map(|value| value.to_str().unwrap());
             assert_eq!(found, expected.as_ref().map(|text| *text), "{target} {host:?}");
         }

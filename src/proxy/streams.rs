@@ -69,7 +69,7 @@ impl Attempt<'_> {
         })?;
         // RFC 9113 section 8.6: there is no such thing on a stream.
         let is_sane = response.status() != StatusCode::SWITCHING_PROTOCOLS;
-        if !is_sane || !headers::settle_length(response.headers_mut()) {
+        if !is_sane || !headers::settle(&mut response) {
             return Err(Failure::InvalidResponse);
         }
         let response = response.map(|body| Coming::Http2(Box::new(body)));

@@ -206,7 +206,7 @@ impl<'a> Tries<'a> {
         &self,
         session: &Session<'_>,
         place: &InFlight,
-        has_host: bool,
+        exchange: &Exchange,
         upload: Option<&'b Upload>,
     ) -> Attempt<'b>
     where
@@ -216,7 +216,8 @@ impl<'a> Tries<'a> {
         let instance = Arc::clone(place.instance());
         let hurries = self.hurries(session, &instance);
         let introduction = self.introduction.clone();
-        Attempt { instance, roster, version, has_host, upload, introduction, hurries }
+        let (client, has_host) = (Arc::clone(&exchange.client), exchange.host.is_some());
+        Attempt { instance, roster, version, has_host, upload, introduction, hurries, client }
     }
 
     /// Whether a connection to this instance is waited for no longer than a first byte.

@@ -17,6 +17,7 @@ const TOP: &[Row] = &[
     ("forwarding: { x_forwarded: @ }", &["true", "false"], &["on", "null"]),
     ("forwarding: { forwarded: @ }", &["true"], &["on"]),
     ("forwarding: { request_id: @ }", &["true"], &["0"]),
+    ("forwarding: { via: @ }", &["burdock", "lb-1", "off"], &["a b", "\"\"", "\"a,b\"", "[]"]),
     ("timeouts: { header_read: @ }", LIMIT_GOOD, LIMIT_BAD),
     ("timeouts: { keep_alive: @ }", LIMIT_GOOD, LIMIT_BAD),
     ("timeouts: { connect: @ }", LIMIT_GOOD, LIMIT_BAD),

@@ -10,6 +10,7 @@ mod instance_tls;
 mod retry;
 mod tls;
 mod tunnels;
+mod via;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub use instance_tls::{ClientCertificate, InstanceTls};
 pub use retry::{Condition, Retry};
 pub use tls::{Certificate, ClientCertificates, Hsts, HttpsRedirect, Tickets, Tls, TlsVersion};
 pub use tunnels::{Action, Close, Closes, Exit, Rebalance, RebalanceMode, Websocket};
+pub use via::Via;
 
 /// One whole configuration file, validated.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,7 +105,7 @@ impl Listener {
 }
 
 /// The request fields that tell an instance about the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forwarding {
     /// Send `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
     pub x_forwarded: bool,
@@ -111,11 +113,14 @@ pub struct Forwarding {
     pub forwarded: bool,
     /// Send `X-Request-Id`: the client's own where it brings a sane one, else a new one.
     pub request_id: bool,
+    /// What Burdock calls itself in `Via`; `None` sends no such field.
+    pub via: Option<Via>,
 }
 
 impl Default for Forwarding {
     fn default() -> Self {
-        Self { x_forwarded: true, forwarded: false, request_id: true }
+        let via = Some(Via::default());
+        Self { x_forwarded: true, forwarded: false, request_id: true, via }
     }
 }
 

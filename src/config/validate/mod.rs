@@ -24,7 +24,7 @@ use std::time::Duration;
 use super::node::{Fields, Node};
 use super::tree::Data;
 use super::types::{
-    Admin, AffinityKeys, ClientTimeouts, Config, Drain, Forwarding, Listener, Timeouts, User,
+    Admin, AffinityKeys, ClientTimeouts, Config, Drain, Forwarding, Listener, Timeouts, User, Via,
     Workers,
 };
 
@@ -145,7 +145,7 @@ fn listener(item: &Node<'_>, is_anyone_trusted: bool) -> Option<Listener> {
     if let (Some(_), Some(node)) = (&tls, &https_redirect) {
         node.problem("clients of this listener speak TLS already; allowed: on a plain listener");
     }
-    let tls = tls.map(|node| tls::tls(&node)).flatten();
+    let tls = tls.and_then(|node| tls::tls(&node));
     let https_redirect = https_redirect.and_then(|node| tls::https_redirect(&node));
     fields.finish();
     let address = listen_address(&address?)?;
@@ -168,9 +168,19 @@ fn forwarding(node: &Node<'_>) -> Option<Forwarding> {
         x_forwarded: fields.boolean("x_forwarded", default.x_forwarded),
         forwarded: fields.boolean("forwarded", default.forwarded),
         request_id: fields.boolean("request_id", default.request_id),
+        via: fields.take("via").map_or(default.via, |node| via(&node)),
     };
     fields.finish();
     Some(forwarding)
+}
+
+fn via(node: &Node<'_>) -> Option<Via> {
+    let allowed =
+        format_args!("a name such as burdock or lb-1, of up to {} bytes, or off", Via::LONGEST);
+    node.parsed(allowed, |text| match text {
+        "off" => Some(None),
+        name => Via::new(name).map(Some),
+    })?
 }
 
 fn admin(fields: &mut Fields<'_>, listeners: &[Listener]) -> Option<Admin> {

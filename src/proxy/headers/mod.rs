@@ -1,17 +1,19 @@
 //! The fields of a message on their way through: which stop here, which are added, which are
 //! refused. Pure: the client's address and the request id are arguments.
 
+mod check;
+pub mod hops;
 mod told;
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
     TRANSFER_ENCODING, UPGRADE, VIA,
 };
-use http::uri::Authority;
-use http::{Method, StatusCode, Version, request};
+use http::{Response, StatusCode, Version};
 
 use crate::config::types::Forwarding;
 
+pub use check::{BadRequest, check, check_scheme, host_of};
 pub use told::{Origin, client_address, is_https, is_trusted, remove_alike};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -23,52 +25,34 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A client's request id longer than this is replaced.
 const MAX_REQUEST_ID: usize = 128;
 
-/// What makes a request one that no instance may see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BadRequest {
-    /// Host missing, repeated or malformed (RFC 9112 section 3.2).
-    Host,
-    /// A transfer coding besides chunked (RFC 9112 section 6.1): nobody asked for it, and without
-    /// its name the instance could not undo it.
-    Coding,
-    /// CONNECT: Burdock is a gateway, not a tunnel to anywhere (RFC 9110 section 9.3.6).
-    Connect,
+/// Whether an answer is one (RFC 9110 section 15), and says clearly how long it is.
+pub fn settle<Body>(answer: &mut Response<Body>) -> bool {
+    answer.status().as_u16() < 600 && is_framed(answer) && settle_length(answer.headers_mut())
 }
 
-/// Checks what hyper's parser lets pass.
-pub fn check(head: &request::Parts, fields: Fields) -> Result<(), BadRequest> {
-    if head.method == Method::CONNECT {
-        return Err(BadRequest::Connect);
-    }
-    if fields.has(Fields::TRANSFER_ENCODING)
-        && tokens(&head.headers, &TRANSFER_ENCODING).any(|coding| !is_chunked(coding))
-    {
-        return Err(BadRequest::Coding);
-    }
-    let mut hosts = head.headers.get_all(HOST).iter();
-    // RFC 9113 section 8.3.1: in HTTP/2 `:authority` stands for Host, and must not say another.
-    let authority = head.uri.authority().filter(|_| head.version == Version::HTTP_2);
-    let agrees = |host: &HeaderValue| {
-        let same = |it: &Authority| it.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes());
-        authority.is_none_or(same)
-    };
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) if is_authority(host.as_bytes()) && agrees(host) => Ok(()),
-        (None, None) if head.version < Version::HTTP_11 || authority.is_some() => Ok(()),
-        (Some(_) | None, _) => Err(BadRequest::Host),
+/// RFC 9112 section 6.1: HTTP/1.0 knows no coding, and nobody asked for another than chunked; without
+/// its name the client could not undo it.
+fn is_framed<Body>(answer: &Response<Body>) -> bool {
+    let mut codings = answer.headers().get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => {
+            answer.version() > Version::HTTP_10
+                && coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+        }
+        (Some(_), Some(_)) => false,
     }
 }
 
-/// The Host field that an absolute target stands for. RFC 9110 section 4.2.4: userinfo is an error.
-pub fn host_of(authority: &Authority) -> Result<HeaderValue, BadRequest> {
-    let bytes = authority.as_str().as_bytes();
-    let host = HeaderValue::from_bytes(bytes).ok().filter(|_| is_authority(bytes));
-    host.ok_or(BadRequest::Host)
+/// Whether an answer may have been meant to end elsewhere than it did (RFC 9112 section 6.3): its
+/// connection can't take another request.
+pub fn is_framed_twice(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH)
 }
 
 /// Whether an answer says clearly how long it is. Equal lengths on several lines become one (RFC
 /// 9112 section 6.3); anything else that isn't one number is nothing to pass on.
-pub fn settle_length(headers: &mut HeaderMap) -> bool {
+fn settle_length(headers: &mut HeaderMap) -> bool {
     let mut lines = headers.get_all(CONTENT_LENGTH).iter();
     let (Some(first), more) = (lines.next(), lines.next().is_some()) else { return true };
     if !more && first.as_bytes().iter().all(u8::is_ascii_digit) {
@@ -79,26 +63,6 @@ pub fn settle_length(headers: &mut HeaderMap) -> bool {
     let length = lengths.first().filter(|length| equal && length.iter().all(u8::is_ascii_digit));
     let length = length.and_then(|length| HeaderValue::from_bytes(length).ok());
     length.is_some_and(|length| headers.insert(CONTENT_LENGTH, length).is_some())
-}
-
-fn is_chunked(coding: &[u8]) -> bool {
-    coding.eq_ignore_ascii_case(b"chunked")
-}
-
-/// Host and optional port (RFC 3986 section 3.2.2), without userinfo.
-fn is_authority(bytes: &[u8]) -> bool {
-    let host = match bytes.iter().rposition(|byte| *byte == b':') {
-        Some(colon) if bytes[colon + 1..].iter().all(u8::is_ascii_digit) => &bytes[..colon],
-        Some(_) | None => bytes,
-    };
-    match host {
-        [b'[', address @ .., b']'] => std::str::from_utf8(address)
-            .is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok()),
-        [] => false,
-        name => name
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte)),
-    }
 }
 
 /// Whether a comma-separated list in any line of `name` holds `token`.
@@ -146,6 +110,9 @@ impl Fields {
     const X_REQUEST_ID: Self = Self(1 << 6);
     /// Any cookie.
     pub const COOKIE: Self = Self(1 << 7);
+    /// `Expect`.
+    pub const EXPECT: Self = Self(1 << 8);
+    const VIA: Self = Self(1 << 9);
 
     /// Looks at all fields.
     pub fn of(headers: &HeaderMap) -> Self {
@@ -164,6 +131,8 @@ impl Fields {
             }
             "x-request-id" => Self::X_REQUEST_ID,
             "cookie" => Self::COOKIE,
+            "expect" => Self::EXPECT,
+            "via" => Self::VIA,
             _ => Self::default(),
         }
     }
@@ -225,7 +194,7 @@ fn names_no_field(token: &[u8]) -> bool {
 pub fn to_instance(
     headers: &mut HeaderMap,
     fields: Fields,
-    forwarding: Forwarding,
+    forwarding: &Forwarding,
     origin: Origin<'_>,
     upgrade: Option<&HeaderValue>,
     request_id: impl FnOnce() -> HeaderValue,
@@ -246,8 +215,9 @@ pub fn to_instance(
         headers.insert(UPGRADE, upgrade.clone());
     }
     // RFC 9110 section 7.6.3: a gateway must name itself to the next server.
-    let via = if origin.http2 { "2.0 burdock" } else { "1.1 burdock" };
-    headers.append(VIA, HeaderValue::from_static(via));
+    if let Some(via) = &forwarding.via {
+        headers.append(VIA, via.line(origin.version).clone());
+    }
     told::tell(headers, fields, forwarding, origin);
     let known = match fields.has(Fields::X_REQUEST_ID) {
         true => headers.get(X_REQUEST_ID).filter(|id| is_sane_id(id)).cloned(),
@@ -265,6 +235,12 @@ pub fn to_instance(
 fn is_sane_id(id: &HeaderValue) -> bool {
     let bytes = id.as_bytes();
     !bytes.is_empty() && bytes.len() <= MAX_REQUEST_ID && bytes.iter().all(u8::is_ascii_graphic)
+}
+
+/// Makes an interim answer's fields fit for the client. RFC 9110 section 8.6: there is no length.
+pub fn to_client_interim(headers: &mut HeaderMap, status: StatusCode) {
+    to_client(headers, status);
+    headers.remove(CONTENT_LENGTH);
 }
 
 /// Makes an answer's fields fit for the client.
@@ -288,7 +264,7 @@ pub fn to_client(headers: &mut HeaderMap, status: StatusCode) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Request;
+    use crate::config::types::Via;
     use proptest::prelude::*;
 
     fn map(lines: &[(&'static str, &str)]) -> HeaderMap {
@@ -308,11 +284,12 @@ mod tests {
         lines
     }
 
-    fn send(lines: &[(&'static str, &str)], forwarding: Forwarding, trusted: bool) -> HeaderMap {
+    fn send(lines: &[(&'static str, &str)], forwarding: &Forwarding, trusted: bool) -> HeaderMap {
         let mut headers = map(lines);
         let text = HeaderValue::from_static("192.0.2.1");
         let peer = "192.0.2.1".parse().unwrap();
-        let origin = Origin { peer, peer_text: &text, trusted, http2: false, https: false };
+        let version = Version::HTTP_11;
+        let origin = Origin { peer, peer_text: &text, trusted, version, https: false };
         let fields = Fields::of(&headers);
         to_instance(&mut headers, fields, forwarding, origin, None, || {
             HeaderValue::from_static("made")
@@ -320,8 +297,9 @@ mod tests {
         headers
     }
 
-    const QUIET: Forwarding =
-        Forwarding { x_forwarded: false, forwarded: false, request_id: false };
+    fn quiet() -> Forwarding {
+        Forwarding { x_forwarded: false, request_id: false, ..Forwarding::default() }
+    }
 
     #[test]
     fn every_connection_line_is_honoured() {
@@ -339,7 +317,7 @@ mod tests {
                 ("upgrade", "h2c"),
                 ("http2-settings", "x"),
             ],
-            QUIET,
+            &quiet(),
             false,
         );
         assert_eq!(
@@ -352,7 +330,7 @@ mod tests {
     fn framing_and_host_cannot_be_nominated_away() {
         let nominated =
             [("host", "a"), ("connection", "host, content-length"), ("content-length", "3")];
-        let headers = send(&nominated, QUIET, false);
+        let headers = send(&nominated, &quiet(), false);
         assert_eq!(lines(&headers), ["content-length: 3", "host: a", "via: 1.1 burdock"]);
     }
 
@@ -365,11 +343,11 @@ mod tests {
             ("x-forwarded-host", "b"),
             ("x-request-id", "theirs"),
         ];
-        let headers = send(&told, Forwarding::default(), true);
+        let headers = send(&told, &Forwarding::default(), true);
         assert_eq!(headers["x-forwarded-for"], "203.0.113.9, 192.0.2.1");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-forwarded-host"], "b");
-        let headers = send(&told, Forwarding::default(), false);
+        let headers = send(&told, &Forwarding::default(), false);
         assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["x-forwarded-host"], "a");
@@ -378,8 +356,8 @@ mod tests {
 
     #[test]
     fn forwarded_is_written_where_asked() {
-        let asked = Forwarding { forwarded: true, ..QUIET };
-        let headers = send(&[("host", "a:80")], asked, false);
+        let asked = Forwarding { forwarded: true, ..quiet() };
+        let headers = send(&[("host", "a:80")], &asked, false);
         assert_eq!(headers["forwarded"], "for=192.0.2.1;host=\"a:80\";proto=http");
     }
 
@@ -387,44 +365,8 @@ mod tests {
     fn an_id_that_could_hurt_a_log_is_replaced() {
         for id in ["", "a b", &"x".repeat(MAX_REQUEST_ID + 1)] {
             let headers =
-                send(&[("host", "a"), ("x-request-id", id)], Forwarding::default(), false);
+                send(&[("host", "a"), ("x-request-id", id)], &Forwarding::default(), false);
             assert_eq!(headers["x-request-id"], "made", "{id:?}");
-        }
-    }
-
-    #[test]
-    fn hosts_are_checked() {
-        for (host, fine) in [
-            ("example.com", true),
-            ("example.com:8080", true),
-            ("[::1]:80", true),
-            ("127.0.0.1", true),
-            ("a_b.local", true),
-            ("", false),
-            (":80", false),
-            ("a b", false),
-            ("user@host", false),
-            ("a/b", false),
-            ("a:b", false),
-            ("[::g]", false),
-            ("a,b/", false),
-        ] {
-            assert_eq!(is_authority(host.as_bytes()), fine, "{host:?}");
-        }
-        let verdict = |builder: request::Builder| {
-            let head = builder.body(()).unwrap().into_parts().0;
-            check(&head, Fields::of(&head.headers))
-        };
-        let plain = || Request::builder().uri("/");
-        assert_eq!(verdict(plain()), Err(BadRequest::Host));
-        assert_eq!(verdict(plain().version(Version::HTTP_10)), Ok(()));
-        let twice = plain().header(HOST, "a").header(HOST, "a");
-        assert_eq!(verdict(twice), Err(BadRequest::Host));
-        let connect = Request::builder().method(Method::CONNECT).uri("a:1").header(HOST, "a:1");
-        assert_eq!(verdict(connect), Err(BadRequest::Connect));
-        for (coding, fine) in [("chunked", true), ("Chunked", true), ("gzip, chunked", false)] {
-            let coded = plain().header(HOST, "a").header(TRANSFER_ENCODING, coding);
-            assert_eq!(verdict(coded).is_ok(), fine, "{coding}");
         }
     }
 
@@ -450,6 +392,34 @@ mod tests {
                 let left: Vec<_> = headers.get_all(CONTENT_LENGTH).iter().collect();
                 assert_eq!(left, length.as_slice(), "{lines:?}");
             }
+        }
+    }
+
+    #[test]
+    fn via_is_what_the_configuration_says() {
+        for (via, line) in [(Via::new("lb-1"), Some("1.1 lb-1")), (None, None)] {
+            let headers = send(&[("host", "a")], &Forwarding { via, ..quiet() }, false);
+            assert_eq!(headers.get(VIA).map(|it| it.to_str().unwrap()), line);
+        }
+    }
+
+    #[test]
+    fn an_answer_is_framed_in_one_way() {
+        for (status, version, codings, settled) in [
+            (200, Version::HTTP_11, &[][..], true),
+            (599, Version::HTTP_11, &["Chunked"][..], true),
+            (600, Version::HTTP_11, &[][..], false),
+            (200, Version::HTTP_10, &["chunked"][..], false),
+            (200, Version::HTTP_11, &["gzip, chunked"][..], false),
+            (200, Version::HTTP_11, &["chunked", "chunked"][..], false),
+            (200, Version::HTTP_11, &["identity"][..], false),
+        ] {
+            let mut answer = http::Response::builder().status(status).version(version);
+            for coding in codings {
+                answer = answer.header(TRANSFER_ENCODING, *coding);
+            }
+            let mut answer = answer.body(()).unwrap();
+            assert_eq!(settle(&mut answer), settled, "{status} {version:?} {codings:?}");
         }
     }
 

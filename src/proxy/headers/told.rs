@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use http::Version;
 use http::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
@@ -21,8 +22,8 @@ pub struct Origin<'a> {
     pub peer_text: &'a HeaderValue,
     /// Whether `peer` is a trusted proxy, so that its word counts.
     pub trusted: bool,
-    /// Whether it speaks HTTP/2.
-    pub http2: bool,
+    /// What it speaks.
+    pub version: Version,
     /// Whether the connection is TLS.
     pub https: bool,
 }
@@ -94,7 +95,7 @@ pub(super) fn forget(headers: &mut HeaderMap) {
 pub(super) fn tell(
     headers: &mut HeaderMap,
     fields: Fields,
-    forwarding: Forwarding,
+    forwarding: &Forwarding,
     origin: Origin<'_>,
 ) {
     if forwarding.forwarded {
@@ -176,7 +177,7 @@ mod tests {
                 peer,
                 peer_text: &text,
                 trusted: is_trusted(peer, &trusted),
-                http2: false,
+                version: Version::HTTP_11,
                 https: false,
             };
             let found = client_address(&headers, origin, &trusted);

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use burdock::config::types::Forwarding;
 use burdock::proxy::headers::{self, Fields, Origin};
 use http::header::{CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, TE, UPGRADE, VIA};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, request};
 
 const HOP_BY_HOP: [&str; 6] = [
     "keep-alive",
@@ -49,7 +49,8 @@ pub(crate) fn check(data: &[u8]) {
 
 fn passes_a_request_on(mut head: request::Parts, choices: u8) {
     let fields = Fields::of(&head.headers);
-    if headers::check(&head, fields).is_err() {
+    let own = Forwarding::default();
+    if headers::check(&head, fields, false, own.via.as_ref()).is_err() {
         return;
     }
     if let Some(authority) = head.uri.authority() {
@@ -64,12 +65,13 @@ fn passes_a_request_on(mut head: request::Parts, choices: u8) {
         ["192.0.2.0/24", "2001:db8::/32", "10.0.0.0/8"].map(|net| net.parse().expect("a network"));
     let peer_text = HeaderValue::try_from(peer.to_string()).expect("an address is header-safe");
     let is_trusted = choices & 2 != 0;
-    let http2 = head.version == Version::HTTP_2;
-    let origin = Origin { peer, peer_text: &peer_text, trusted: is_trusted, http2, https: false };
+    let version = head.version;
+    let origin = Origin { peer, peer_text: &peer_text, trusted: is_trusted, version, https: false };
     let forwarding = Forwarding {
         x_forwarded: choices & 4 != 0,
         forwarded: choices & 8 != 0,
         request_id: choices & 16 != 0,
+        via: own.via,
     };
     let client = headers::client_address(&head.headers, origin, &trusted);
     assert!(client == peer || is_trusted && named(&head.headers).contains(&client));
@@ -77,15 +79,25 @@ fn passes_a_request_on(mut head: request::Parts, choices: u8) {
     let before = head.headers.clone();
     let upgrade = (choices & 32 != 0).then(|| HeaderValue::from_static("websocket"));
     let made = || HeaderValue::from_static("made");
-    let id =
-        headers::to_instance(&mut head.headers, fields, forwarding, origin, upgrade.as_ref(), made);
+    let id = headers::to_instance(
+        &mut head.headers,
+        fields,
+        &forwarding,
+        origin,
+        upgrade.as_ref(),
+        made,
+    );
     let sent = &head.headers;
     nothing_of_this_hop_is_left(&before, sent, upgrade.as_ref());
     assert_eq!(sent.get(HOST), before.get(HOST));
     let is_theirs = headers::has_token(&before, &CONNECTION, "via");
     let came = if is_theirs { 0 } else { lines(&before, "via").len() };
     assert_eq!(lines(sent, "via").len(), came + 1);
-    let via = if http2 { "2.0 burdock" } else { "1.1 burdock" };
+    let via = match version {
+        Version::HTTP_10 => "1.0 burdock",
+        Version::HTTP_2 => "2.0 burdock",
+        _ => "1.1 burdock",
+    };
     assert_eq!(
         sent.get_all(VIA).iter().next_back().map(HeaderValue::as_bytes),
         Some(via.as_bytes())
@@ -96,7 +108,7 @@ fn passes_a_request_on(mut head: request::Parts, choices: u8) {
     if let Some(id) = &id {
         assert!((1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic));
     }
-    tells_of_the_client(&before, sent, forwarding, origin);
+    tells_of_the_client(&before, sent, &forwarding, origin);
 }
 
 /// The addresses in `X-Forwarded-For`, in every form in which proxies write them.
@@ -166,7 +178,7 @@ fn nothing_of_this_hop_is_left(
 fn tells_of_the_client(
     before: &HeaderMap,
     sent: &HeaderMap,
-    forwarding: Forwarding,
+    forwarding: &Forwarding,
     origin: Origin<'_>,
 ) {
     let peer = origin.peer_text.as_bytes();
@@ -217,10 +229,12 @@ fn is_forwarded_element(element: &[u8], peer: IpAddr) {
     }
 }
 
-fn settles_lengths(mut answer: HeaderMap) {
+fn settles_lengths(answer: HeaderMap) {
     let told = members(&answer, "content-length").iter().map(|it| it.to_vec()).collect::<Vec<_>>();
-    let is_clear = headers::settle_length(&mut answer);
-    let left = lines(&answer, "content-length");
+    let mut response = Response::new(());
+    *response.headers_mut() = answer;
+    let is_clear = headers::settle(&mut response);
+    let left = lines(response.headers(), "content-length");
     if is_clear && !told.is_empty() {
         assert_eq!(left.len(), 1);
         assert!(!left[0].is_empty() && left[0].iter().all(u8::is_ascii_digit));

@@ -24,6 +24,7 @@ use tokio::time::Sleep;
 
 use crate::instance::bell::Bell;
 use crate::instance::body::RequestBody;
+use crate::instance::ear::{Ear, Interim};
 use crate::instance::lane::Lane;
 use crate::instance::stream::Outbound;
 use crate::proxy_protocol::{self, Introduction};
@@ -41,6 +42,7 @@ pub struct Link {
     connection: Option<Connection<TokioIo<Outbound>, RequestBody>>,
     /// Whether the connection has nothing more to do.
     over: bool,
+    ear: Arc<Ear>,
     bell: Arc<Bell>,
     waker: Waker,
     timer: Timer,
@@ -85,14 +87,16 @@ impl Link {
         if let Some(introduction) = introduction {
             stream.write_all(&proxy_protocol::write(introduction)).await?;
         }
-        let io = TokioIo::new(Outbound::new(stream));
+        let ear = Arc::new(Ear::default());
+        let io = TokioIo::new(Outbound::new(stream, Arc::clone(&ear)));
         let handshake = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(io);
         let (sender, connection) = handshake.await.map_err(io::Error::other)?;
         let bell = Arc::new(Bell::default());
         lane.bells.hang(&bell);
         let waker = Waker::from(Arc::clone(&bell));
         let (connection, timer) = (Some(connection), Timer::default());
-        Ok(Box::new(Self { introduction, sender, connection, over: false, bell, waker, timer }))
+        let over = false;
+        Ok(Box::new(Self { introduction, sender, connection, over, ear, bell, waker, timer }))
     }
 
     /// What it began with: whose it is.
@@ -104,15 +108,19 @@ impl Link {
     ///
     /// `patience` gives the instant until which to wait, or why not to wait any longer. It is asked
     /// again whenever something came that was no answer, and told whether that instant has passed.
+    /// `interim` gets what comes before the answer.
     pub fn answer<E>(
         &mut self,
         request: Request<RequestBody>,
+        mut interim: impl FnMut(Interim),
         mut patience: impl FnMut(bool) -> Result<Instant, E>,
     ) -> impl Future<Output = Result<Answered, E>> {
+        self.ear.listen();
         // Boxed: it has room for the request, should it come back.
         let mut answer = self.bell.muted(|| Box::pin(self.sender.try_send_request(request)));
         poll_fn(move |cx| {
             self.drive(cx);
+            self.ear.heard().into_iter().for_each(&mut interim);
             // It can only come out of `drive`, so nobody has to be woken for it.
             let mut nobody = Context::from_waker(Waker::noop());
             let polled = match answer.as_mut().poll(&mut nobody) {

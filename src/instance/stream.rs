@@ -5,14 +5,17 @@
 //!
 //! [`Outbound`], towards an instance, keeps a failed write to itself. An instance that answers early
 //! and closes makes the rest of an upload fail; hyper would give up there, with the answer unread.
-//! Reading on brings that answer, or the failure.
+//! Reading on brings that answer, or the failure. And an [`Ear`] hears what it reads.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use crate::instance::ear::Ear;
 
 /// Slices of this many bytes in all are put together.
 const SMALL: usize = 1024;
@@ -30,11 +33,6 @@ impl Stream {
     /// The bare socket.
     pub fn into_inner(self) -> TcpStream {
         self.0
-    }
-
-    /// The same socket once more, for who has to finish with it when this one is closed.
-    pub fn duplicate(&self) -> io::Result<std::net::TcpStream> {
-        socket2::SockRef::from(&self.0).try_clone().map(Into::into)
     }
 }
 
@@ -91,12 +89,13 @@ impl AsyncWrite for Stream {
 pub struct Outbound {
     stream: Stream,
     deaf: bool,
+    ear: Arc<Ear>,
 }
 
 impl Outbound {
     /// Towards an instance.
-    pub fn new(stream: TcpStream) -> Self {
-        Self { stream: Stream::new(stream), deaf: false }
+    pub(super) fn new(stream: TcpStream, ear: Arc<Ear>) -> Self {
+        Self { stream: Stream::new(stream), deaf: false, ear }
     }
 
     /// The bare socket.
@@ -125,7 +124,12 @@ impl AsyncRead for Outbound {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let start = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_ready() {
+            self.ear.hear(&buffer.filled()[start..]);
+        }
+        read
     }
 }
 

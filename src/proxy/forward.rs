@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
-use http::{Request, Response, StatusCode, request};
+use http::{Request, Response, StatusCode, Version, request};
 use hyper::body::{Body, Incoming};
 use tokio::sync::Notify;
 
-use crate::config::types::{Condition, Version};
+use crate::config::types::{self, Condition};
 use crate::instance::body::{RequestBody, Upload};
 use crate::instance::link::Link;
 use crate::instance::pool;
-use crate::instance::{Distress, InFlight, Instance, Roster};
+use crate::instance::{Distress, InFlight, Instance, Interim, Roster};
 use crate::proxy::client::Client;
 use crate::proxy::headers;
 use crate::proxy::retry::{self, Failure, Sent};
@@ -80,7 +80,7 @@ pub struct Attempt<'a> {
     /// Who else could do it.
     pub roster: &'a Roster,
     /// The limits.
-    pub version: &'a Version,
+    pub version: &'a types::Version,
     /// Whether the client named a host.
     pub has_host: bool,
     /// The body.
@@ -88,7 +88,7 @@ pub struct Attempt<'a> {
     /// Whether `retry.per_try_timeout` bounds the wait for a connection too.
     pub hurries: bool,
     /// What the instance is told of the client by its connection.
-    pub introduction: Option<Introduction>,
+    pub introduction: Option<Arc<Introduction>>,
     /// Who gets interim answers.
     pub client: Arc<Client>,
 }
@@ -106,7 +106,7 @@ impl Attempt<'_> {
     ) -> Result<Answer, Failure> {
         let replayable = head.method.is_idempotent() && self.replayable();
         let pool = &self.instance.lane(worker).pool;
-        if let Some(link) = pool.take(now, replayable, self.introduction) {
+        if let Some(link) = pool.take(now, replayable, self.introduction()) {
             match self.exchange(head, link, now).await {
                 Err(failure @ Failure::Reset(_))
                     if retry::is_safe(&head.method, failure, self.replayable()) => {}
@@ -120,7 +120,7 @@ impl Attempt<'_> {
     /// Opens a new connection.
     pub(super) async fn connect(&self, worker: usize) -> Result<Box<Link>, Failure> {
         let lane = self.instance.lane(worker);
-        let opening = Link::open(self.instance.address(), lane, self.introduction);
+        let opening = Link::open(self.instance.address(), lane, self.introduction());
         self.wait(worker, pin!(opening)).await?.map_err(|error| {
             tracing::debug!(instance = self.instance.address(), %error, "connecting failed");
             if pool::is_own_fault(&error) { Failure::NoSocket } else { Failure::Connect }
@@ -170,7 +170,17 @@ impl Attempt<'_> {
             }
             Ok(until)
         };
-        let answered = link.answer(self.request(head), patience).await?;
+        let gate = self.gate(head);
+        let request = self.request(head, gate.clone());
+        // RFC 9110 section 15.2: HTTP/1.0 knows no interim answers. On a stream hyper sends none.
+        let is_told = head.version == Version::HTTP_11;
+        let interim = move |(status, fields): Interim| match &gate {
+            // hyper sends the client's own 100 when its body is asked for.
+            Some(gate) if status == StatusCode::CONTINUE => gate.notify_one(),
+            Some(_) | None if is_told => self.client.interim.put(status, fields),
+            Some(_) | None => {}
+        };
+        let answered = link.answer(request, interim, patience).await?;
         let mut response = answered.map_err(|error| match error.message() {
             Some(_) => Failure::Reset(Sent::Nothing),
             None if error.error().is_parse() => Failure::InvalidResponse,
@@ -182,12 +192,16 @@ impl Attempt<'_> {
         }
     }
 
-    /// The request of this attempt.
-    fn request(&self, head: &request::Parts) -> Request<RequestBody> {
+    /// What opens when the instance asks for the body, if the client waits for that.
+    fn gate(&self, head: &request::Parts) -> Option<Arc<Notify>> {
         let continued = self.upload.filter(|_| headers::expects_continue(&head.headers));
-        let gate = continued.map(|_| Arc::new(Notify::new()));
+        continued.map(|_| Arc::new(Notify::new()))
+    }
+
+    /// The request of this attempt.
+    fn request(&self, head: &request::Parts, gate: Option<Arc<Notify>>) -> Request<RequestBody> {
         let body = match self.upload {
-            Some(upload) => upload.attempt(gate.clone()),
+            Some(upload) => upload.attempt(gate),
             None => RequestBody::Empty,
         };
         let mut request = Request::new(body);
@@ -200,19 +214,11 @@ impl Attempt<'_> {
         {
             request.headers_mut().insert(HOST, address);
         }
-        // RFC 9110 section 15.2: HTTP/1.0 knows no interim answers. On a stream hyper sends none.
-        let interim = (head.version == http::Version::HTTP_11).then(|| Arc::clone(&self.client));
-        if gate.is_some() || interim.is_some() {
-            hyper::ext::on_informational(&mut request, move |answer| {
-                match (answer.status(), &gate, &interim) {
-                    // hyper sends the client's own 100 when its body is asked for.
-                    (StatusCode::CONTINUE, Some(gate), _) => gate.notify_one(),
-                    (status, _, Some(client)) => client.interim.put(status, answer.headers()),
-                    (_, _, None) => {}
-                }
-            });
-        }
         request
+    }
+
+    fn introduction(&self) -> Option<Introduction> {
+        self.introduction.as_deref().copied()
     }
 
     fn replayable(&self) -> bool {

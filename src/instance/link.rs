@@ -23,6 +23,7 @@ use tokio::time::Sleep;
 use crate::instance::Instance;
 use crate::instance::bell::Bell;
 use crate::instance::body::RequestBody;
+use crate::instance::ear::{Ear, Interim};
 use crate::instance::stream::{OpenError, Outbound, Wire};
 use crate::proxy_protocol::Introduction;
 use crate::tls::client::Alpn;
@@ -40,6 +41,7 @@ pub struct Link {
     connection: Option<Connection<TokioIo<Outbound>, RequestBody>>,
     /// Whether the connection has nothing more to do.
     over: bool,
+    ear: Arc<Ear>,
     bell: Arc<Bell>,
     waker: Waker,
     timer: Timer,
@@ -86,7 +88,8 @@ impl Link {
         let epoch = lane.pool.epoch();
         let (address, target) = (instance.address(), instance.target());
         let wire = Wire::open(address, introduction, target.as_deref(), Alpn::Http1).await?;
-        let io = TokioIo::new(Outbound::new(wire));
+        let ear = Arc::new(Ear::default());
+        let io = TokioIo::new(Outbound::new(wire, Arc::clone(&ear)));
         let handshake = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(io);
         let (sender, connection) =
             handshake.await.map_err(|error| OpenError::Connect(io::Error::other(error)))?;
@@ -95,7 +98,17 @@ impl Link {
         let waker = Waker::from(Arc::clone(&bell));
         let (connection, timer) = (Some(connection), Timer::default());
         let over = false;
-        Ok(Box::new(Self { introduction, sender, connection, over, bell, waker, timer, epoch }))
+        Ok(Box::new(Self {
+            introduction,
+            sender,
+            connection,
+            over,
+            ear,
+            bell,
+            waker,
+            timer,
+            epoch,
+        }))
     }
 
     /// What it began with: whose it is.
@@ -107,15 +120,19 @@ impl Link {
     ///
     /// `patience` gives the instant until which to wait, or why not to wait any longer. It is asked
     /// again whenever something came that was no answer, and told whether that instant has passed.
+    /// `interim` gets what comes before the answer.
     pub fn answer<E>(
         &mut self,
         request: Request<RequestBody>,
+        mut interim: impl FnMut(Interim),
         mut patience: impl FnMut(bool) -> Result<Instant, E>,
     ) -> impl Future<Output = Result<Answered, E>> {
+        self.ear.listen();
         // Boxed: it has room for the request, should it come back.
         let mut answer = self.bell.muted(|| Box::pin(self.sender.try_send_request(request)));
         poll_fn(move |cx| {
             self.drive(cx);
+            self.ear.heard().into_iter().for_each(&mut interim);
             // It can only come out of `drive`, so nobody has to be woken for it.
             let mut nobody = Context::from_waker(Waker::noop());
             let polled = match answer.as_mut().poll(&mut nobody) {

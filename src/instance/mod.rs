@@ -10,6 +10,7 @@ pub mod body;
 pub mod budget;
 mod crowd;
 pub mod departure;
+mod ear;
 mod events;
 mod in_flight;
 pub mod kept;
@@ -49,6 +50,7 @@ use crate::health::{self, Admin, Eligibility, Health, Membership, Rehome};
 use crate::tls::client::Target;
 
 pub use departure::{Cause, Departure};
+pub use ear::Interim;
 pub use in_flight::{InFlight, Kind};
 pub use lane::Lane;
 pub use roster::{Members, Roster};

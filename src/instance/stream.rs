@@ -5,15 +5,17 @@
 //!
 //! [`Outbound`], towards an instance and secured or not, keeps a failed write to itself. An instance that answers early
 //! and closes makes the rest of an upload fail; hyper would give up there, with the answer unread.
-//! Reading on brings that answer, or the failure.
+//! Reading on brings that answer, or the failure. And an [`Ear`] hears what it reads.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::instance::ear::Ear;
 use crate::proxy_protocol::{self, Introduction};
 use crate::tls::client::{Alpn, Target, ToInstance};
 
@@ -33,11 +35,6 @@ impl Stream {
     /// The bare socket.
     pub fn into_inner(self) -> TcpStream {
         self.0
-    }
-
-    /// The same socket once more, for who has to finish with it when this one is closed.
-    pub fn duplicate(&self) -> io::Result<std::net::TcpStream> {
-        socket2::SockRef::from(&self.0).try_clone().map(Into::into)
     }
 }
 
@@ -210,12 +207,13 @@ impl AsyncWrite for Wire {
 pub struct Outbound {
     wire: Wire,
     deaf: bool,
+    ear: Arc<Ear>,
 }
 
 impl Outbound {
     /// Towards an instance.
-    pub fn new(wire: Wire) -> Self {
-        Self { wire, deaf: false }
+    pub(super) fn new(wire: Wire, ear: Arc<Ear>) -> Self {
+        Self { wire, deaf: false, ear }
     }
 
     /// What it was made of.
@@ -244,7 +242,12 @@ impl AsyncRead for Outbound {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_read(cx, buffer)
+        let start = buffer.filled().len();
+        let read = Pin::new(&mut self.wire).poll_read(cx, buffer);
+        if read.is_ready() {
+            self.ear.hear(&buffer.filled()[start..]);
+        }
+        read
     }
 }
 

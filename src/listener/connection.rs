@@ -233,7 +233,8 @@ async fn refuse(client: &Client, mut stream: Transport, reason: Reason) {
          content-length: {}\r\n\r\n{text}",
         text.len(),
     );
-    if stream.write_all(answer.as_bytes()).await.is_ok() {
+    let told = tokio::time::timeout(LINGER, stream.write_all(answer.as_bytes())).await;
+    if told.is_ok_and(|told| told.is_ok()) {
         linger(stream).await;
     }
 }
@@ -248,12 +249,14 @@ async fn farewell(mut stream: Transport) {
 /// Sends FIN, and takes what the client still sends until it has seen it. Boxed where it is called:
 /// a connection should not carry this buffer all its life.
 pub(super) async fn linger(mut stream: Transport) {
-    if stream.shutdown().await.is_err() {
-        return;
-    }
     let mut rest = [0; 4096];
-    let read = async { while stream.read(&mut rest).await.is_ok_and(|count| count > 0) {} };
-    let _ = tokio::time::timeout(LINGER, read).await;
+    // With TLS what it has not taken yet goes before the end, and it may take none of it.
+    let end = async {
+        if stream.shutdown().await.is_ok() {
+            while stream.read(&mut rest).await.is_ok_and(|count| count > 0) {}
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, end).await;
 }
 
 fn poll(connection: &mut Connection, client: &Client, cx: &mut Context<'_>) -> Poll<Over> {

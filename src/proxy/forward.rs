@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
-use http::{Request, Response, StatusCode, request};
+use http::{Request, Response, StatusCode, Version, request};
 use hyper::body::{Body, Incoming};
 use tokio::sync::Notify;
 
-use crate::config::types::{Condition, Protocol, Version};
+use crate::config::types::{self, Condition, Protocol};
 use crate::instance::body::{RequestBody, Upload};
 use crate::instance::link::Link;
 use crate::instance::pool;
 use crate::instance::stream::OpenError;
 use crate::instance::trunk::Sending;
-use crate::instance::{Distress, InFlight, Instance, Roster};
+use crate::instance::{Distress, InFlight, Instance, Interim, Roster};
 use crate::proxy::client::Client;
 use crate::proxy::coming::Coming;
 use crate::proxy::headers;
@@ -86,7 +86,7 @@ pub struct Attempt<'a> {
     /// Who else could do it.
     pub roster: &'a Roster,
     /// The limits.
-    pub version: &'a Version,
+    pub version: &'a types::Version,
     /// Whether the client named a host.
     pub has_host: bool,
     /// The body.
@@ -94,7 +94,7 @@ pub struct Attempt<'a> {
     /// Whether `retry.per_try_timeout` bounds the wait for a connection too.
     pub hurries: bool,
     /// What the instance is told of the client by its connection.
-    pub introduction: Option<Box<Introduction>>,
+    pub introduction: Option<Arc<Introduction>>,
     /// Who gets interim answers.
     pub client: Arc<Client>,
 }
@@ -130,7 +130,8 @@ impl Attempt<'_> {
 
     /// Opens a new connection.
     pub(super) async fn connect(&self, worker: usize) -> Result<Box<Link>, Failure> {
-        let opening = Link::open(&self.instance, worker, self.introduction.as_deref().copied());
+        let introduction = self.introduction.as_deref().copied();
+        let opening = Link::open(&self.instance, worker, introduction);
         self.opened(worker, pin!(opening)).await
     }
 
@@ -179,7 +180,18 @@ impl Attempt<'_> {
         if let Some(failure) = self.distress(Sent::Nothing, idempotent) {
             return Err(failure);
         }
-        let answered = link.answer(self.request(head), self.patience(idempotent, now)).await?;
+        let gate = self.gate(head);
+        let request = self.request(head, gate.clone());
+        // RFC 9110 section 15.2: HTTP/1.0 knows no interim answers. On a stream hyper sends none.
+        let is_told = head.version == Version::HTTP_11;
+        let interim = move |(status, fields): Interim| match &gate {
+            // hyper sends the client's own 100 when its body is asked for.
+            Some(gate) if status == StatusCode::CONTINUE => gate.notify_one(),
+            Some(_) | None if is_told => self.client.interim.put(status, fields),
+            Some(_) | None => {}
+        };
+        let patience = self.patience(idempotent, now);
+        let answered = link.answer(request, interim, patience).await?;
         let mut response = answered.map_err(|error| match error.message() {
             Some(_) => Failure::Reset(Sent::Nothing),
             None if error.error().is_parse() => Failure::InvalidResponse,
@@ -215,12 +227,16 @@ impl Attempt<'_> {
         }
     }
 
-    /// The request of this attempt.
-    fn request(&self, head: &request::Parts) -> Request<RequestBody> {
+    /// What opens when the instance asks for the body, if the client waits for that.
+    fn gate(&self, head: &request::Parts) -> Option<Arc<Notify>> {
         let continued = self.upload.filter(|_| headers::expects_continue(&head.headers));
-        let gate = continued.map(|_| Arc::new(Notify::new()));
+        continued.map(|_| Arc::new(Notify::new()))
+    }
+
+    /// The request of this attempt.
+    fn request(&self, head: &request::Parts, gate: Option<Arc<Notify>>) -> Request<RequestBody> {
         let body = match self.upload {
-            Some(upload) => upload.attempt(gate.clone()),
+            Some(upload) => upload.attempt(gate),
             None => RequestBody::Empty,
         };
         let mut request = Request::new(body);
@@ -232,18 +248,6 @@ impl Attempt<'_> {
             && let Ok(address) = HeaderValue::from_str(self.instance.address())
         {
             request.headers_mut().insert(HOST, address);
-        }
-        // RFC 9110 section 15.2: HTTP/1.0 knows no interim answers. On a stream hyper sends none.
-        let interim = (head.version == http::Version::HTTP_11).then(|| Arc::clone(&self.client));
-        if gate.is_some() || interim.is_some() {
-            hyper::ext::on_informational(&mut request, move |answer| {
-                match (answer.status(), &gate, &interim) {
-                    // hyper sends the client's own 100 when its body is asked for.
-                    (StatusCode::CONTINUE, Some(gate), _) => gate.notify_one(),
-                    (status, _, Some(client)) => client.interim.put(status, answer.headers()),
-                    (_, _, None) => {}
-                }
-            });
         }
         request
     }

@@ -23,8 +23,8 @@ pub struct Interim {
 
 impl Interim {
     /// Leaves an interim answer to be sent.
-    pub fn put(&self, status: StatusCode, fields: &HeaderMap) {
-        let head = head(status, fields.clone());
+    pub fn put(&self, status: StatusCode, fields: HeaderMap) {
+        let head = head(status, fields);
         let mut text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
         if text.len() + head.len() <= MAX_WAITING {
             text.extend_from_slice(&head);
@@ -72,13 +72,13 @@ mod tests {
         fields.insert(HeaderName::from_static("x-a"), HeaderValue::from_static("1"));
         let interim = Interim::default();
         assert!(!interim.is_waiting());
-        interim.put(StatusCode::EARLY_HINTS, &fields);
+        interim.put(StatusCode::EARLY_HINTS, fields.clone());
         assert!(interim.is_waiting());
         let one = interim.take();
         assert_eq!(one, "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n");
         assert!(!interim.is_waiting());
         for _ in 0..2 * MAX_WAITING / one.len() {
-            interim.put(StatusCode::EARLY_HINTS, &fields);
+            interim.put(StatusCode::EARLY_HINTS, fields.clone());
         }
         let all = interim.take();
         assert!(all.len() <= MAX_WAITING && all.len() % one.len() == 0);

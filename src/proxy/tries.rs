@@ -24,8 +24,8 @@ use crate::proxy_protocol::Introduction;
 #[derive(Debug)]
 pub struct Tries<'a> {
     search: Search<'a>,
-    /// What instances are told of the client by a connection. Boxed, as is all that is rare.
-    introduction: Option<Box<Introduction>>,
+    /// What instances are told of the client by a connection. Apart, as is all that is rare.
+    introduction: Option<Arc<Introduction>>,
     /// Where it has been.
     tried: Vec<Arc<Instance>>,
     /// Tries that count, the first included.
@@ -63,7 +63,7 @@ impl Drop for Held {
 impl<'a> Tries<'a> {
     /// None yet.
     pub fn new(search: Search<'a>, introduction: Option<Introduction>) -> Self {
-        let introduction = introduction.map(Box::new);
+        let introduction = introduction.map(Arc::new);
         Self { search, introduction, tried: Vec::new(), counted: 1, hedged: false, held: None }
     }
 

@@ -5,7 +5,7 @@
 //!
 //! [`Outbound`], towards an instance and secured or not, keeps a failed write to itself. An instance that answers early
 //! and closes makes the rest of an upload fail; hyper would give up there, with the answer unread.
-//! Reading on brings that answer, or the failure. And an [`Ear`] hears what it reads.
+//! Reading on brings that answer, or the failure. And `ear` hears what it reads.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -135,6 +135,13 @@ pub fn host_of(authority: &Authority) -> Result<HeaderValue, BadRequest> {
 
 /// Host and optional port (RFC 3986 section 3.2.2), without userinfo.
 fn is_authority(bytes: &[u8]) -> bool {
+    // Nearly every one is a plain name, and each request has one.
+    let is_plain = |it: &u8| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'.');
+    match bytes.iter().position(|it| !is_plain(it)) {
+        None => return !bytes.is_empty(),
+        Some(colon @ 1..) if bytes[colon] == b':' && is_port(&bytes[colon + 1..]) => return true,
+        Some(_) => {}
+    }
     let host = match bytes.iter().rposition(|byte| *byte == b':') {
         Some(colon) if is_port(&bytes[colon + 1..]) => &bytes[..colon],
         Some(_) | None => bytes,

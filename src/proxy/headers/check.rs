@@ -159,9 +159,10 @@ fn is_authority(bytes: &[u8]) -> bool {
 
 /// RFC 9110 section 4.2.1: it may be empty.
 fn is_port(digits: &[u8]) -> bool {
-    let digits = std::str::from_utf8(digits).unwrap_or("-");
-    digits.is_empty()
-        || (digits.bytes().all(|it| it.is_ascii_digit()) && digits.parse::<u16>().is_ok())
+    // As many as this can't run over, and leading zeros are nobody's port.
+    digits.len() <= 5
+        && digits.iter().all(u8::is_ascii_digit)
+        && digits.iter().fold(0, |port, digit| port * 10 + u32::from(digit - b'0')) <= 65_535
 }
 
 /// Whether what stands behind a percent sign is an escape (RFC 3986 section 2.1).

@@ -196,6 +196,14 @@ async fn the_number_of_workers_may_change_with_the_process() {
 #[test]
 fn there_must_be_a_process_to_take_over_from() {
     let directory = scratch();
+    // This process, which has no idea of upgrades.
+    let ours = std::process::id();
+    std::fs::write(directory.join("stale"), format!("{ours}\n")).unwrap();
+    let failed = run_to_end(&directory, &["upgrade", "--pid-file", "stale"]);
+    assert_eq!(failed.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&failed.stderr).into_owned();
+    let expected = format!("process {ours} does not take upgrades; the pid file is stale");
+    assert_eq!(said, format!("burdock: {expected}\n"));
     let failed = run_to_end(&directory, &["upgrade", "--pid-file", "none"]);
     assert_eq!(failed.status.code(), Some(1));
     let said = String::from_utf8_lossy(&failed.stderr).into_owned();

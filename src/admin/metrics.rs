@@ -100,7 +100,7 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     (
         "burdock_instance_effective_weight",
         "gauge",
-        "The same now; less during slow_start, or if the instance asks for less.",
+        "The weight now; less during slow_start, or if the instance asks for less.",
     ),
     ("burdock_instance_restarts_total", "counter", "Restarts that the instance told of."),
     ("burdock_instance_requests_in_flight", "gauge", "Requests in flight."),

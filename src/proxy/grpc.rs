@@ -24,12 +24,13 @@ pub fn refuse(headers: &mut HeaderMap, reason: Reason) {
     headers.insert(GRPC_MESSAGE, HeaderValue::from_static(reason.label()));
 }
 
-/// As gRPC itself reads a status of HTTP: INTERNAL, UNIMPLEMENTED, UNAVAILABLE; and for a client that
-/// was too slow DEADLINE_EXCEEDED.
+/// As gRPC itself reads a status of HTTP: INTERNAL, PERMISSION_DENIED, UNIMPLEMENTED, UNAVAILABLE; and
+/// for a client that was too slow DEADLINE_EXCEEDED.
 fn code(reason: Reason) -> &'static str {
     let status = reason.outward().1.unwrap_or(StatusCode::BAD_GATEWAY);
     match status {
         StatusCode::BAD_REQUEST | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "13",
+        StatusCode::FORBIDDEN => "7",
         StatusCode::NOT_FOUND | StatusCode::NOT_IMPLEMENTED => "12",
         StatusCode::REQUEST_TIMEOUT => "4",
         _ => "14",

@@ -79,6 +79,18 @@ pub enum HandoverError {
     Unknown,
 }
 
+impl HandoverError {
+    /// Whether the other process is gone: one that ends early may do so before it was told all.
+    fn is_end(&self) -> bool {
+        use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+        match self {
+            Self::Ended(_) => true,
+            Self::Channel(error) => matches!(error.kind(), BrokenPipe | ConnectionReset),
+            Self::Start { .. } | Self::Late | Self::Stopped | Self::Unknown => false,
+        }
+    }
+}
+
 impl From<Errno> for HandoverError {
     fn from(errno: Errno) -> Self {
         Self::Channel(errno.into())
@@ -144,7 +156,7 @@ pub(super) fn hand_over(
             let _ = child.kill();
             let status = child.wait();
             match (error, by_itself.or(status.ok())) {
-                (HandoverError::Ended(_), Some(status)) => {
+                (error, Some(status)) if error.is_end() => {
                     Err(HandoverError::Ended(status.to_string()))
                 }
                 (error, _) => Err(error),
@@ -175,11 +187,6 @@ fn await_service(channel: &OwnedFd, stopping: &AtomicBool) -> Result<(), Handove
             Ok(Some((Message::Serving, _))) => return Ok(()),
             Ok(Some(_)) => return Err(HandoverError::Unknown),
             Ok(None) => return Err(HandoverError::Ended("no status".to_owned())),
-            Err(HandoverError::Channel(error))
-                if error.kind() == std::io::ErrorKind::ConnectionReset =>
-            {
-                return Err(HandoverError::Ended("no status".to_owned()));
-            }
             Err(HandoverError::Channel(error))
                 if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),

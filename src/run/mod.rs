@@ -70,6 +70,11 @@ impl Settings {
             Source::AppYaml { path, instances } => config::from_app_yaml(path, instances)?,
         };
         if !self.listen.is_empty() {
+            if loaded.config.listeners.iter().any(is_special) {
+                let warning = "--listen replaces the listeners of the file, with their tls, access, \
+                               proxy_protocol and https_redirect";
+                loaded.warnings.push(warning.to_owned());
+            }
             loaded.config.listeners = self.listen.iter().copied().map(Listener::at).collect();
         }
         if let Some(address) = self.admin {
@@ -84,6 +89,11 @@ impl Settings {
             Source::File(path) | Source::AppYaml { path, .. } => path,
         }
     }
+}
+
+/// Whether a listener is more than an address.
+fn is_special(listener: &Listener) -> bool {
+    *listener != Listener { http2: listener.http2, ..Listener::at(listener.address) }
 }
 
 /// Why a server did not start.
@@ -200,8 +210,10 @@ async fn withdraw(mut server: Server, process: u32, signals: &mut Signals) -> En
 }
 
 fn sign(file: Option<&PidFile>) {
-    if let Some(Err(error)) = file.map(PidFile::write) {
-        tracing::error!(%error, "writing the pid file failed");
+    if let Some(file) = file
+        && let Err(error) = file.write()
+    {
+        tracing::error!(%error, file = %file.path().display(), "writing the pid file failed");
     }
 }
 

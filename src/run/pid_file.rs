@@ -15,6 +15,11 @@ impl PidFile {
         Self(std::path::absolute(path).unwrap_or_else(|_unclear| path.to_owned()))
     }
 
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Names this process, in one step.
     pub(super) fn write(&self) -> std::io::Result<()> {
         let mut beside = self.0.clone().into_os_string();

@@ -51,6 +51,20 @@ async fn requests_share_a_connection_and_pass_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_http1_has_and_a_stream_may_not_have_harms_nobody() {
+    let (a, burdock) = one("").await;
+    let query = "GET http://app.test?b HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
+    let answer = raw::exchange_text(burdock.address(), query).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(a.request(1, |it| it.head.uri.to_string()).await, "http://app.test/?b");
+    let trailers = "POST /echo HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\
+                    Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nConnection: x\r\nTE: gzip\r\n\r\n";
+    let answer = raw::exchange_text(burdock.address(), trailers).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains('x'), "{answer}");
+    assert_eq!(a.accepted(), 1, "the connection is as good as before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_connection_is_opened_when_streams_run_out() {
     let (a, burdock) = one("").await;
     a.takes(4);

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::Notify;
@@ -84,9 +85,14 @@ pub struct Progress {
 /// Something that is dropped when nothing more will be taken of a body, or of a tunnel.
 pub type Hold = Box<dyn Any + Send + Sync>;
 
+/// Takes out of trailers what they may not say.
+pub type Trim = Box<dyn Fn(&mut HeaderMap) + Send + Sync>;
+
 /// What a body may be.
-#[derive(Debug, Clone, Copy)]
+#[expect(missing_debug_implementations, reason = "a function has none")]
 pub struct Bounds {
+    /// Asked when there are trailers.
+    pub trim: Trim,
     /// Bytes that are kept for another attempt.
     pub kept: usize,
     /// Bytes in all.
@@ -101,6 +107,7 @@ pub struct Bounds {
 
 struct Source {
     incoming: Incoming,
+    trim: Trim,
     /// In a buffer of its own: a part of hyper's would keep all of it, however small the part.
     kept: Kept,
     /// How much of that the last attempt has taken.
@@ -140,7 +147,7 @@ impl Upload {
         now: Instant,
         hold: Hold,
     ) -> Self {
-        let Bounds { kept: limit, most, kept_in_all, idle, slowest } = bounds;
+        let Bounds { trim, kept: limit, most, kept_in_all, idle, slowest } = bounds;
         let length = incoming.size_hint();
         let progress = Progress {
             received: 0,
@@ -154,6 +161,7 @@ impl Upload {
         let limit = if length.lower() > limit as u64 { 0 } else { limit };
         let source = Source {
             incoming,
+            trim,
             kept: Kept::new(kept_in_all, Arc::clone(ledger)),
             sent: 0,
             limit,
@@ -285,8 +293,11 @@ impl Attempt {
         let polled = Pin::new(&mut source.incoming).poll_frame(cx);
         source.progress.waiting = polled.is_pending();
         match polled {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
                 self.sleep = None;
+                if let Some(trailers) = frame.trailers_mut() {
+                    (source.trim)(trailers);
+                }
                 source.came(&frame);
                 source.keep(&frame);
                 if source.progress.received > source.most {

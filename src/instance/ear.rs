@@ -23,6 +23,8 @@ pub type Interim = (StatusCode, HeaderMap);
 pub(super) struct Ear {
     listens: AtomicBool,
     has_heard: AtomicBool,
+    /// Whether the beginning of a head is held.
+    is_inside: AtomicBool,
     heard: Mutex<Heard>,
 }
 
@@ -39,6 +41,10 @@ impl Ear {
     /// A request is about to be sent: the head of an answer is what comes next.
     pub(super) fn listen(&self) {
         self.listens.store(true, Ordering::Relaxed);
+        // What an answer before this one has left is no part of it.
+        if self.is_inside.swap(false, Ordering::Relaxed) {
+            self.heard.lock().unwrap_or_else(PoisonError::into_inner).start.clear();
+        }
     }
 
     /// Takes what came next.
@@ -48,12 +54,14 @@ impl Ear {
         }
         // Most answers are of another kind by their first digit.
         let is_final = bytes.get(STATUS).is_some_and(|it| (b'2'..=b'5').contains(it));
-        if is_final && bytes.starts_with(b"HTTP/1.") {
+        let begins = !self.is_inside.load(Ordering::Relaxed);
+        if is_final && begins && bytes.starts_with(b"HTTP/1.") {
             return self.listens.store(false, Ordering::Relaxed);
         }
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let goes_on = heard.take_in(bytes);
         self.listens.store(goes_on, Ordering::Relaxed);
+        self.is_inside.store(!heard.start.is_empty(), Ordering::Relaxed);
         self.has_heard.store(!heard.whole.is_empty(), Ordering::Relaxed);
     }
 
@@ -140,6 +148,18 @@ mod tests {
         ear.listen();
         pieces.iter().for_each(|piece| ear.hear(piece));
         ear.heard().iter().map(|(status, _)| status.as_u16()).collect()
+    }
+
+    #[test]
+    fn what_one_answer_leaves_is_no_part_of_the_next() {
+        let ear = Ear::default();
+        ear.listen();
+        ear.hear(b"HTTP/1.1 103 Early Hints\r\nx-of-another: ");
+        ear.listen();
+        ear.hear(b"HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n");
+        let heard = ear.heard();
+        assert_eq!(heard.len(), 1);
+        assert!(heard[0].1.contains_key("link") && !heard[0].1.contains_key("x-of-another"));
     }
 
     #[test]

@@ -233,7 +233,14 @@ impl Future for Sending {
                         *rest = data;
                         continue;
                     }
-                    Err(frame) => stream.send_trailers(frame.into_trailers().unwrap_or_default()),
+                    Err(frame) => {
+                        let sent = stream.send_trailers(frame.into_trailers().unwrap_or_default());
+                        // Without its end the instance would wait for the rest.
+                        if sent.is_err() {
+                            stream.send_reset(Reason::CANCEL);
+                        }
+                        sent
+                    }
                 },
             };
             // Otherwise the stream is over, and the answer says why.

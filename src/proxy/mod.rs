@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
-use http::{Method, Request, Response, Uri, Version, request};
+use http::{HeaderMap, Method, Request, Response, Uri, Version, request};
 use hyper::body::{Body, Incoming};
 
 use crate::config::types::{self, Protocol};
@@ -276,7 +276,13 @@ fn upload(
     let is_kept = head.method.is_idempotent() || version.protocol == Protocol::Http2;
     let limit = if is_kept { version.retry.max_body } else { 0 };
     let hold = Box::new(exchange.client.stay_busy());
+    let live = Arc::clone(&exchange.client.live);
+    // By the configuration as it is when they come, which is hardly ever.
+    let trim = move |trailers: &mut HeaderMap| {
+        headers::trim_trailers(trailers, &live.snapshot().certificate_fields);
+    };
     let bounds = Bounds {
+        trim: Box::new(trim),
         kept: limit,
         most,
         kept_in_all,
@@ -313,6 +319,12 @@ fn prepare<'a>(
     // A target that is nothing but a fragment is empty without it.
     if head.uri.path().is_empty() {
         head.uri = Uri::from_static("/");
+    }
+    // RFC 9113 section 8.3.1: it begins with a slash, though a query may be all there is. Written as
+    // text it has one, but HTTP/2 takes it as it is.
+    if let Some(query) = head.uri.path_and_query().filter(|it| it.as_str().starts_with('?')) {
+        let whole = Uri::try_from(query.to_string());
+        head.uri = whole.map_err(|_unclear| Reason::BadRequest)?;
     }
     exchange.host = head.headers.get(HOST).cloned();
     let host = exchange.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();

@@ -151,12 +151,13 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
     let mut watcher = watch::Watcher::new(&loaded.watched);
     let served = predecessor.as_ref().map_or(&[][..], |before| &before.served);
     let mut server = Server::succeed(loaded, Some(settings.path()), inherited, served).await?;
+    let pid_file = settings.pid_file.as_deref().map(PidFile::at);
+    // First, so that the process before this one doesn't find its own id there at its end.
+    sign(pid_file.as_ref());
     if let Some(Err(error)) = predecessor.map(Predecessor::relieve) {
         // It is gone, and so nobody else serves.
         tracing::warn!(%error, "the process before this one does not know that it is relieved");
     }
-    let pid_file = settings.pid_file.as_deref().map(PidFile::at);
-    sign(pid_file.as_ref());
     systemd::ready();
     let mut pulse = systemd::watchdog().map(tokio::time::interval);
     let mut handover: Option<Handover> = None;

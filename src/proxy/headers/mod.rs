@@ -14,7 +14,7 @@ use http::{Response, StatusCode, Version};
 use crate::config::types::Forwarding;
 
 pub use check::{BadRequest, check, check_scheme, host_of};
-pub use told::{Origin, client_address, is_https, is_trusted, remove_alike};
+pub use told::{Origin, client_address, is_https, is_trusted, remove_alike, trim_trailers};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");

@@ -71,6 +71,31 @@ pub fn is_https(headers: &HeaderMap, origin: Origin<'_>) -> bool {
     told.map_or(origin.https, |proto| proto == "https")
 }
 
+/// Takes out of a request's trailers what has no place there (RFC 9110 section 6.5.1): fields of this
+/// hop, framing, and what Burdock alone tells of a client, `certificate` fields among it.
+pub fn trim_trailers(trailers: &mut HeaderMap, certificate: &[HeaderName]) {
+    const NEVER: [&str; 14] = [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "http2-settings",
+        "content-length",
+        "host",
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+    ];
+    for name in NEVER {
+        trailers.remove(name);
+    }
+    remove_alike(trailers, certificate);
+}
+
 /// Takes out fields that an instance could take for one of `names`: to a program behind CGI or WSGI
 /// `_` and `-` are the same.
 pub fn remove_alike(headers: &mut HeaderMap, names: &[HeaderName]) {
@@ -141,6 +166,18 @@ fn forwarded(headers: &HeaderMap, origin: Origin<'_>) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn trailers_say_nothing_that_is_burdocks_to_say() {
+        let mut trailers = HeaderMap::new();
+        for name in
+            ["grpc-status", "connection", "upgrade", "x-forwarded-for", "client_cert", "host"]
+        {
+            trailers.insert(HeaderName::from_static(name), HeaderValue::from_static("x"));
+        }
+        trim_trailers(&mut trailers, &[HeaderName::from_static("client-cert")]);
+        assert_eq!(trailers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["grpc-status"]);
+    }
 
     #[test]
     fn fields_that_pass_for_another_are_found() {

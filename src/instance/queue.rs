@@ -94,7 +94,7 @@ impl Queue {
         Ok(Ticket { queue: self, number, receiver })
     }
 
-    /// Lets those in that `instance` has a place for now, of those that are bound to none only if
+    /// Lets those in that `instance` has a place for, of those that are bound to none only if
     /// they are `welcome`, and not more than `most`.
     pub(super) fn serve(&self, instance: &Arc<Instance>, kind: Kind, welcome: bool, most: usize) {
         let mut line = self.line();

@@ -77,7 +77,7 @@ pub struct Exchange {
     first_byte: Option<Duration>,
     /// Bytes of the answer's body so far.
     pub sent: u64,
-    /// When it makes sense to ask again, where Burdock refuses for now, in seconds.
+    /// When it makes sense to ask again, where Burdock refuses, in seconds.
     pub retry_after: u32,
 }
 

@@ -2,8 +2,9 @@
 //!
 //! An exact host wins over a wildcard, a longer wildcard over a shorter one, any of them over a
 //! service without hosts; within a host the longest path prefix wins. A host whose paths don't
-//! match falls through to the next. Pure.
+//! match falls through to the next. Paths are compared as instances read them, see [`plain`]. Pure.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::config::types::Service;
@@ -51,6 +52,7 @@ impl Router {
 
     /// The service for a request; `authority` is the Host field, with or without a port.
     pub fn find(&self, authority: &str, path: &str) -> Option<usize> {
+        let path = &*plain(path);
         if self.exact.is_empty() && self.wildcard.is_empty() {
             return self.any.find(path);
         }
@@ -69,13 +71,49 @@ impl Router {
 
 impl Paths {
     fn add(&mut self, prefixes: &[String], service: usize) {
-        self.0.extend(prefixes.iter().map(|prefix| (prefix.clone(), service)));
+        self.0.extend(prefixes.iter().map(|prefix| (plain(prefix).into_owned(), service)));
         self.0.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
     }
 
     fn find(&self, path: &str) -> Option<usize> {
         self.0.iter().find(|(prefix, _)| covers(prefix, path)).map(|(_, service)| *service)
     }
+}
+
+/// A path as most instances read it: escapes undone, dot segments resolved (RFC 3986 section 6.2.2),
+/// slashes that follow each other one. Who may come is decided by service, so what an instance takes
+/// for the path of one must not lead to another.
+fn plain(path: &str) -> Cow<'_, str> {
+    let is_plain = !path.contains('%') && !path.contains("//") && !path.contains("/.");
+    if is_plain || !path.starts_with('/') {
+        return Cow::Borrowed(path);
+    }
+    let decoded = unescaped(path.as_bytes());
+    let decoded = String::from_utf8_lossy(&decoded);
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in decoded.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => {
+                segments.pop();
+            }
+            name => segments.push(name),
+        }
+    }
+    Cow::Owned(format!("/{}", segments.join("/")))
+}
+
+fn unescaped(path: &[u8]) -> Vec<u8> {
+    let digit = |at: usize| path.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let (mut bytes, mut at) = (Vec::with_capacity(path.len()), 0);
+    while let Some(byte) = path.get(at) {
+        let escape = digit(at + 1).zip(digit(at + 2)).filter(|_| *byte == b'%');
+        // Two digits are a byte.
+        let decoded = escape.and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
+        bytes.push(decoded.unwrap_or(*byte));
+        at += if decoded.is_some() { 3 } else { 1 };
+    }
+    bytes
 }
 
 /// `/a` covers `/a` and `/a/b` but not `/ab`; `/` covers everything, `*` of OPTIONS too.
@@ -127,6 +165,39 @@ services:
         ] {
             let found = router.find(authority, path).map(|index| services[index].name.as_str());
             assert_eq!(found, Some(service), "{authority} {path}");
+        }
+    }
+
+    #[test]
+    fn paths_that_instances_read_alike_lead_to_one_service() {
+        for (path, expected) in [
+            ("/a/b/", "/a/b/"),
+            ("*", "*"),
+            ("/%61dmin/x", "/admin/x"),
+            ("/%2561", "/%61"),
+            ("/a%2fb", "/a/b"),
+            ("//admin///x", "/admin/x"),
+            ("/x/../admin", "/admin"),
+            ("/x/%2e%2E/./admin", "/admin"),
+            ("/../..", "/"),
+            ("/a%", "/a%"),
+            ("/a%4", "/a%4"),
+            ("/a%zz", "/a%zz"),
+            ("/caf%c3%a9", "/caf\u{e9}"),
+            ("/.well-known/x", "/.well-known/x"),
+        ] {
+            assert_eq!(plain(path), expected, "{path}");
+        }
+        let yaml = "
+services:
+  admin: { paths: [/admin], instances: [127.0.0.1:1] }
+  site: { instances: [127.0.0.1:1] }
+";
+        let loaded = config::parse(yaml, std::path::Path::new("t.yaml")).unwrap();
+        let router = Router::build(loaded.config.services.iter());
+        let place = loaded.config.services.iter().position(|it| it.name == "admin");
+        for path in ["/admin", "/%61dmin/users", "//admin/users", "/x/../admin/users"] {
+            assert_eq!(router.find("a", path), place, "{path}");
         }
     }
 

@@ -14,7 +14,7 @@ const LIMIT: &str = "burdock_instance_concurrency_limit";
 /// More clients than `a` has workers, each of which asks again as soon as it is answered; the most
 /// that `a` had at work among the last of many answers.
 async fn flooded(a: &Backend, burdock: &Burdock) -> usize {
-    let load = Load::start(burdock.address(), CLIENTS, 1_000_000, "/work/10");
+    let load = Load::start(burdock.address(), CLIENTS, 1_000_000, "/busy/10");
     load.passes(400).await;
     if burdock.metrics().await.sum(LIMIT, &[]) > 0.0 {
         burdock.wait_metric(LIMIT, &[], |limit| limit <= 16.0).await;

@@ -17,7 +17,7 @@
 //! | `/status/N` | that status; 204 and 304 without a body |
 //! | `/half` | half a body, then the gate, then the rest |
 //! | `/gate` | the gate, then its name |
-//! | `/work/N` | its name when one of four workers has had N milliseconds for it |
+//! | `/busy/N` | its name when one of four workers has had N milliseconds for it |
 //! | `/events` | a stream of server-sent events, one each time the gate lets one pass |
 //! | `/echo` | the body and its type |
 //! | `/early` | 413 before the body was read, then the end |
@@ -206,7 +206,7 @@ async fn respond(state: &State, conn: &mut Conn, head: &Head, n: usize) -> io::R
     let answer = match (kind, number) {
         ("/sized", Some(size)) => sized(state, 200, "", &pattern(size)),
         ("/chunked", Some(size)) => chunks(state, &pattern(size), &[]),
-        ("/work", Some(millis)) => {
+        ("/busy", Some(millis)) => {
             state.work(Duration::from_millis(millis as u64)).await;
             sized(state, 200, "", state.name.as_bytes())
         }

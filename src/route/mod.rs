@@ -2,7 +2,7 @@
 //!
 //! An exact host wins over a wildcard, a longer wildcard over a shorter one, any of them over a
 //! service without hosts; within a host the longest path prefix wins. A host whose paths don't
-//! match falls through to the next. Paths are compared as instances read them, see [`plain`]. Pure.
+//! match falls through to the next. Paths are compared as most instances read them. Pure.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

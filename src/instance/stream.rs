@@ -86,14 +86,17 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// What leads to an instance.
+/// A socket, or TLS on it.
 #[derive(Debug)]
-pub enum Wire {
-    /// A socket.
+pub enum Line<Secured> {
+    /// The socket itself.
     Plain(Stream),
-    /// One with TLS on it. Boxed, since it is large, and most are not.
-    Secured(Box<ToInstance>),
+    /// Boxed: a plain one should not be as large.
+    Tls(Box<Secured>),
 }
+
+/// What leads to an instance.
+pub type Wire = Line<ToInstance>;
 
 impl Wire {
     /// Connects to `address`, and secures that for `alpn` if there is a `target`. A name is looked up each
@@ -126,7 +129,7 @@ impl Wire {
             Some(target) => {
                 let secured =
                     Box::pin(target.secure(stream, alpn)).await.map_err(OpenError::Tls)?;
-                Ok(Self::Secured(Box::new(secured)))
+                Ok(Self::Tls(Box::new(secured)))
             }
         }
     }
@@ -143,7 +146,7 @@ pub enum OpenError {
     Tls(#[source] io::Error),
 }
 
-impl AsyncRead for Wire {
+impl<Secured: AsyncRead + Unpin> AsyncRead for Line<Secured> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -151,12 +154,12 @@ impl AsyncRead for Wire {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Secured(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
 
-impl AsyncWrite for Wire {
+impl<Secured: AsyncWrite + Unpin> AsyncWrite for Line<Secured> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -164,21 +167,21 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Secured(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Secured(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Secured(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -189,15 +192,14 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-            // It puts parts together by itself.
-            Self::Secured(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Secured(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
 }

@@ -155,7 +155,7 @@ impl Attempt<'_> {
         let (wire, early) = link.into_raw().await.ok_or(Failure::Reset(Sent::Something))?;
         let socket = match wire {
             Wire::Plain(stream) => Socket::Tcp(stream.into_inner()),
-            Wire::Secured(stream) => Socket::ToInstance(stream),
+            Wire::Tls(stream) => Socket::ToInstance(stream),
         };
         let raw = Raw { side: Side { socket, early }, protocol: upgrade.protocol() };
         Ok(Answer { response: response.map(Coming::Http1), origin: Origin::Raw(raw) })

@@ -30,7 +30,8 @@ const EPOCH: u64 = 1_577_836_800;
 
 const FORMAT: u8 = 1;
 const KEY_ID: usize = 4;
-const NONCE: usize = 24;
+/// Bytes of a nonce.
+pub const NONCE: usize = 24;
 const TAG: usize = 16;
 const HEAD: usize = 1 + KEY_ID;
 const SEALED_AT: usize = HEAD + NONCE;

@@ -1,6 +1,7 @@
 //! The session of a request: what its token says, where it goes, what the client is told.
 
 mod choose;
+mod nonces;
 mod settle;
 
 use std::cell::RefCell;

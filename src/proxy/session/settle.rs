@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::header::HeaderMap;
 
-use super::{Session, State, wall_clock};
+use super::{Session, State, nonces, wall_clock};
 use crate::affinity::cookie;
 use crate::affinity::order::{self, Fate, Order};
 use crate::affinity::token::{self, Claim};
@@ -132,9 +132,8 @@ impl Session<'_> {
             renewed: now,
             mark: 0,
         };
-        let mut nonce = [0; 24];
         // Without randomness a token would not be safe; a session without one is merely not sticky.
-        getrandom::fill(&mut nonce).ok()?;
+        let mut nonce = nonces::draw().ok()?;
         match kept.filter(|_| issued.is_some()) {
             // The same session as before, so that it counts as one.
             Some(mark) => {

@@ -27,6 +27,11 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ("burdock_config_last_reload_success", "gauge", "0 if the last reload was rejected."),
     ("burdock_upgrades_failed_total", "counter", "Upgrades in which no process took over."),
     ("burdock_client_connections", "gauge", "Open client connections, tunnels not counted."),
+    (
+        "burdock_client_connections_resting",
+        "gauge",
+        "Those that rest between two requests, with next to no memory.",
+    ),
     ("burdock_client_connections_total", "counter", "Client connections accepted."),
     ("burdock_descriptors_max", "gauge", "File descriptors that this process may have."),
     (
@@ -215,6 +220,7 @@ fn process_rows(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bool {
         }
         "burdock_upgrades_failed_total" => counters.upgrades_failed.load(Ordering::Relaxed),
         "burdock_client_connections" => counters.connections(),
+        "burdock_client_connections_resting" => counters.resting(),
         "burdock_client_connections_total" => counters.accepted.load(Ordering::Relaxed),
         "burdock_descriptors_max" => descriptors::most().unwrap_or(u64::MAX),
         "burdock_descriptors_short" => counters.short(),

@@ -32,6 +32,11 @@ impl Stream {
         Self(stream)
     }
 
+    /// The bare socket, lent.
+    pub fn get_ref(&self) -> &TcpStream {
+        &self.0
+    }
+
     /// The bare socket.
     pub fn into_inner(self) -> TcpStream {
         self.0

@@ -28,7 +28,7 @@ use crate::listener::manner::{Manner, Secure};
 use crate::listener::seats::{self, Seat};
 use crate::listener::transport::Transport;
 use crate::listener::watchdog::{Over, attend};
-use crate::listener::{Worker, handshake, http2, proxied};
+use crate::listener::{Worker, handshake, http2, proxied, rest};
 use crate::proxy::answer::AnswerBody;
 use crate::proxy::client::{Arrival, Client, HeadBytes, Waits};
 use crate::proxy::error::Reason;
@@ -140,25 +140,27 @@ fn client(worker: &Worker, guest: Guest, arrival: Arrival) -> Arc<Client> {
 }
 
 async fn serve(worker: &Worker, client: Arc<Client>, stream: Transport, manner: &Manner) {
-    let limits = worker.live.snapshot().config.client_limits;
-    let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&client)));
-    let proxy = Proxy(Arc::clone(&client));
-    let mut connection = Box::new(http1(&limits).serve_connection(io, proxy));
-    let leave = |it: &mut Box<Connection>| {
-        Pin::new(&mut **it).graceful_shutdown();
-        // Browsers connect before they know what to ask; hyper would wait for that.
-        matches!(client.pace.waits(), Waits::Head(_, HeadBytes::None))
+    let mut io = ClientIo::new(stream, Arc::clone(&client));
+    let (over, was_busy, io, read) = loop {
+        // Boxed, so that nothing of it is left while the connection rests.
+        let (over, was_busy, back, read) = Box::pin(converse(worker, &client, io)).await;
+        io = back;
+        match (over, io.get_ref()) {
+            (Over::Rests, Some(stream)) if read.is_empty() => {
+                // Empty as it is, it keeps the buffer that it is a part of.
+                drop(read);
+                if let Some(over) = rest::rest(stream, &client).await {
+                    break (over, false, io, Bytes::new());
+                }
+            }
+            (Over::Rests, Some(_)) => io.put_back(read),
+            (over, _) => break (over, was_busy, io, read),
+        }
     };
-    let over = attend(&mut connection, &client, true, |it, cx| poll(it, &client, cx), leave).await;
-    let was_busy = client.pace.is_busy();
-    if let Over::Late(reason) = over {
-        client.cut(reason);
-    }
-    let parts = connection.into_parts();
-    let Some(stream) = parts.io.into_inner().into_inner() else { return };
+    let Some(stream) = io.into_inner() else { return };
     match (over, client.opening()) {
         (Over::Finished, Some(opening)) => {
-            let client = Side { socket: stream.into_socket(), early: parts.read_buf };
+            let client = Side { socket: stream.into_socket(), early: read };
             if let Some(tunnel) = opening.into_tunnel(client) {
                 tokio::spawn(tunnel.open(&worker.registry));
             }
@@ -169,7 +171,7 @@ async fn serve(worker: &Worker, client: Arc<Client>, stream: Transport, manner: 
             Box::pin(linger(stream)).await;
         }
         (Over::Http2, _) if manner.listener.http2 && !stream.is_tls() && client.pace.is_fresh() => {
-            Box::pin(http2::serve(client, stream, parts.read_buf)).await;
+            Box::pin(http2::serve(client, stream, read)).await;
         }
         (Over::Http2, _) => Box::pin(refuse(&client, stream, Reason::BadRequest)).await,
         (Over::Late(Reason::HeaderReadTimeout), _) => {
@@ -186,8 +188,32 @@ async fn serve(worker: &Worker, client: Arc<Client>, stream: Transport, manner: 
             client.live.counters.error(reason);
             Box::pin(farewell(stream)).await;
         }
-        (Over::Late(_) | Over::Broken, _) => {}
+        (Over::Late(_) | Over::Broken | Over::Rests, _) => {}
     }
+}
+
+/// Lets hyper serve requests until that is over, or rests: how it ended, whether in the middle of
+/// something, the connection, and what was read of it and not made use of.
+async fn converse(
+    worker: &Worker,
+    client: &Arc<Client>,
+    io: ClientIo,
+) -> (Over, bool, ClientIo, Bytes) {
+    let limits = worker.live.snapshot().config.client_limits;
+    let proxy = Proxy(Arc::clone(client));
+    let mut connection = Box::new(http1(&limits).serve_connection(TokioIo::new(io), proxy));
+    let leave = |it: &mut Box<Connection>| {
+        Pin::new(&mut **it).graceful_shutdown();
+        // Browsers connect before they know what to ask; hyper would wait for that.
+        matches!(client.pace.waits(), Waits::Head(_, HeadBytes::None))
+    };
+    let over = attend(&mut connection, client, true, |it, cx| poll(it, client, cx), leave).await;
+    let was_busy = client.pace.is_busy();
+    if let Over::Late(reason) = over {
+        client.cut(reason);
+    }
+    let parts = connection.into_parts();
+    (over, was_busy, parts.io.into_inner(), parts.read_buf)
 }
 
 fn http1(limits: &types::ClientLimits) -> http1::Builder {

@@ -82,13 +82,13 @@ impl<Work: Future<Output = ()> + Send + 'static> Executor<Work> for Streams {
 
 /// Drops `work`, which resets its stream, when its client has taken nothing for too long.
 async fn watched(client: Arc<Client>, work: impl Future<Output = ()>) {
-    let mut watchdog = Watchdog::new(&client);
+    let mut watchdog = Watchdog::new(&client, false);
     let mut work = pin!(work);
     let late = poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(None),
         Poll::Pending => watchdog.poll(&client, cx).map(Some),
     });
-    if let Some(reason) = late.await {
+    if let Some(Over::Late(reason)) = late.await {
         client.cut(reason);
     }
 }

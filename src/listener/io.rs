@@ -31,6 +31,8 @@ enum Greeting {
     Open(Vec<u8>),
     /// It speaks HTTP/1, or nothing that makes sense.
     Http1,
+    /// The same, and this has been read of it already.
+    Begun(Bytes),
     /// It speaks HTTP/2, and this has been read of that already.
     Http2(Bytes, Box<Calm>),
 }
@@ -74,7 +76,20 @@ impl ClientIo {
         Self { stream, client, greeting, heads, is_behind: false, interim }
     }
 
+    /// hyper is put in place anew, and has not made use of this yet.
+    pub fn put_back(&mut self, read: Bytes) {
+        if !read.is_empty() {
+            self.client.pace.read();
+            self.greeting = Greeting::Begun(read);
+        }
+    }
+
     /// What is below, if it still is.
+    pub fn get_ref(&self) -> Option<&Transport> {
+        self.stream.as_ref()
+    }
+
+    /// The same.
     pub fn into_inner(self) -> Option<Transport> {
         self.stream
     }
@@ -210,6 +225,15 @@ impl AsyncRead for ClientIo {
         match &mut this.greeting {
             Greeting::Http1 => this.poll_http1(cx, buffer),
             Greeting::Open(_) => this.poll_greeting(cx, buffer),
+            Greeting::Begun(read) => {
+                let size = read.len().min(buffer.remaining());
+                buffer.put_slice(&read[..size]);
+                read.advance(size);
+                if read.is_empty() {
+                    this.greeting = Greeting::Http1;
+                }
+                Poll::Ready(Ok(()))
+            }
             Greeting::Http2(early, calm) => {
                 let start = buffer.filled().len();
                 if early.is_empty() {

@@ -10,6 +10,7 @@ pub mod http2;
 pub mod io;
 pub mod manner;
 mod proxied;
+mod rest;
 mod seats;
 pub mod transport;
 mod watchdog;

@@ -20,6 +20,14 @@ impl Transport {
         matches!(self, Self::Tls(_))
     }
 
+    /// Waits until its socket has something to read, or is found to be broken.
+    pub async fn readable(&self) -> std::io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.get_ref().readable().await,
+            Self::Tls(stream) => stream.socket().readable().await,
+        }
+    }
+
     /// For a tunnel.
     pub fn into_socket(self) -> Socket {
         match self {

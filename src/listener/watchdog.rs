@@ -15,6 +15,10 @@ use crate::snapshot::{Phase, Snapshot};
 
 /// How long a connection may rest between two requests while descriptors run short.
 const SHORT_REST: Duration = Duration::from_secs(1);
+/// Who has asked for nothing for this long rests without hyper. Sooner, many would be taken apart and
+/// put together again for each request, which costs about a tenth of one; later, clients that come
+/// together would take the memory of all of them first.
+const REST_AFTER: Duration = Duration::from_millis(100);
 
 /// How HTTP ended on a connection.
 pub(super) enum Over {
@@ -28,6 +32,8 @@ pub(super) enum Over {
     Http2,
     /// The socket failed, or the client broke the protocol.
     Broken,
+    /// Nothing is over: it has been idle for a while, and can do without hyper until the next request.
+    Rests,
 }
 
 /// How far a connection is with a drain.
@@ -42,7 +48,8 @@ enum Leaving {
 }
 
 /// Runs `connection`, the watchdog beside it, and the drain when it comes: `leave` is called then,
-/// or after the rest that it `may_rest`, and says whether that is the end.
+/// or after the rest that it `may_rest`, and says whether that is the end. What may rest is also given
+/// back when it does.
 pub(super) async fn attend<Connection>(
     connection: &mut Connection,
     client: &Client,
@@ -52,14 +59,14 @@ pub(super) async fn attend<Connection>(
 ) -> Over {
     let mut phase = client.live.phase();
     let mut known = Phase::Serving;
-    let mut watchdog = Watchdog::new(client);
+    let mut watchdog = Watchdog::new(client, may_rest);
     let mut leaving = Leaving::No;
     // The end of its rest; then, whoever has nothing under way any more need not agree that it is
     // over.
     let mut patience = std::pin::pin!(tokio::time::sleep(Duration::MAX));
     let mut both = |connection: &mut Connection, cx: &mut Context<'_>| match poll(connection, cx) {
         Poll::Ready(over) => Poll::Ready(over),
-        Poll::Pending => watchdog.poll(client, cx).map(Over::Late),
+        Poll::Pending => watchdog.poll(client, cx),
     };
     loop {
         tokio::select! {
@@ -87,52 +94,89 @@ pub(super) async fn attend<Connection>(
     }
 }
 
-/// Ends what takes too long.
+/// Ends what takes too long, and tells when a connection rests.
 pub(super) struct Watchdog {
     sleep: Pin<Box<tokio::time::Sleep>>,
     /// Whether it will wake the task, which stays the same.
     set: bool,
+    may_rest: bool,
+    /// When something may have taken too long.
+    due: Instant,
 }
 
 impl Watchdog {
-    pub(super) fn new(client: &Client) -> Self {
-        let first = Instant::now() + shortest(client, &client.live.snapshot());
-        Self { sleep: Box::pin(tokio::time::sleep_until(first.into())), set: false }
+    pub(super) fn new(client: &Client, may_rest: bool) -> Self {
+        let now = Instant::now();
+        let due = now + shortest(client, &client.live.snapshot());
+        let first = if may_rest { due.min(now + REST_AFTER) } else { due };
+        let sleep = Box::pin(tokio::time::sleep_until(first.into()));
+        Self { sleep, set: false, may_rest, due }
     }
 
-    /// Ready with what has taken too long.
-    pub(super) fn poll(&mut self, client: &Client, cx: &mut Context<'_>) -> Poll<Reason> {
+    /// Ready with what has taken too long, or a rest.
+    pub(super) fn poll(&mut self, client: &Client, cx: &mut Context<'_>) -> Poll<Over> {
         if self.set && !self.sleep.is_elapsed() {
             return Poll::Pending;
         }
         while self.sleep.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            let snapshot = client.live.snapshot();
-            let (limits, idle) = (snapshot.config.client_timeouts, client.pace.idle());
-            let (since, limit, reason) = match client.pace.waits() {
-                Waits::Head(since, _) => (since, limits.header_read, Reason::HeaderReadTimeout),
-                Waits::Request(since) => {
-                    (since, rest(client, limits.keep_alive), Reason::KeepAliveTimeout)
-                }
-                Waits::Answer(since) => {
-                    let since = since.unwrap_or(now);
-                    match client.pace.left().filter(|left| *left < idle) {
-                        Some(left) => (since, left, Reason::ClientTooSlow),
-                        None => (since, idle, Reason::ClientIdleTimeout),
-                    }
-                }
-            };
-            let waited = now.saturating_duration_since(since);
-            if waited >= limit {
-                return Poll::Ready(reason);
+            let rests = self.rests(client);
+            if rests.is_some_and(|from| from <= now) {
+                return Poll::Ready(Over::Rests);
             }
-            // What it waits for may change before then, to something with a shorter limit.
-            let next = (limit - waited).min(shortest(client, &snapshot));
-            self.sleep.as_mut().reset((now + next).into());
+            if now >= self.due {
+                match look(client, now) {
+                    Ok(next) => self.due = now + next,
+                    Err(late) => return Poll::Ready(Over::Late(late)),
+                }
+            }
+            let next = match (self.may_rest, rests) {
+                (false, _) => self.due,
+                (true, rests) => rests.unwrap_or(now + REST_AFTER).min(self.due),
+            };
+            self.sleep.as_mut().reset(next.into());
         }
         self.set = true;
         Poll::Pending
     }
+
+    /// From when it rests, if it is between two requests. Whoever is asked to leave is not held up.
+    fn rests(&self, client: &Client) -> Option<Instant> {
+        match client.pace.waits() {
+            Waits::Request(since) if self.may_rest && !client.live.is_leaving() => {
+                Some(since + REST_AFTER)
+            }
+            Waits::Request(_) | Waits::Head(..) | Waits::Answer(_) => None,
+        }
+    }
+}
+
+/// For how long nothing can have taken too long, or what has.
+fn look(client: &Client, now: Instant) -> Result<Duration, Reason> {
+    let snapshot = client.live.snapshot();
+    let (limits, idle) = (snapshot.config.client_timeouts, client.pace.idle());
+    let (since, limit, reason) = match client.pace.waits() {
+        Waits::Head(since, _) => (since, limits.header_read, Reason::HeaderReadTimeout),
+        Waits::Request(since) => (since, rest(client, limits.keep_alive), Reason::KeepAliveTimeout),
+        Waits::Answer(since) => {
+            let since = since.unwrap_or(now);
+            match client.pace.left().filter(|left| *left < idle) {
+                Some(left) => (since, left, Reason::ClientTooSlow),
+                None => (since, idle, Reason::ClientIdleTimeout),
+            }
+        }
+    };
+    let waited = now.saturating_duration_since(since);
+    if waited >= limit {
+        return Err(reason);
+    }
+    // What it waits for may change before then, to something with a shorter limit.
+    Ok((limit - waited).min(shortest(client, &snapshot)))
+}
+
+/// How long a connection may rest in all.
+pub(super) fn may_rest_for(client: &Client) -> Duration {
+    rest(client, client.live.snapshot().config.client_timeouts.keep_alive)
 }
 
 /// How long a connection may rest: where descriptors run short, others need its own.

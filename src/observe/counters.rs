@@ -166,6 +166,8 @@ pub struct Counters {
     pub accepted: AtomicU64,
     /// Client connections closed.
     pub closed: AtomicU64,
+    /// Of those that are open: they rest between two requests.
+    resting: AtomicU64,
     /// Accepts that failed.
     pub accept_errors: AtomicU64,
     /// Workers that let nobody in for want of descriptors.
@@ -224,6 +226,17 @@ impl Counters {
         self.short.load(Ordering::Relaxed)
     }
 
+    /// A client's connection rests, until what this gives is dropped.
+    pub fn rest(&self) -> Resting<'_> {
+        self.resting.fetch_add(1, Ordering::Relaxed);
+        Resting(self)
+    }
+
+    /// Client connections that rest now.
+    pub fn resting(&self) -> u64 {
+        self.resting.load(Ordering::Relaxed)
+    }
+
     /// Client connections open now.
     pub fn connections(&self) -> u64 {
         let closed = self.closed.load(Ordering::Relaxed);
@@ -238,5 +251,15 @@ pub struct Short<'a>(&'a Counters);
 impl Drop for Short<'_> {
     fn drop(&mut self) {
         self.0.short.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A client's connection that rests.
+#[derive(Debug)]
+pub struct Resting<'a>(&'a Counters);
+
+impl Drop for Resting<'_> {
+    fn drop(&mut self) {
+        self.0.resting.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -93,6 +93,11 @@ impl Stream {
         self.0.get_ref().1
     }
 
+    /// The socket below.
+    pub fn socket(&self) -> &TcpStream {
+        &self.0.get_ref().0.socket
+    }
+
     /// Bytes that the socket took since this was asked last, and whether it is full now.
     pub fn progress(&mut self) -> (u64, bool) {
         let wire = self.0.get_mut().0;

@@ -48,7 +48,7 @@ async fn status_tells_everything_at_one_look() {
     assert_eq!(status["burdock"]["phase"], "serving");
     assert_eq!(status["config"]["generation"], 1);
     assert_eq!(status["config"]["last_reload"]["ok"], true);
-    assert_eq!(status["totals"]["requests_total"], 3);
+    assert!(status["totals"]["requests_total"].as_u64() >= Some(2), "{status}");
     let service = &status["services"][0];
     assert_eq!((&service["name"], &service["hosts"]), (&json!("default"), &json!(["*"])));
     let version = &service["versions"][0];
@@ -126,7 +126,8 @@ async fn a_problem_is_a_document_that_names_its_cure() {
     let broken = Request::new("PATCH", "/api/v1/instances/default/default/a")
         .with("Content-Type", "application/json");
     assert_eq!(client.send(&broken.body(b"{")).await.status, 400);
-    let (status, told) = api.patch("instances/default/default/a", json!({ "deadline": "1s" })).await;
+    let (status, told) =
+        api.patch("instances/default/default/a", json!({ "deadline": "1s" })).await;
     assert_eq!(status, 409, "{told}");
 }
 
@@ -274,8 +275,10 @@ async fn paths_mean_what_they_say() {
     ] {
         assert_eq!(client.get(path).await.status, status, "{path}");
     }
-    let absolute = format!("GET http://evil.example/api/v1/status HTTP/1.1\r\nHost: {address}\r\n");
-    let answer = raw::exchange(burdock.admin(), &format!("{absolute}Connection: close\r\n\r\n"));
+    let absolute = format!(
+        "GET http://evil.example/api/v1/status HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    );
+    let answer = raw::exchange(burdock.admin(), &absolute);
     let answer = String::from_utf8_lossy(&within("an answer", answer).await).into_owned();
     assert!(answer.starts_with("HTTP/1.1 200 "), "by its Host field: {answer}");
 }

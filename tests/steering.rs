@@ -7,7 +7,6 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 use support::burdock::signal_process;
-use support::client::Request;
 use support::load::errors;
 use support::ws::WebSocket;
 use support::{Api, Backend, Burdock, Client, Load, eventually, within, yaml};
@@ -22,6 +21,15 @@ fn state_file(burdock: &Burdock) -> std::path::PathBuf {
 async fn again(burdock: &Burdock) -> Burdock {
     let (directory, config) = (burdock.directory.clone(), burdock.config.clone());
     Burdock::spawn(directory, config, &["run", "-c", "burdock.yaml"]).await
+}
+
+/// A process that nobody here has started, ended when dropped.
+struct Heir(i32);
+
+impl Drop for Heir {
+    fn drop(&mut self) {
+        signal_process(self.0, libc::SIGKILL);
+    }
 }
 
 async fn stop(burdock: &mut Burdock) {
@@ -58,9 +66,15 @@ async fn a_drain_is_watched_to_its_end_under_traffic() {
     let held = sockets.iter().filter(|socket| socket.instance() == "a").count();
     api.wait("a", |it| it["tunnels"] == held && it["sessions"].as_u64() > Some(0)).await;
     let told = api.steer("a", json!({ "state": "draining" })).await;
-    assert_eq!((&told["admin"], &told["takes"]["reason"]), (&json!("draining"), &json!("draining")));
+    assert_eq!(
+        (&told["admin"], &told["takes"]["reason"]),
+        (&json!("draining"), &json!("draining"))
+    );
     assert_eq!(told["takes"], json!({ "new": false, "bound": true, "reason": "draining" }));
-    assert_eq!((&told["drain"]["cause"], &told["drain"]["done"]), (&json!("draining"), &json!(false)));
+    assert_eq!(
+        (&told["drain"]["cause"], &told["drain"]["done"]),
+        (&json!("draining"), &json!(false))
+    );
     let left = told["drain"]["deadline_seconds"].as_f64().unwrap();
     assert!(left > 5.0 && left <= 60.0, "drain.timeout: {told}");
     assert!(told["drain"]["sessions"].as_u64() > Some(0), "{told}");
@@ -235,7 +249,8 @@ async fn adding_the_same_twice_changes_nothing_and_others_are_refused() {
     assert_eq!(status, 409, "{told}");
     assert_eq!(api.add("c", &address).await.0, 409);
     assert_eq!(api.add("a", "127.0.0.1:1").await.0, 409);
-    for (name, address) in [("", "127.0.0.1:1"), ("é", "127.0.0.1:1"), ("..", "127.0.0.1:1"), ("x", "y")]
+    for (name, address) in
+        [("", "127.0.0.1:1"), ("é", "127.0.0.1:1"), ("..", "127.0.0.1:1"), ("x", "y")]
     {
         let (status, told) = api.add(name, address).await;
         assert_eq!(status, 422, "{told}");
@@ -288,20 +303,20 @@ async fn an_upgrade_passes_on_what_was_asked_for() {
         let text = std::fs::read_to_string(burdock.directory.join("pid")).ok()?;
         text.trim().parse::<i32>().ok().filter(|pid| *pid != burdock.pid())
     };
-    let heir = eventually("an heir", named).await;
+    let heir = Heir(eventually("an heir", named).await);
     burdock.exit_code().await;
     let mut api = Api::of(&burdock);
     let status = api.status().await;
-    assert_eq!(status["burdock"]["pid"], heir);
+    assert_eq!(status["burdock"]["pid"], heir.0);
     assert_eq!(differences(&mut api).await, before);
     assert_eq!(burdock.client().get("/").await.instance(), "b");
-    signal_process(heir, libc::SIGKILL);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_process_takes_no_orders() {
     let a = Backend::start("a").await;
-    let mut burdock = Burdock::start(&yaml(&[&a], "shutdown: { timeout: 60s, spread: 0s }\n")).await;
+    let mut burdock =
+        Burdock::start(&yaml(&[&a], "shutdown: { timeout: 60s, spread: 0s }\n")).await;
     let address = burdock.address();
     let waiting = tokio::spawn(async move { Client::new(address).get("/gate").await });
     a.request(1).await;
@@ -309,7 +324,9 @@ async fn a_stopping_process_takes_no_orders() {
     burdock.wait_log("draining", |_| true).await;
     let mut api = Api::of(&burdock);
     assert_eq!(api.patch("instances/default/default/a", json!({ "weight": 2 })).await.0, 503);
-    assert_eq!(api.status().await["burdock"]["phase"], "draining");
+    while api.status().await["burdock"]["phase"] != "draining" {
+        support::pause().await;
+    }
     a.open_gate(1);
     assert_eq!(waiting.await.unwrap().status, 200);
     assert_eq!(burdock.exit_code().await, 0);

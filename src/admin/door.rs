@@ -34,12 +34,15 @@ pub(super) struct Limits {
     stall: Duration,
     /// From accept to close, so that nobody keeps a place; an answer without an end may take longer.
     connection: Duration,
+    /// What is under way then gets this long.
+    last_words: Duration,
 }
 
 const LIMITS: Limits = Limits {
     head: Duration::from_secs(5),
     stall: Duration::from_secs(10),
     connection: Duration::from_secs(60),
+    last_words: Duration::from_secs(30),
 };
 /// Between two looks at whether a connection that is due still streams.
 const STREAM_LOOK: Duration = Duration::from_secs(1);
@@ -100,6 +103,10 @@ pub(super) async fn converse(
     let mut connection = pin!(server.serve_connection(TokioIo::new(stalls), service));
     // What breaks an admin connection, or outlasts it, is its client's business.
     if tokio::time::timeout(limits.connection, connection.as_mut()).await.is_ok() {
+        return;
+    }
+    connection.as_mut().graceful_shutdown();
+    if tokio::time::timeout(limits.last_words, connection.as_mut()).await.is_ok() {
         return;
     }
     while streams.load(Ordering::Relaxed) {
@@ -199,6 +206,8 @@ mod tests {
     }
 
     const LONG: Duration = Duration::from_secs(3600);
+    const SOON: Duration = Duration::from_millis(50);
+    const PATIENT: Limits = Limits { head: LONG, stall: LONG, connection: LONG, last_words: SOON };
 
     /// What a client gets that takes `takes` bytes of what it asks for until it is let go.
     async fn left_alone(path: &str, takes: usize, limits: Limits) -> String {
@@ -214,16 +223,14 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_takes_nothing_of_an_answer_is_dropped() {
-        let soon = Duration::from_millis(50);
-        left_alone("/metrics", 256, Limits { head: LONG, stall: soon, connection: LONG }).await;
-        left_alone("/metrics", 256, Limits { head: LONG, stall: LONG, connection: soon }).await;
+        let of = |stall, connection| Limits { stall, connection, ..PATIENT };
+        left_alone("/metrics", 256, of(SOON, LONG)).await;
+        left_alone("/metrics", 256, of(LONG, SOON)).await;
     }
 
     #[tokio::test]
     async fn nobody_rests_longer_than_a_request_may_take_to_come() {
-        let soon = Duration::from_millis(50);
-        let limits = Limits { head: soon, stall: LONG, connection: LONG };
-        let whole = left_alone("/healthz", 4096, limits).await;
+        let whole = left_alone("/healthz", 4096, Limits { head: SOON, ..PATIENT }).await;
         assert!(whole.ends_with("ok\n"), "{whole}");
     }
 }

@@ -185,9 +185,9 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
             () = watcher.changed() => Asked::Reload(Cause::File),
             order = server.order() => {
                 let settled = match &order.order {
-                    Order::Reload => reload(&mut server, &settings, &mut watcher, Cause::Api),
+                    Order::Reload => reload(&mut server, &settings, &mut watcher, Cause::Api).await,
                     _ if handover.is_some() => Err(steering::under_way()),
-                    other => server.obey(other.clone()),
+                    other => server.obey(other.clone()).await,
                 };
                 // Whoever asked may be gone.
                 let _ = order.answer.send(settled);
@@ -213,7 +213,7 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
             Asked::Stop => break,
             Asked::Reload(cause) => {
                 // Whoever asked by a signal reads the log.
-                let _ = reload(&mut server, &settings, &mut watcher, cause);
+                let _ = reload(&mut server, &settings, &mut watcher, cause).await;
             }
             Asked::Upgrade if handover.is_some() => {
                 tracing::warn!("an upgrade is under way already");
@@ -300,7 +300,7 @@ impl From<Drained> for Ended {
     }
 }
 
-fn reload(
+async fn reload(
     server: &mut Server,
     settings: &Settings,
     watcher: &mut watch::Watcher,
@@ -312,7 +312,7 @@ fn reload(
         Ok(loaded) => {
             watcher.follow(&loaded.watched);
             let warnings = loaded.warnings.clone();
-            let reloaded = server.reload(loaded, cause);
+            let reloaded = server.reload(loaded, cause).await;
             reloaded.map_err(|error| steering::rejected(vec![error.to_string()])).map(|changes| {
                 Done::Reloaded { generation: server.generation(), changes, warnings }
             })

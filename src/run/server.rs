@@ -247,7 +247,11 @@ impl Server {
     }
 
     /// Takes over a new configuration, whole or not at all. Gives what changed, or why not.
-    pub fn reload(&mut self, loaded: Loaded, cause: Cause) -> Result<Vec<String>, StartError> {
+    pub async fn reload(
+        &mut self,
+        loaded: Loaded,
+        cause: Cause,
+    ) -> Result<Vec<String>, StartError> {
         let filed = Arc::new(loaded.config);
         let changes = diff(&self.layers.filed, &filed);
         let live = Arc::clone(&self.live);
@@ -285,7 +289,7 @@ impl Server {
         warn_unverified(Some(&self.config), &config);
         self.config = config;
         if before.overlay != self.layers.overlay {
-            self.keep();
+            self.keep().await;
         }
         let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
         let generation = published.snapshot.generation;

@@ -78,7 +78,7 @@ impl Server {
                 done = until.as_mut() => return done,
                 Asked { order, answer } = self.order() => {
                     // Whoever asked may be gone.
-                    let _ = answer.send(self.obey(order));
+                    let _ = answer.send(self.obey(order).await);
                 }
             }
         }
@@ -90,18 +90,18 @@ impl Server {
     }
 
     /// Does what is asked for.
-    pub(super) fn obey(&mut self, order: Order) -> Result<Done, Problem> {
+    pub(super) async fn obey(&mut self, order: Order) -> Result<Done, Problem> {
         let now = SystemTime::now();
         match order {
             Order::Reload => Err(Problem::conflict("there is no file to read again")),
-            Order::Steer { key, wish } => self.steer(&key, &wish, now),
-            Order::Add { key, address, weight } => self.add(key, address, weight, now),
-            Order::Remove { key, deadline } => self.remove(&key, deadline),
+            Order::Steer { key, wish } => self.steer(&key, &wish, now).await,
+            Order::Add { key, address, weight } => self.add(key, address, weight, now).await,
+            Order::Remove { key, deadline } => self.remove(&key, deadline).await,
             Order::Rebalance { service, version } => self.rebalance(&service, &version),
         }
     }
 
-    fn steer(&mut self, key: &Key, wish: &Wish, now: SystemTime) -> Result<Done, Problem> {
+    async fn steer(&mut self, key: &Key, wish: &Wish, now: SystemTime) -> Result<Done, Problem> {
         let version = overlay::version(&self.layers.filed, key);
         let version = version.ok_or_else(|| Problem::unknown(format!("no version of {key}")))?;
         let file = overlay::file_instance(version, &key.name);
@@ -137,7 +137,7 @@ impl Server {
             let mut overlay = Overlay::clone(&self.layers.overlay);
             let is_hastened = wanted.deadline != before.deadline && was == is;
             overlay.set(key.clone(), wanted);
-            self.put(overlay, None);
+            self.put(overlay, None).await;
             if is_hastened {
                 self.hasten_known(key);
             }
@@ -145,7 +145,7 @@ impl Server {
         Ok(Done::Steered { is_new: false })
     }
 
-    fn add(
+    async fn add(
         &mut self,
         key: Key,
         address: String,
@@ -170,11 +170,11 @@ impl Server {
         let added = Some(Added { address, weight });
         let mut overlay = Overlay::clone(&self.layers.overlay);
         overlay.set(key, Override { added, since: millis(now), ..Override::default() });
-        self.put(overlay, None);
+        self.put(overlay, None).await;
         Ok(Done::Steered { is_new: true })
     }
 
-    fn remove(&mut self, key: &Key, deadline: Option<Duration>) -> Result<Done, Problem> {
+    async fn remove(&mut self, key: &Key, deadline: Option<Duration>) -> Result<Done, Problem> {
         let mut overlay = Overlay::clone(&self.layers.overlay);
         let is_added = overlay.of(key).is_some_and(|wanted| wanted.added.is_some());
         let by_file = overlay::version(&self.layers.filed, key)
@@ -186,7 +186,7 @@ impl Server {
         if is_added {
             tracing::info!(instance = %key, by = "api", "instance removed");
             overlay.remove(key);
-            self.put(overlay, deadline);
+            self.put(overlay, deadline).await;
         }
         Ok(Done::Steered { is_new: false })
     }
@@ -207,7 +207,7 @@ impl Server {
     }
 
     /// Serves by the file with this over it. What it removes drains within `limit`.
-    fn put(&mut self, overlay: Overlay, limit: Option<Duration>) {
+    async fn put(&mut self, overlay: Overlay, limit: Option<Duration>) {
         self.layers.overlay = Arc::new(overlay);
         let config = self.layers.served();
         let keyring = Arc::clone(&self.live.snapshot().keyring);
@@ -215,18 +215,23 @@ impl Server {
         self.prober.follow(published.snapshot.versions());
         self.retire(&published, &config, limit);
         self.config = config;
-        self.keep();
+        self.keep().await;
     }
 
-    /// Writes the overlay where the next process finds it.
-    pub(super) fn keep(&self) {
+    /// Writes the overlay where the next process finds it; a slow disk holds nobody else up.
+    pub(super) async fn keep(&self) {
         let path = state_file::path(self.config.admin.as_ref(), self.file.as_deref());
-        let problem = path.and_then(|path| {
-            let error = state_file::store(&path, &self.layers.overlay).err()?;
-            let problem = format!("writing {}: {error}", path.display());
-            tracing::warn!("a restart would forget what was changed at run time: {problem}");
-            Some(problem)
-        });
+        let mut problem = None;
+        if let Some(path) = path {
+            let (file, overlay) = (path.clone(), Arc::clone(&self.layers.overlay));
+            let store = move || state_file::store(&file, &overlay);
+            let stored = tokio::task::spawn_blocking(store).await;
+            if let Err(error) = stored.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+                let told = format!("writing {}: {error}", path.display());
+                tracing::warn!("a restart would forget what was changed at run time: {told}");
+                problem = Some(told);
+            }
+        }
         self.desk.kept(problem, SystemTime::now());
     }
 

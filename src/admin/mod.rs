@@ -1,6 +1,8 @@
 //! The admin listener: `/healthz` and `/metrics`. It only reads.
 
 pub mod metrics;
+pub mod sampler;
+pub mod tick;
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener as StdListener};

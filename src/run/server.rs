@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use pingora_runtime::{BlockingPoolOpts, NoStealRuntime, RuntimeOpts};
 
+use crate::admin::sampler;
 use crate::affinity::token::Keyring;
 use crate::config::types::{Config, Drain, Service, Version, Workers};
 use crate::config::{ConfigErrors, Loaded, diff};
@@ -16,6 +17,8 @@ use crate::health::prober::Prober;
 use crate::health::{self, Membership};
 use crate::instance::{self, Departure, Instance, Roster};
 use crate::listener::Worker;
+use crate::observe::events::{Event, UpgradeStage};
+use crate::observe::journal::Journal;
 use crate::run::StartError;
 use crate::run::doors::{Doors, Unserved};
 use crate::run::handover::{Estate, HandoverError};
@@ -105,7 +108,6 @@ impl Server {
         for note in &loaded.notes {
             tracing::info!("{note}");
         }
-        warn(&loaded.warnings);
         let count = match config.workers {
             Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
             Workers::Count(count) => count,
@@ -123,6 +125,7 @@ impl Server {
         warn_unverified(None, &config);
         let (live, published) = Live::new(Arc::clone(&config), Arc::new(keyring), count);
         let live = Arc::new(live);
+        warn(&live.journal, &loaded.warnings);
         let prober = Prober::new({
             let live = Arc::clone(&live);
             Arc::new(move |instance, drain| {
@@ -162,6 +165,7 @@ impl Server {
         let registries = server.workers.iter().map(|worker| Arc::clone(&worker.registry)).collect();
         tokio::spawn(rebalance::run(Arc::clone(&server.live), registries));
         tokio::spawn(ramp(Arc::clone(&server.live)));
+        tokio::spawn(sampler::run(Arc::clone(&server.live)));
         server.retire(&published, &config);
         server.prober.follow(published.snapshot.versions());
         server.prober.first_verdicts(FIRST_VERDICTS).await;
@@ -201,6 +205,12 @@ impl Server {
     pub(super) fn stay(&self, error: &HandoverError) {
         self.live.counters.upgrades_failed.fetch_add(1, Ordering::Relaxed);
         tracing::error!(%error, "the upgrade failed; this process goes on");
+        self.note_upgrade(UpgradeStage::Failed(error.to_string()));
+    }
+
+    /// Another process is to take over.
+    pub(super) fn note_upgrade(&self, stage: UpgradeStage) {
+        self.live.journal.note(Event::Upgrade(stage));
     }
 
     /// The addresses that accept clients.
@@ -218,9 +228,8 @@ impl Server {
         let config = Arc::new(loaded.config);
         let changes = diff(&self.config, &config);
         let live = Arc::clone(&self.live);
-        let failed = &live.counters.reload_failed;
         if changes.is_empty() && config == self.config {
-            let was_rejected = failed.swap(0, Ordering::Relaxed) != 0;
+            let was_rejected = live.counters.reloaded();
             if was_rejected || cause == Cause::Signal {
                 let generation = live.snapshot().generation;
                 tracing::info!(generation, changes = "none", %cause, "reloaded");
@@ -231,13 +240,12 @@ impl Server {
         let (keyring, unserved) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
-                failed.store(1, Ordering::Relaxed);
+                live.rejected(vec![error.to_string()]);
                 tracing::error!(%error, %cause, "reload rejected");
                 return;
             }
         };
-        failed.store(0, Ordering::Relaxed);
-        warn(&loaded.warnings);
+        warn(&live.journal, &loaded.warnings);
         let begun = Instant::now();
         let published = self.live.publish(Arc::clone(&config), Arc::new(keyring));
         let publish_ms = begun.elapsed().as_secs_f64() * 1000.0;
@@ -248,13 +256,15 @@ impl Server {
         self.config = config;
         let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
         let generation = published.snapshot.generation;
-        let changes = changes.join("; ");
-        tracing::info!(generation, changes, publish_ms, %cause, "reloaded");
+        let told = changes.join("; ");
+        tracing::info!(generation, changes = told, publish_ms, %cause, "reloaded");
+        live.reloaded(generation, changes);
     }
 
     /// Notes a configuration that was refused.
     pub fn reject(&self, errors: &ConfigErrors, cause: Cause) {
-        self.live.counters.reload_failed.store(1, Ordering::Relaxed);
+        let problems = errors.problems().iter().map(ToString::to_string).collect();
+        self.live.rejected(problems);
         tracing::error!(error = %errors, %cause, "reload rejected");
     }
 
@@ -299,6 +309,7 @@ impl Server {
     fn say_draining(&self, timeout: Duration) {
         let (connections, tunnels) = self.under_way();
         tracing::info!(connections, tunnels, deadline_s = timeout.as_secs_f64(), "draining");
+        self.live.journal.note(Event::Stopping { connections, tunnels });
     }
 
     async fn end(&mut self, drained: Drained) {
@@ -403,9 +414,11 @@ impl Server {
     }
 }
 
-fn warn(warnings: &[String]) {
+fn warn(journal: &Journal, warnings: &[String]) {
     for warning in warnings {
         tracing::warn!("{warning}");
+        let message = warning.clone();
+        journal.note(Event::Warning { code: "config", whose: None, message, cure: None });
     }
 }
 
@@ -450,6 +463,13 @@ async fn wait_for_successor(roster: &Roster, patience: Duration) {
             timeout_s,
             "no instance became ready within app_start_timeout; the removed ones drain now"
         );
+        let message = "no instance became ready within app_start_timeout: the removed ones drain";
+        roster.journal.note(Event::Warning {
+            code: "no_successor",
+            whose: Some(roster.whose()),
+            message: message.to_owned(),
+            cure: None,
+        });
     }
 }
 
@@ -475,7 +495,7 @@ fn retire(live: &Arc<Live>, instance: Arc<Instance>, drain: Drain) {
         if let Some(roster) = instance.roster() {
             roster.forget(&instance);
         }
-        drained(&live, &instance);
+        live.nudge();
     });
 }
 
@@ -484,15 +504,9 @@ fn finish_drain(live: &Arc<Live>, instance: Arc<Instance>, drain: Departure) {
     tokio::spawn(async move {
         tokio::time::sleep_until(drain.until.into()).await;
         if instance.finish_drain(drain) {
-            drained(&live, &instance);
+            live.nudge();
         }
     });
-}
-
-fn drained(live: &Live, instance: &Instance) {
-    live.nudge();
-    let identity = instance.identity();
-    tracing::info!(service = identity.service, instance = identity.name, "drained");
 }
 
 /// Lets instances that ramp up take a little more.

@@ -171,7 +171,7 @@ fn tell_closed(roster: &Roster) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::metrics::tests::busy;
+    use crate::admin::metrics::tests::{busy, busy_time};
     use crate::instance::tally::count;
     use crate::observe::events::Kind;
 
@@ -224,12 +224,12 @@ mod tests {
         let live = busy(10_000);
         let mut sampler = Sampler::new(Instant::now());
         let ten_seconds = |sampler: &mut Sampler, live: &Live| {
-            let begun = Instant::now();
+            let (begun, used) = (Instant::now(), busy_time());
             (0..10).for_each(|second| sampler.look(live, begun + SECOND * second));
-            begun.elapsed() / 10
+            (busy_time() - used) / 10
         };
         ten_seconds(&mut sampler, &live);
-        println!("a second takes {:?}", ten_seconds(&mut sampler, &live));
+        println!("a second takes {:?} of a core", ten_seconds(&mut sampler, &live));
         let ticks = live.telemetry.ticks.subscribe();
         println!("with a tick {:?}", ten_seconds(&mut sampler, &live));
         let tick: serde_json::Value = serde_json::from_str(&ticks.borrow()).unwrap();

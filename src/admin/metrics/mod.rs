@@ -46,7 +46,7 @@ pub(super) mod tests {
     use std::net::SocketAddr;
     use std::path::Path;
     use std::sync::Arc;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use http::StatusCode;
 
@@ -80,6 +80,13 @@ pub(super) mod tests {
         }
         live.snapshot().services()[0].roster.red(0).unwrap().count(&ended);
         live
+    }
+
+    /// What this thread has used of a core: what else the machine does is not what is measured.
+    pub(in crate::admin) fn busy_time() -> Duration {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        let nanos = text.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
+        Duration::from_nanos(nanos.unwrap_or_default())
     }
 
     #[test]
@@ -120,10 +127,11 @@ pub(super) mod tests {
     fn ten_thousand_instances_are_told_of() {
         let live = busy(10_000);
         for _ in 0..3 {
-            let begun = Instant::now();
+            let begun = busy_time();
             let text = render(&live);
+            let took = busy_time() - begun;
             let (rows, bytes) = (text.lines().count(), text.len());
-            println!("{rows} lines, {bytes} bytes in {:?}", begun.elapsed());
+            println!("{rows} lines, {bytes} bytes in {took:?} of a core");
             assert!(rows > 10_000 * 30);
             assert!(!text.contains("instance_first_byte_seconds_bucket{service=\"default\",version=\"default\",instance=\"10.0.1.1:80\",le=\"1\""));
         }

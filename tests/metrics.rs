@@ -139,7 +139,7 @@ async fn promtool_accepts_the_exposition_and_the_rules() {
     let burdock = Burdock::start(&yaml(&[&a], &rest)).await;
     burdock.client().get("/").await;
     burdock.client().send(&Request::get("/").with("Cookie", "BURDOCK=x")).await;
-    let text = Client::new(burdock.admin()).get("/metrics").await.text();
+    let text = Client::admin(burdock.admin()).get("/metrics").await.text();
     assert_eq!(promtool(&["check", "metrics"], &text), "");
     let rules = deployed("prometheus/alerts.yaml").display().to_string();
     assert_eq!(promtool(&["check", "rules", &rules], ""), "");
@@ -228,7 +228,7 @@ impl Prometheus {
         };
         let query: String = query.bytes().map(encode).collect();
         let path = format!("/api/v1/query?query={query}");
-        let answer = Client::new(self.address).get(&path).await;
+        let answer = Client::admin(self.address).get(&path).await;
         serde_json::from_str(&answer.text()).expect("JSON")
     }
 }

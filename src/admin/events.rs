@@ -1,12 +1,18 @@
 //! The journal as the API tells it: the events that are kept, or a stream of them and of all that
 //! follow.
+//!
+//! `GET /api/v1/events`.
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName};
+use http::StatusCode;
+use http::header::{ACCEPT, HeaderMap, HeaderName};
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 
+use crate::admin::desk::Desk;
+use crate::admin::problem::Problem;
+use crate::admin::reply::{self, Reply};
+use crate::admin::router::Question;
 use crate::admin::stream::{Pen, StreamBody, Streams};
 use crate::observe::journal::{KEPT, Page};
 use crate::snapshot::Live;
@@ -15,35 +21,49 @@ use crate::snapshot::Live;
 const PAGE: usize = 100;
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
+/// A stream, or with `Accept: application/json` or `?format=json` what is kept.
+pub(super) fn answer(desk: &Desk, question: &Question) -> Result<Reply, Problem> {
+    let seen = seen(&question.headers, question.query.one("since")?)?;
+    let wants_json = match question.query.one("format")? {
+        Some("json") => true,
+        Some(_) => return Err(Problem::wrong("format: allowed: json")),
+        None => question.headers.get(ACCEPT).is_some_and(|kind| kind == "application/json"),
+    };
+    if wants_json {
+        return Ok(reply::json(StatusCode::OK, &kept(&desk.live, seen)));
+    }
+    reply::stream(stream(&desk.live, seen, &desk.streams))
+}
+
 /// The event that a client has seen last: as its browser says when it comes back, or as it asks for.
-pub fn seen(headers: &HeaderMap, query: &str) -> u64 {
-    let told = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
-    let asked = query.split('&').find_map(|pair| pair.strip_prefix("since="));
-    told.or(asked).and_then(|number| number.parse().ok()).unwrap_or(0)
+fn seen(headers: &HeaderMap, since: Option<&str>) -> Result<u64, Problem> {
+    let told = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()?.parse().ok());
+    match (told, since) {
+        (Some(told), _) => Ok(told),
+        (None, None) => Ok(0),
+        (None, Some(since)) => {
+            since.parse().map_err(|_| Problem::wrong("since: allowed: the id of an event"))
+        }
+    }
 }
 
 /// The events that are kept, of those after number `seen`.
-pub fn kept(live: &Live, seen: u64) -> Value {
+fn kept(live: &Live, seen: u64) -> Value {
     let page = live.journal.since(seen, KEPT);
     let events: Vec<_> = page.entries.iter().map(|entry| entry.to_json()).collect();
     json!({ "events": events, "missed": page.missed })
 }
 
 /// A stream of the events after number `seen`; `None` if there are too many streams.
-pub fn stream(
-    live: &Arc<Live>,
-    seen: u64,
-    streams: &Streams,
-    cut: Arc<Notify>,
-) -> Option<StreamBody> {
+fn stream(live: &Arc<Live>, seen: u64, streams: &Streams) -> Option<StreamBody> {
     let live = Arc::clone(live);
-    streams.open(cut, move |pen| async move {
+    streams.open(move |mut pen| async move {
         // Whoever can't be written to any more is gone.
-        let _ = tell(&live, seen, &pen).await;
+        let _ = tell(&live, seen, &mut pen).await;
     })
 }
 
-async fn tell(live: &Live, mut seen: u64, pen: &Pen) -> Option<()> {
+async fn tell(live: &Live, mut seen: u64, pen: &mut Pen) -> Option<()> {
     let mut news = live.journal.follow();
     loop {
         news.borrow_and_update();
@@ -85,11 +105,12 @@ mod tests {
     #[test]
     fn a_browser_that_comes_back_says_what_it_has_seen() {
         let mut headers = HeaderMap::new();
-        assert_eq!(seen(&headers, ""), 0);
-        assert_eq!(seen(&headers, "format=x&since=12"), 12);
-        assert_eq!(seen(&headers, "since=-1"), 0);
+        let asked = |headers: &HeaderMap, since| seen(headers, since).ok();
+        assert_eq!(asked(&headers, None), Some(0));
+        assert_eq!(asked(&headers, Some("12")), Some(12));
+        assert_eq!(asked(&headers, Some("-1")), None);
         headers.insert(LAST_EVENT_ID, HeaderValue::from_static("40"));
-        assert_eq!(seen(&headers, "since=12"), 40);
+        assert_eq!(asked(&headers, Some("12")), Some(40));
     }
 
     #[tokio::test]
@@ -97,7 +118,7 @@ mod tests {
         let live = Arc::new(busy(1));
         let note = || live.journal.note(Event::Stopping { connections: 0, tunnels: 0 });
         (0..KEPT + 5).for_each(|_| note());
-        let mut body = stream(&live, 1, &Streams::default(), Arc::default()).unwrap();
+        let mut body = stream(&live, 1, &Streams::default()).unwrap();
         let mut text = String::new();
         while !text.contains(&format!("id: {}\n", KEPT + 5)) {
             let frame = body.frame().await.unwrap().unwrap();

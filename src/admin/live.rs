@@ -1,18 +1,23 @@
-//! The tick of each second, as a stream.
+//! `GET /api/v1/live`: the tick of each second, as a stream.
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
-
+use crate::admin::desk::Desk;
+use crate::admin::problem::Problem;
+use crate::admin::reply::{self, Reply};
 use crate::admin::stream::{StreamBody, Streams};
 use crate::snapshot::Live;
 
+pub(super) fn answer(desk: &Desk) -> Result<Reply, Problem> {
+    reply::stream(stream(&desk.live, &desk.streams))
+}
+
 /// A stream of ticks; `None` if there are too many streams. A client that is slow gets fewer of them.
-pub fn stream(live: &Arc<Live>, streams: &Streams, cut: Arc<Notify>) -> Option<StreamBody> {
+fn stream(live: &Arc<Live>, streams: &Streams) -> Option<StreamBody> {
     let mut ticks = live.telemetry.ticks.subscribe();
     // What is there is of whenever somebody last looked on.
     ticks.mark_unchanged();
-    streams.open(cut, move |pen| async move {
+    streams.open(move |mut pen| async move {
         while let Some(Ok(())) = pen.wait(ticks.changed()).await {
             let tick = Arc::clone(&ticks.borrow_and_update());
             if pen.write(format!("data: {tick}\n\n")).await.is_none() {
@@ -36,7 +41,7 @@ mod tests {
     async fn ticks_come_for_as_long_as_somebody_is_there() {
         let live = Arc::new(busy(1));
         let mut sampler = Sampler::new(Instant::now());
-        let mut body = stream(&live, &Streams::default(), Arc::default()).unwrap();
+        let mut body = stream(&live, &Streams::default()).unwrap();
         body.frame().await.unwrap().unwrap();
         sampler.look(&live, Instant::now());
         let frame = body.frame().await.unwrap().unwrap();

@@ -1,7 +1,7 @@
 //! Streams of server-sent events: what they have in common, whatever they tell.
 //!
-//! Each is written by a task of its own, one message ahead of its client. A client that takes nothing
-//! for a while is cut off, and there are only so many streams at once.
+//! Each is written by a task of its own, one message ahead of its client; whoever takes nothing for a
+//! while loses its connection, and the stream with it. There are only so many streams at once.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,13 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 /// Streams at once: fewer than connections, so that somebody can still ask something.
 const MOST: usize = 32;
-/// A client that takes nothing for this long is gone.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// After this much silence a comment says that the stream lives: proxies end silent ones after 30 s.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// What a client does when its stream breaks: it comes back after 2 s.
@@ -26,39 +23,35 @@ const OPENING: &str = "retry: 2000\n\n";
 #[derive(Debug)]
 pub struct Streams {
     permits: Arc<Semaphore>,
-    pace: Pace,
-}
-
-/// How long a stream waits.
-#[derive(Debug, Clone, Copy)]
-struct Pace {
-    patience: Duration,
     heartbeat: Duration,
+    /// Tells all of them to end.
+    end: watch::Sender<()>,
 }
 
 impl Default for Streams {
     fn default() -> Self {
-        let pace = Pace { patience: PATIENCE, heartbeat: HEARTBEAT };
-        Self { permits: Arc::new(Semaphore::new(MOST)), pace }
+        let (permits, end) = (Arc::new(Semaphore::new(MOST)), watch::Sender::new(()));
+        Self { permits, heartbeat: HEARTBEAT, end }
     }
 }
 
 impl Streams {
-    /// One more, written by what `tell` makes of its pen; `None` if there are too many. `cut` is
-    /// told when its connection is to be closed because nobody reads.
-    pub fn open<Telling>(
-        &self,
-        cut: Arc<Notify>,
-        tell: impl FnOnce(Pen) -> Telling,
-    ) -> Option<StreamBody>
+    /// One more, written by what `tell` makes of its pen; `None` if there are too many.
+    pub fn open<Telling>(&self, tell: impl FnOnce(Pen) -> Telling) -> Option<StreamBody>
     where
         Telling: Future<Output = ()> + Send + 'static,
     {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         let (sender, messages) = mpsc::channel(1);
-        let telling = tell(Pen { sender, cut, pace: self.pace });
+        let (heartbeat, end) = (self.heartbeat, self.end.subscribe());
+        let telling = tell(Pen { sender, heartbeat, end });
         tokio::spawn(telling);
         Some(StreamBody { messages, opened: false, _permit: permit })
+    }
+
+    /// Ends all of them: the address is given up, and their clients come back to whoever has it then.
+    pub fn end(&self) {
+        self.end.send_replace(());
     }
 }
 
@@ -66,31 +59,26 @@ impl Streams {
 #[derive(Debug)]
 pub struct Pen {
     sender: mpsc::Sender<Bytes>,
-    cut: Arc<Notify>,
-    pace: Pace,
+    heartbeat: Duration,
+    end: watch::Receiver<()>,
 }
 
 impl Pen {
     /// Writes a message; `None` when there is nobody to read it.
     pub async fn write(&self, message: String) -> Option<()> {
-        match timeout(self.pace.patience, self.sender.send(message.into())).await {
-            Ok(sent) => sent.ok(),
-            Err(_elapsed) => {
-                self.cut.notify_one();
-                None
-            }
-        }
+        self.sender.send(message.into()).await.ok()
     }
 
     /// Waits for `news`, and says meanwhile that the stream lives; `None` when its client has left.
-    pub async fn wait<News>(&self, news: impl Future<Output = News>) -> Option<News> {
+    pub async fn wait<News>(&mut self, news: impl Future<Output = News>) -> Option<News> {
         let mut news = std::pin::pin!(news);
         loop {
             tokio::select! {
                 biased;
                 () = self.sender.closed() => return None,
+                _ = self.end.changed() => return None,
                 news = &mut news => return Some(news),
-                () = tokio::time::sleep(self.pace.heartbeat) => self.write(":\n\n".to_owned()).await?,
+                () = tokio::time::sleep(self.heartbeat) => self.write(":\n\n".to_owned()).await?,
             }
         }
     }
@@ -122,14 +110,12 @@ impl Body for StreamBody {
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt;
+    use tokio::sync::Notify;
 
     use super::*;
 
-    /// With little patience.
     fn hasty() -> Streams {
-        let pace =
-            Pace { patience: Duration::from_millis(20), heartbeat: Duration::from_millis(5) };
-        Streams { pace, ..Streams::default() }
+        Streams { heartbeat: Duration::from_millis(5), ..Streams::default() }
     }
 
     async fn next(body: &mut StreamBody) -> String {
@@ -141,11 +127,11 @@ mod tests {
     async fn silence_is_filled_with_comments() {
         let news = Arc::<Notify>::default();
         let told = Arc::clone(&news);
-        let tell = |pen: Pen| async move {
+        let tell = |mut pen: Pen| async move {
             pen.wait(told.notified()).await;
             pen.write("data: 1\n\n".to_owned()).await;
         };
-        let mut body = hasty().open(Arc::default(), tell).unwrap();
+        let mut body = hasty().open(tell).unwrap();
         for expected in [OPENING, ":\n\n", ":\n\n"] {
             assert_eq!(next(&mut body).await, expected);
         }
@@ -155,20 +141,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_does_not_read_is_cut_off() {
-        let (streams, cut) = (hasty(), Arc::<Notify>::default());
-        let tell =
-            |pen: Pen| async move { while pen.write("data: x\n\n".to_owned()).await.is_some() {} };
-        let body = streams.open(Arc::clone(&cut), tell).unwrap();
-        cut.notified().await;
-        drop(body);
+    async fn a_client_that_leaves_ends_what_writes_to_it() {
+        let over = Arc::<Notify>::default();
+        let told = Arc::clone(&over);
+        let tell = |pen: Pen| async move {
+            while pen.write("data: x\n\n".to_owned()).await.is_some() {}
+            told.notify_one();
+        };
+        drop(Streams::default().open(tell).unwrap());
+        over.notified().await;
+    }
+
+    #[tokio::test]
+    async fn all_end_when_the_address_is_given_up() {
+        let streams = Streams::default();
+        let tell = |mut pen: Pen| async move {
+            pen.wait(std::future::pending::<()>()).await;
+        };
+        let mut body = streams.open(tell).unwrap();
+        assert_eq!(next(&mut body).await, OPENING);
+        streams.end();
+        assert!(body.frame().await.is_none());
     }
 
     #[tokio::test]
     async fn there_are_only_so_many_and_one_that_is_over_makes_room() {
         let streams = Streams::default();
         let open = || {
-            streams.open(Arc::default(), |pen| async move {
+            streams.open(|mut pen| async move {
                 pen.wait(std::future::pending::<()>()).await;
             })
         };

@@ -7,9 +7,10 @@ use std::time::{Instant, SystemTime};
 
 use serde_json::{Map, Value, json};
 
+use crate::admin::shapes::{admin, breaker, id};
 use crate::health::breaker::Passage;
 use crate::health::{Admin, Health};
-use crate::instance::{Identity, Instance, Lane};
+use crate::instance::{Instance, Lane};
 use crate::observe::telemetry::rehomes_json;
 use crate::observe::trend::round;
 use crate::snapshot::{Live, Snapshot};
@@ -47,21 +48,6 @@ pub fn of(live: &Live, snapshot: &Snapshot, now: Instant) -> Value {
     tick
 }
 
-/// `SERVICE/VERSION/NAME`.
-pub fn id(identity: &Identity) -> String {
-    let Identity { service, version, name } = identity;
-    format!("{service}/{version}/{name}")
-}
-
-/// `closed`, `half-open` or `open`.
-pub const fn breaker(passage: Passage) -> &'static str {
-    match passage {
-        Passage::Passes => "closed",
-        Passage::Trial => "half-open",
-        Passage::Refuses => "open",
-    }
-}
-
 /// All of them if they are few; else the busiest, and those that are not as they should be.
 fn chosen(all: Vec<Arc<Instance>>, now: Instant) -> Vec<Arc<Instance>> {
     if all.len() <= BUSIEST {
@@ -96,7 +82,7 @@ fn tell(instance: &Instance, now: Instant) -> Value {
         "requests": sum(Lane::requests),
         "tunnels": sum(Lane::tunnels),
         "sessions": instance.session_count(now),
-        "admin": instance.admin().label(),
+        "admin": admin(instance.admin()),
         "health": instance.health().label(),
         "breaker": breaker(instance.passage()),
         "weight": round(f64::from(instance.effective_weight()) / 100.0),

@@ -9,6 +9,7 @@ use http::StatusCode;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::problem::Problem;
+use crate::admin::stream::Streams;
 use crate::config::overlay::Key;
 use crate::config::types::State;
 use crate::snapshot::Live;
@@ -121,6 +122,8 @@ pub struct Desk {
     pub file: Option<PathBuf>,
     /// When this process began.
     pub started: SystemTime,
+    /// Open streams.
+    pub streams: Streams,
     last_reload: Mutex<LastReload>,
     /// Why what is changed does not outlive the process, and since when.
     unkept: Mutex<Option<(String, SystemTime)>>,
@@ -139,7 +142,8 @@ impl Desk {
         let last = LastReload { at: now, problems: Vec::new(), warnings, taken: now };
         let last_reload = Mutex::new(last);
         let unkept = Mutex::default();
-        (Self { live, file, started: now, last_reload, unkept, orders }, arriving)
+        let streams = Streams::default();
+        (Self { live, file, started: now, streams, last_reload, unkept, orders }, arriving)
     }
 
     /// Has something done.

@@ -2,13 +2,16 @@
 //!
 //! It reads the live state by itself, and hands what is to change to whoever runs the server, through
 //! the [`desk`]. Never on a request's path. Read [`router`] first, which leads to one file for each
-//! resource.
+//! resource. The [`sampler`] looks at everything once a second, so that there are rates to tell.
 
 mod auth;
 mod configuration;
 pub mod desk;
 mod door;
+pub mod events;
+mod history;
 mod instances;
+pub mod live;
 pub mod metrics;
 mod openapi;
 pub mod problem;
@@ -16,7 +19,10 @@ mod rebalance;
 mod reload;
 pub mod reply;
 mod router;
+pub mod sampler;
 pub mod shapes;
 mod status;
+pub mod stream;
+pub mod tick;
 
 pub use door::{adopt, bind, serve};

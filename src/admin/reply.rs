@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Full};
 use serde::Serialize;
 
 use crate::admin::problem::Problem;
+use crate::admin::stream::StreamBody;
 
 /// Whole or a stream without an end.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -22,6 +23,8 @@ pub type Reply = Response<Body>;
 
 /// For everything that is read by people and scripts.
 pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
+
+const STREAM: &str = "text/event-stream";
 
 /// On every answer, unless it has the field already.
 const SECURITY: [(HeaderName, &str); 4] = [
@@ -57,6 +60,19 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Reply {
             problem(&Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail))
         }
     }
+}
+
+/// A stream of server-sent events, unless there are too many.
+pub(super) fn stream(body: Option<StreamBody>) -> Result<Reply, Problem> {
+    let too_many = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many streams are open");
+    let mut reply = Response::new(body.ok_or_else(too_many)?.boxed_unsync());
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(STREAM));
+    Ok(reply)
+}
+
+/// Whether it has no end of its own.
+pub(super) fn is_stream(reply: &Reply) -> bool {
+    reply.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == STREAM)
 }
 
 /// A problem, as RFC 9457 writes it.

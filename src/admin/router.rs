@@ -1,6 +1,7 @@
 //! From a request to the resource that answers it. One file per resource; what all of them need
 //! (who asks, whether it may, how large a body is) is decided here, once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,10 @@ use hyper::body::Incoming;
 use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
 use crate::admin::reply::{self, PLAIN, Reply};
-use crate::admin::{auth, configuration, instances, metrics, openapi, rebalance, reload, status};
+use crate::admin::{
+    auth, configuration, events, history, instances, live, metrics, openapi, rebalance, reload,
+    status,
+};
 
 /// Bytes of a request's body.
 const MAX_BODY: usize = 1024 * 1024;
@@ -30,6 +34,7 @@ pub(super) struct Answer {
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) method: Method,
+    pub(super) headers: HeaderMap,
     pub(super) query: Query,
     pub(super) body: Bytes,
 }
@@ -40,6 +45,9 @@ pub(super) struct Question {
 enum Resource<'a> {
     Health,
     Metrics,
+    Events,
+    Live,
+    History,
     Status,
     Version(&'a str, &'a str),
     Instance(&'a str, &'a str, &'a str),
@@ -54,6 +62,9 @@ impl<'a> Resource<'a> {
         Some(match parts {
             ["healthz"] => Self::Health,
             ["metrics"] => Self::Metrics,
+            ["api", "v1", "events"] => Self::Events,
+            ["api", "v1", "live"] => Self::Live,
+            ["api", "v1", "history"] => Self::History,
             ["api", "v1", "status"] => Self::Status,
             ["api", "v1", "instances", service, version] => Self::Version(service, version),
             ["api", "v1", "instances", service, version, name] => {
@@ -72,6 +83,7 @@ impl<'a> Resource<'a> {
     /// As RFC 9110 section 10.2.1 writes them.
     fn methods(self) -> &'static str {
         match self {
+            Self::Events | Self::Live | Self::History => "GET, HEAD",
             Self::Health | Self::Metrics | Self::Status | Self::Configuration | Self::OpenApi => {
                 "GET, HEAD"
             }
@@ -90,7 +102,8 @@ impl<'a> Resource<'a> {
 pub(super) async fn answer(desk: &Desk, request: Request<Incoming>) -> Answer {
     let reply = decide(desk, request).await;
     let reply = reply.unwrap_or_else(|problem| reply::problem(&problem));
-    Answer { reply: reply::secured(reply), streams: false }
+    let streams = reply::is_stream(&reply);
+    Answer { reply: reply::secured(reply), streams }
 }
 
 /// In this order: whether it can be read, who asks, what for, whether it may, and only then its body.
@@ -112,7 +125,8 @@ async fn decide(desk: &Desk, request: Request<Incoming>) -> Result<Reply, Proble
     }
     auth::may_change(&head.method, &head.headers)?;
     let query = Query::parse(head.uri.query().unwrap_or_default())?;
-    let question = Question { method: head.method, query, body: read(body).await? };
+    let (method, headers, body) = (head.method, head.headers, read(body).await?);
+    let question = Question { method, headers, query, body };
     ask(desk, resource, &question).await
 }
 
@@ -128,8 +142,18 @@ async fn ask(desk: &Desk, of: Resource<'_>, question: &Question) -> Result<Reply
         Resource::Metrics => {
             // The exposition format's own content type, version included.
             let kind = "text/plain; version=0.0.4; charset=utf-8";
-            Ok(reply::bytes(StatusCode::OK, kind, metrics::render(&desk.live)))
+            // Of many instances it takes long enough for a probe to be late by it.
+            let live = Arc::clone(&desk.live);
+            let rendered = tokio::task::spawn_blocking(move || metrics::render(&live)).await;
+            let failed = |error| {
+                let detail = format!("reading the metrics: {error}");
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+            };
+            Ok(reply::bytes(StatusCode::OK, kind, rendered.map_err(failed)?))
         }
+        Resource::Events => events::answer(desk, question),
+        Resource::Live => live::answer(desk),
+        Resource::History => Ok(history::answer(desk)),
         Resource::Status => status::answer(desk, question),
         Resource::Version(service, version) => {
             instances::add(desk, (service, version), question).await

@@ -10,53 +10,10 @@ use serde::Serialize;
 
 use crate::config::overlay::{self, Key, Overlay};
 use crate::health::breaker::Passage;
+use crate::health::check::{Kind as Check, Outcome};
 use crate::health::{Admin, Membership, Rehome};
 use crate::instance::{self, Identity, Kind, Lane, Roster};
-
-/// What was answered lately. What happened per second is counted elsewhere.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Rates {
-    /// Answers so far.
-    pub requests_total: u64,
-    /// Attempts without an answer so far.
-    pub failures_total: u64,
-    /// Answers per second.
-    pub requests_per_second: f64,
-    /// Failures and answers of 5xx per second.
-    pub errors_per_second: f64,
-    /// How long answers took; nothing where there were none.
-    pub latency_seconds: Option<Latency>,
-}
-
-/// How long answers took, in seconds.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Latency {
-    /// Half of them took no longer.
-    pub p50: f64,
-    /// Of ten, nine.
-    pub p90: f64,
-    /// Of a hundred, ninety-nine.
-    pub p99: f64,
-}
-
-impl Rates {
-    fn of(instance: &instance::Instance) -> Self {
-        let mut rates = Self::default();
-        for lane in instance.lanes() {
-            rates.requests_total +=
-                (0..instance::lane::CLASSES).map(|it| lane.answers(it)).sum::<u64>();
-            rates.failures_total += lane.failures();
-        }
-        rates
-    }
-
-    pub(super) fn add(&mut self, other: &Self) {
-        self.requests_total += other.requests_total;
-        self.failures_total += other.failures_total;
-        self.requests_per_second += other.requests_per_second;
-        self.errors_per_second += other.errors_per_second;
-    }
-}
+use crate::observe::trend::Rates;
 
 /// An instance with its four axes.
 #[derive(Debug, Serialize)]
@@ -76,7 +33,7 @@ pub struct Instance {
     sessions: u64,
     requests: u64,
     tunnels: u64,
-    pub(super) rates: Rates,
+    rates: Rates,
     probes: Probes,
     restarts: u64,
 }
@@ -135,26 +92,47 @@ impl Instance {
                 Membership::Present => "present",
                 Membership::Removed | Membership::Gone => "removed",
             },
-            admin: match instance.admin() {
-                Admin::Active => "active",
-                Admin::Draining | Admin::Drained => "draining",
-                Admin::Disabled => "disabled",
-            },
+            admin: admin(instance.admin()),
             health: instance.health().label(),
-            breaker: match instance.passage() {
-                Passage::Passes => "closed",
-                Passage::Trial => "half-open",
-                Passage::Refuses => "open",
-            },
+            breaker: breaker(instance.passage()),
             takes: Takes::of(instance),
             drain: Drain::of(instance, (sessions, tunnels, requests), now),
             sessions,
             requests,
             tunnels,
-            rates: Rates::of(instance),
-            probes: Probes { readiness: None, liveness: None },
+            rates: instance.rates(now),
+            probes: Probes {
+                readiness: Probe::of(instance, Check::Readiness),
+                liveness: Probe::of(instance, Check::Liveness),
+            },
             restarts: instance.restarts(),
         }
+    }
+}
+
+impl Probe {
+    fn of(instance: &instance::Instance, check: Check) -> Option<Self> {
+        let probe = instance.probes.last(check)?;
+        let (at, detail) = (instant(probe.at), probe.detail());
+        Some(Self { at, ok: probe.outcome == Outcome::Pass, detail })
+    }
+}
+
+/// What is wanted of an instance. Its drain says whether it is over.
+pub(super) const fn admin(admin: Admin) -> &'static str {
+    match admin {
+        Admin::Active => "active",
+        Admin::Draining | Admin::Drained => "draining",
+        Admin::Disabled => "disabled",
+    }
+}
+
+/// What its breaker does.
+pub(super) const fn breaker(passage: Passage) -> &'static str {
+    match passage {
+        Passage::Passes => "closed",
+        Passage::Trial => "half-open",
+        Passage::Refuses => "open",
     }
 }
 
@@ -214,7 +192,7 @@ pub struct Version {
     balance: &'static str,
     panic: bool,
     queue: usize,
-    pub(super) rates: Rates,
+    rates: Rates,
     affinity: Affinity,
     pub(super) rehomes: BTreeMap<&'static str, u64>,
     checks: Checks,
@@ -246,10 +224,6 @@ impl Version {
         use crate::config::types::Balance;
         let tally = &roster.tally;
         let members = roster.members();
-        let mut rates = Rates::default();
-        for instance in members.everyone() {
-            rates.add(&Rates::of(instance));
-        }
         let labels = Rehome::ALL.iter().map(|reason| reason.label());
         let counts = tally.rehomed.iter().map(|count| count.load(Ordering::Relaxed));
         let rehomes: BTreeMap<_, _> = labels.zip(counts).collect();
@@ -265,7 +239,7 @@ impl Version {
             },
             panic: roster.is_in_panic(),
             queue: roster.queue.len(),
-            rates,
+            rates: roster.rates(now),
             affinity: Affinity {
                 kept: roster.kept(),
                 assigned: tally.new.load(Ordering::Relaxed),

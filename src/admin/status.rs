@@ -10,9 +10,10 @@ use crate::admin::desk::{Desk, LastReload};
 use crate::admin::problem::Problem;
 use crate::admin::reply::{self, Reply};
 use crate::admin::router::Question;
-use crate::admin::shapes::{Difference, Rates, Version, instant};
+use crate::admin::shapes::{Difference, Version, instant};
 use crate::config::types::{Acceptance, Config};
 use crate::listener::descriptors;
+use crate::observe::trend::Rates;
 use crate::snapshot::{Live, Phase, Snapshot};
 
 #[derive(Serialize)]
@@ -107,14 +108,12 @@ pub(super) fn answer(desk: &Desk, question: &Question) -> Result<Reply, Problem>
 
 fn status(desk: &Desk, snapshot: &Snapshot, wanted: &[&str], with_instances: bool) -> Status {
     let (live, now, last) = (&desk.live, Instant::now(), desk.last_reload());
-    let mut totals = Rates::default();
     let mut services = Vec::new();
     for (service, config) in snapshot.services().iter().zip(&snapshot.config.services) {
         let (roster, overlay) = (&service.roster, &snapshot.overlay);
         let is_wanted = wanted.is_empty() || wanted.contains(&&*config.name);
         let look = (with_instances && is_wanted, now);
         let version = Version::of(service.version(), roster, overlay, look);
-        totals.add(&version.rates);
         if is_wanted {
             services.push(Service {
                 name: config.name.clone(),
@@ -130,7 +129,7 @@ fn status(desk: &Desk, snapshot: &Snapshot, wanted: &[&str], with_instances: boo
             generation: snapshot.generation,
             file: desk.file.as_ref().map(|file| file.display().to_string()),
             last_reload: Reloaded {
-                ok: live.counters.reload_failed.load(Ordering::Relaxed) == 0,
+                ok: last.problems.is_empty(),
                 at: instant(last.at),
                 problems: last.problems.clone(),
             },
@@ -140,7 +139,7 @@ fn status(desk: &Desk, snapshot: &Snapshot, wanted: &[&str], with_instances: boo
             total: live.counters.accepted.load(Ordering::Relaxed),
         },
         descriptors: Descriptors { max: descriptors::most(), short: live.counters.are_short() },
-        totals,
+        totals: live.telemetry.totals().rates,
         listeners: listeners(&snapshot.config),
         services,
         differences: differences(snapshot),

@@ -33,6 +33,9 @@ impl Instance {
         drop(axes);
         self.departures.call_off(Cause::Draining);
         self.departures.call_off(Cause::Disabled);
+        if cause.is_none() {
+            events::drain_called_off(self);
+        }
         let window = cause?.window(closes, drain);
         let departure = Departure::begin(cause?, window, Instant::now());
         self.depart(departure);
@@ -94,6 +97,7 @@ impl Instance {
         if is_it {
             axes.admin = Admin::Drained;
             self.publish(axes);
+            events::drain_ended(self, Cause::Draining);
         }
         is_it
     }

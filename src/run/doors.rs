@@ -153,7 +153,10 @@ impl Doors {
         crew: (&NoStealRuntime, &[Worker]),
     ) {
         let admin = config.admin.as_ref();
-        self.admin.take_if(|open| !admin.is_some_and(|asked| open.is_at(asked.address)));
+        let is_over = |open: &mut Open<Scraped>| !admin.is_some_and(|it| open.is_at(it.address));
+        if self.admin.take_if(is_over).is_some() {
+            desk.streams.end();
+        }
         if let Some((asked, socket)) = unserved.admin {
             let address = socket.local_addr().unwrap_or(asked);
             // Without a copy a process that takes over has to find the address free.

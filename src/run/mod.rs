@@ -28,6 +28,7 @@ use crate::admin::problem::Problem;
 use crate::config::types::{Admin, Listener};
 use crate::config::{self, ConfigErrors, Loaded};
 use crate::listener::{BindError, descriptors};
+use crate::observe::events::UpgradeStage;
 use crate::run::handover::{Call, Predecessor};
 use crate::run::inherited::Inherited;
 use crate::run::pid_file::PidFile;
@@ -220,6 +221,7 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
             }
             Asked::Upgrade => {
                 tracing::info!("upgrading");
+                server.note_upgrade(UpgradeStage::Began);
                 handover = Some(Handover::begin(call.clone(), &server));
             }
         }
@@ -234,6 +236,7 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
 /// Leaves to `process` what is new, and finishes what is old.
 async fn withdraw(mut server: Server, process: u32, signals: &mut Signals) -> Ended {
     tracing::info!(process, "another process has taken over");
+    server.note_upgrade(UpgradeStage::TakenOver(process));
     systemd::handed_over(process);
     match server.withdraw(signals.stop()).await {
         Some(drained) => drained.into(),

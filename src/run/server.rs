@@ -11,6 +11,7 @@ use pingora_runtime::{BlockingPoolOpts, NoStealRuntime, RuntimeOpts};
 use tokio::sync::mpsc;
 
 use crate::admin::desk::{Asked, Desk};
+use crate::admin::sampler;
 use crate::affinity::token::Keyring;
 use crate::config::overlay::Overlay;
 use crate::config::types::{Config, Drain, Service, Version, Workers};
@@ -19,6 +20,8 @@ use crate::health::prober::Prober;
 use crate::health::{self, Membership};
 use crate::instance::{self, Departure, Instance, Roster};
 use crate::listener::Worker;
+use crate::observe::events::{Event, UpgradeStage};
+use crate::observe::journal::Journal;
 use crate::run::StartError;
 use crate::run::doors::{Doors, Unserved};
 use crate::run::handover::{Estate, HandoverError};
@@ -130,7 +133,6 @@ impl Server {
         for note in &loaded.notes {
             tracing::info!("{note}");
         }
-        warn(&loaded.warnings);
         let count = match config.workers {
             Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
             Workers::Count(count) => count,
@@ -148,6 +150,7 @@ impl Server {
         warn_unverified(None, &config);
         let (live, published) = Live::new(layers.clone(), Arc::new(keyring), count);
         let live = Arc::new(live);
+        warn(&live.journal, &loaded.warnings);
         let prober = Prober::new({
             let live = Arc::clone(&live);
             Arc::new(move |instance, drain| {
@@ -194,6 +197,7 @@ impl Server {
         let registries = server.workers.iter().map(|worker| Arc::clone(&worker.registry)).collect();
         tokio::spawn(rebalance::run(Arc::clone(&server.live), registries));
         tokio::spawn(ramp(Arc::clone(&server.live)));
+        tokio::spawn(sampler::run(Arc::clone(&server.live)));
         server.retire(&published, &config, None);
         server.prober.follow(published.snapshot.versions());
         server.prober.first_verdicts(FIRST_VERDICTS).await;
@@ -234,6 +238,12 @@ impl Server {
     pub(super) fn stay(&self, error: &HandoverError) {
         self.live.counters.upgrades_failed.fetch_add(1, Ordering::Relaxed);
         tracing::error!(%error, "the upgrade failed; this process goes on");
+        self.note_upgrade(UpgradeStage::Failed(error.to_string()));
+    }
+
+    /// Another process is to take over.
+    pub(super) fn note_upgrade(&self, stage: UpgradeStage) {
+        self.live.journal.note(Event::Upgrade(stage));
     }
 
     /// The addresses that accept clients.
@@ -255,9 +265,8 @@ impl Server {
         let filed = Arc::new(loaded.config);
         let changes = diff(&self.layers.filed, &filed);
         let live = Arc::clone(&self.live);
-        let failed = &live.counters.reload_failed;
         if changes.is_empty() && filed == self.layers.filed {
-            let was_rejected = failed.swap(0, Ordering::Relaxed) != 0;
+            let was_rejected = live.counters.reloaded();
             self.desk.reloaded(loaded.warnings, SystemTime::now());
             if was_rejected || cause != Cause::File {
                 let generation = live.snapshot().generation;
@@ -270,14 +279,13 @@ impl Server {
         let (keyring, unserved) = match self.prepare(&config) {
             Ok(prepared) => prepared,
             Err(error) => {
-                failed.store(1, Ordering::Relaxed);
+                live.rejected(vec![error.to_string()]);
                 self.desk.rejected(vec![error.to_string()], SystemTime::now());
                 tracing::error!(%error, %cause, "reload rejected");
                 return Err(error);
             }
         };
-        failed.store(0, Ordering::Relaxed);
-        warn(&loaded.warnings);
+        warn(&live.journal, &loaded.warnings);
         self.desk.reloaded(loaded.warnings, SystemTime::now());
         let begun = Instant::now();
         let published = self.live.publish(layers.clone(), Arc::new(keyring));
@@ -295,13 +303,14 @@ impl Server {
         let generation = published.snapshot.generation;
         let told = changes.join("; ");
         tracing::info!(generation, changes = told, publish_ms, %cause, "reloaded");
+        live.reloaded(generation, changes.clone());
         Ok(changes)
     }
 
     /// Notes a configuration that was refused.
     pub fn reject(&self, errors: &ConfigErrors, cause: Cause) {
-        self.live.counters.reload_failed.store(1, Ordering::Relaxed);
-        let problems = errors.problems().iter().map(ToString::to_string).collect();
+        let problems: Vec<_> = errors.problems().iter().map(ToString::to_string).collect();
+        self.live.rejected(problems.clone());
         self.desk.rejected(problems, SystemTime::now());
         tracing::error!(error = %errors, %cause, "reload rejected");
     }
@@ -332,6 +341,7 @@ impl Server {
         self.refuse_orders();
         self.doors.close();
         self.doors.close_admin();
+        self.desk.streams.end();
         self.say_draining(timeout);
         let until = Instant::now() + timeout;
         let graces = self.config.services.iter().map(|it| it.version.websocket.close_grace);
@@ -349,6 +359,7 @@ impl Server {
     fn say_draining(&self, timeout: Duration) {
         let (connections, tunnels) = self.under_way();
         tracing::info!(connections, tunnels, deadline_s = timeout.as_secs_f64(), "draining");
+        self.live.journal.note(Event::Stopping { connections, tunnels });
     }
 
     async fn end(&mut self, drained: Drained) {
@@ -457,9 +468,11 @@ impl Server {
     }
 }
 
-fn warn(warnings: &[String]) {
+fn warn(journal: &Journal, warnings: &[String]) {
     for warning in warnings {
         tracing::warn!("{warning}");
+        let message = warning.clone();
+        journal.note(Event::Warning { code: "config", whose: None, message, cure: None });
     }
 }
 
@@ -504,6 +517,13 @@ async fn wait_for_successor(roster: &Roster, patience: Duration) {
             timeout_s,
             "no instance became ready within app_start_timeout; the removed ones drain now"
         );
+        let message = "no instance became ready within app_start_timeout: the removed ones drain";
+        roster.journal.note(Event::Warning {
+            code: "no_successor",
+            whose: Some(roster.whose()),
+            message: message.to_owned(),
+            cure: None,
+        });
     }
 }
 
@@ -529,7 +549,7 @@ fn retire(live: &Arc<Live>, instance: Arc<Instance>, drain: Drain) {
         if let Some(roster) = instance.roster() {
             roster.forget(&instance);
         }
-        drained(&live, &instance);
+        live.nudge();
     });
 }
 
@@ -538,15 +558,9 @@ pub(super) fn finish_drain(live: &Arc<Live>, instance: Arc<Instance>, drain: Dep
     tokio::spawn(async move {
         tokio::time::sleep_until(drain.until.into()).await;
         if instance.finish_drain(drain) {
-            drained(&live, &instance);
+            live.nudge();
         }
     });
-}
-
-fn drained(live: &Live, instance: &Instance) {
-    live.nudge();
-    let identity = instance.identity();
-    tracing::info!(service = identity.service, instance = identity.name, "drained");
 }
 
 /// Lets instances that ramp up take a little more.

@@ -4,9 +4,11 @@
 //! once and keeps it to its end. [`Live`] is what all workers share. There is one publish point,
 //! [`Live::publish`].
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use http::header::HeaderName;
@@ -18,6 +20,10 @@ use crate::config::types::{self, Config};
 use crate::instance::kept::Ledger;
 use crate::instance::roster::{Reconciled, Roster};
 use crate::observe::counters::Counters;
+use crate::observe::events::Event;
+use crate::observe::journal::Journal;
+use crate::observe::red::{Red, Sums};
+use crate::observe::telemetry::Telemetry;
 use crate::route::Router;
 
 /// One configuration, ready to serve.
@@ -146,8 +152,15 @@ impl Phase {
 #[derive(Debug)]
 pub struct Live {
     snapshot: ArcSwap<Snapshot>,
+    /// When the process began to serve.
+    pub started: SystemTime,
+    /// What the sampler has found.
+    pub telemetry: Telemetry,
+    /// What has happened.
+    pub journal: Arc<Journal>,
     /// Counts of the whole process.
     pub counters: Counters,
+    listeners: Mutex<BTreeMap<SocketAddr, Box<[Arc<Red>]>>>,
     /// Bodies that are held for another attempt.
     pub kept: Arc<Ledger>,
     /// Worker threads.
@@ -177,11 +190,16 @@ impl Live {
         keyring: Arc<Keyring>,
         workers: usize,
     ) -> (Self, Published) {
-        let (snapshot, changes) = build(layers.into(), keyring, workers, None);
+        let journal = Arc::default();
+        let (snapshot, changes) = build(layers.into(), keyring, (workers, &journal), None);
         let snapshot = Arc::new(snapshot);
         let live = Self {
             snapshot: ArcSwap::new(Arc::clone(&snapshot)),
+            started: SystemTime::now(),
+            telemetry: Telemetry::default(),
+            journal,
             counters: Counters::default(),
+            listeners: Mutex::default(),
             kept: Arc::default(),
             workers,
             phase: watch::Sender::new(Phase::Serving),
@@ -192,6 +210,22 @@ impl Live {
         (live, Published { snapshot, changes })
     }
 
+    /// What this worker counts of the requests that come in at `address`. Kept for as long as it is
+    /// held by somebody who accepts there, or by a connection that was accepted.
+    pub fn listener(&self, address: SocketAddr, worker: usize) -> Arc<Red> {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || (0..self.workers).map(|_| Arc::default()).collect();
+        Arc::clone(&listeners.entry(address).or_insert_with(fresh)[worker])
+    }
+
+    /// What has come in at each address that accepts, or has connections that it accepted before.
+    pub fn listeners(&self) -> Vec<(SocketAddr, Sums)> {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|_, reds| reds.iter().any(|red| Arc::strong_count(red) > 1));
+        let sums = |reds: &[Arc<Red>]| Sums::of(reds.iter().map(|red| &**red));
+        listeners.iter().map(|(address, reds)| (*address, sums(reds))).collect()
+    }
+
     /// What to serve by, for the length of one request.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
@@ -200,11 +234,25 @@ impl Live {
     /// Takes over a new configuration; live state is kept by identity.
     pub fn publish(&self, layers: impl Into<Layers>, keyring: Arc<Keyring>) -> Published {
         let before = self.snapshot.load_full();
-        let (snapshot, mut changes) = build(layers.into(), keyring, self.workers, Some(&before));
+        let crew = (self.workers, &self.journal);
+        let (snapshot, mut changes) = build(layers.into(), keyring, crew, Some(&before));
         changes.extend(retire(&before, &snapshot, self.workers));
         let snapshot = Arc::new(snapshot);
         self.snapshot.store(Arc::clone(&snapshot));
+        changes.iter().for_each(Reconciled::tell);
         Published { snapshot, changes }
+    }
+
+    /// A configuration was taken over, whole, that changes this.
+    pub fn reloaded(&self, generation: u64, changes: Vec<String>) {
+        self.counters.reloaded();
+        self.journal.note(Event::Reloaded { generation, changes });
+    }
+
+    /// A configuration was rejected, for these reasons.
+    pub fn rejected(&self, problems: Vec<String>) {
+        self.counters.rejected(problems.clone());
+        self.journal.note(Event::Rejected { problems });
     }
 
     /// Follows the phase.
@@ -248,7 +296,7 @@ impl Live {
 fn build(
     layers: Layers,
     keyring: Arc<Keyring>,
-    workers: usize,
+    (workers, journal): (usize, &Arc<Journal>),
     before: Option<&Snapshot>,
 ) -> (Snapshot, Vec<Reconciled>) {
     let config = layers.served();
@@ -257,9 +305,11 @@ fn build(
     for (place, service) in config.services.iter().enumerate() {
         let version = &service.version;
         let known = before.and_then(|before| before.roster(&service.name, &version.name));
-        let roster = known
-            .cloned()
-            .unwrap_or_else(|| Arc::new(Roster::new(&service.name, &version.name, Instant::now())));
+        let fresh = || {
+            let fresh = Roster::new(&service.name, &version.name, Instant::now());
+            Arc::new(fresh.noting(journal))
+        };
+        let roster = known.cloned().unwrap_or_else(fresh);
         changes.push(roster.reconcile(version, workers));
         let seconds =
             |limit: Option<std::time::Duration>| limit.map(|limit| limit.as_secs().max(1));

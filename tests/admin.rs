@@ -29,7 +29,7 @@ async fn no_client_keeps_an_admin_connection() {
     let burdock = Burdock::start(&yaml(&[&a], "")).await;
     let mut silent = Vec::new();
     // As many as are served at once.
-    for n in 0..128 {
+    for n in 0..64 {
         let begun = if n % 2 == 0 { "" } else { "GET /metr" };
         silent.push(raw::open(burdock.admin(), begun).await);
     }

@@ -112,7 +112,8 @@ async fn a_problem_is_a_document_that_names_its_cure() {
     for (wish, part) in [
         (json!({ "state": "asleep" }), "active, draining, disabled"),
         (json!({ "weight": 1001 }), "0 to 1000"),
-        (json!({ "weight": -1 }), "invalid value"),
+        (json!({ "weight": -1 }), "0 to 1000"),
+        (json!({ "weight": 1.5 }), "0 to 1000"),
         (json!({ "deadline": "soon", "state": "draining" }), "such as 30s"),
         (json!({ "deadline": "8d", "state": "draining" }), "7d"),
         (json!({ "deadline": "1s", "state": "active" }), "draining only"),
@@ -223,6 +224,7 @@ async fn no_page_of_somebody_else_reads_or_changes_anything() {
         .with("Origin", "http://127.0.0.1")
         .with("Sec-Fetch-Site", "same-origin");
     assert_eq!(client.send(&own).await.status, 200);
+    burdock.reload_after(0).await;
     assert_eq!(burdock.reloads().len(), 1, "and nothing else was done");
 }
 

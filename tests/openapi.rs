@@ -18,10 +18,9 @@ const TOKEN: &str = "correct-horse-battery-staple";
 /// outside this machine is to be named.
 fn narrowed(mut document: Value) -> Value {
     let components = &mut document["components"];
-    let parameters = &mut components["parameters"];
-    parameters["service"]["schema"] = json!({ "enum": ["default"] });
-    parameters["version"]["schema"] = json!({ "enum": ["default"] });
-    parameters["name"]["schema"] = json!({ "enum": ["a", "b", "c", "d"] });
+    for (name, example) in [("service", "default"), ("version", "default"), ("name", "a")] {
+        components["parameters"][name]["example"] = json!(example);
+    }
     let address = json!({ "type": "string", "pattern": "^127\\.0\\.0\\.1:[1-9][0-9]{0,3}$" });
     components["schemas"]["Address"] = address;
     document["security"] = json!([{ "token": [] }]);
@@ -67,7 +66,9 @@ fn run(document: &PathBuf, folder: &PathBuf, url: &str) -> (bool, String) {
         .arg(document)
         .args(["--url", url, "--header", &token, "--seed", "7", "--max-examples", "25"])
         .args(["--phases", "examples,coverage,fuzzing,stateful", "--mode", "all"])
-        .args(["--checks", "all", "--generation-database", "none", "--no-color"])
+        // What is removed can be looked at until it has drained, as its 202 says.
+        .args(["--checks", "all", "--exclude-checks", "use_after_free"])
+        .args(["--generation-database", "none", "--no-color"])
         .args(["--request-timeout", "10"])
         .current_dir(folder)
         .env("NO_PROXY", "*")

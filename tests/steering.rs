@@ -268,7 +268,7 @@ async fn adding_the_same_twice_changes_nothing_and_others_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tunnels_are_moved_once_when_that_is_asked_for() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
-    let rest = "rebalance: { mode: never, max_per_minute: 6000 }\n";
+    let rest = "rebalance: { mode: never, max_per_minute: 6000, tolerance: 0% }\n";
     let burdock = Burdock::start(&yaml(&[&a], rest)).await;
     let mut sockets = Vec::new();
     for _ in 0..8 {

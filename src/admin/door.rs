@@ -24,7 +24,7 @@ use crate::admin::router;
 use crate::listener::BindError;
 
 /// Connections at once; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 128;
+const MAX_CONNECTIONS: usize = 64;
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {

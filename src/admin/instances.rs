@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use crate::admin::desk::{Desk, Done, Order, Wish};
 use crate::admin::problem::Problem;
@@ -35,7 +35,7 @@ struct Patch {
     #[serde(default)]
     deadline: Option<String>,
     #[serde(default, deserialize_with = "given")]
-    weight: Option<Option<u32>>,
+    weight: Option<Option<Number>>,
 }
 
 /// What `POST` must bring.
@@ -45,11 +45,11 @@ struct New {
     name: String,
     address: String,
     #[serde(default = "one_share")]
-    weight: u32,
+    weight: Number,
 }
 
-fn one_share() -> u32 {
-    1
+fn one_share() -> Number {
+    1.into()
 }
 
 /// A field that is there, be it null.
@@ -77,7 +77,7 @@ pub(super) async fn add(
     if !config::is_address(&address) {
         return Err(Problem::wrong("address: allowed: IP:PORT, [IPv6]:PORT or HOST:PORT"));
     }
-    let weight = checked(weight)?;
+    let weight = checked(&weight)?;
     let key = key(service, version, &name);
     let done = desk.ask(Order::Add { key: key.clone(), address, weight }).await?;
     let status = match done {
@@ -119,7 +119,7 @@ fn wish(patch: Patch) -> Result<Wish, Problem> {
         known.map(|(_, state)| *state).ok_or_else(wrong)
     };
     let state = patch.state.map(|word| word.map(state).transpose()).transpose()?;
-    let weight = patch.weight.map(|weight| weight.map(checked).transpose()).transpose()?;
+    let weight = patch.weight.map(|weight| weight.as_ref().map(checked).transpose()).transpose()?;
     let deadline = patch.deadline.as_deref().map(drain).transpose()?;
     if deadline.is_some() && state.is_some_and(|state| state != Some(State::Draining)) {
         return Err(Problem::wrong("deadline: allowed beside the state draining only"));
@@ -127,9 +127,16 @@ fn wish(patch: Patch) -> Result<Wish, Problem> {
     Ok(Wish { state, deadline, weight })
 }
 
-fn checked(weight: u32) -> Result<u32, Problem> {
+/// A whole number in JSON may be written `2.0`.
+fn checked(weight: &Number) -> Result<u32, Problem> {
+    let in_range = |weight: &u32| *weight <= MAX_WEIGHT;
+    let whole = weight.as_u64().and_then(|it| u32::try_from(it).ok());
+    let found = whole.or_else(|| {
+        let float = weight.as_f64().filter(|it| it.fract() == 0.0)?;
+        (0..=MAX_WEIGHT).find(|known| f64::from(*known) == float)
+    });
     let wrong = || Problem::wrong(format!("weight: allowed: 0 to {MAX_WEIGHT}"));
-    (weight <= MAX_WEIGHT).then_some(weight).ok_or_else(wrong)
+    found.filter(in_range).ok_or_else(wrong)
 }
 
 fn drain(text: &str) -> Result<Duration, Problem> {

@@ -13,6 +13,7 @@ pub mod client;
 pub mod coming;
 pub mod error;
 pub mod exchange;
+pub mod explain;
 pub mod forward;
 pub mod grpc;
 pub mod headers;
@@ -196,7 +197,7 @@ fn recognise<'a>(
     let of_one_client = exchange.client.is_stream() && !origin.trusted;
     let stream = of_one_client.then(|| Arc::clone(&exchange.client));
     let (https, client) = (exchange.https, exchange.address());
-    let visit = Visit { https, kind, client, stream, fields };
+    let visit = Visit { https, kind, client, stream, fields, only_asks: false };
     let session = Session::read(snapshot, service, head, visit);
     let forwarding = &snapshot.config.forwarding;
     let new_id = exchange::new_request_id;

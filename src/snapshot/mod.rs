@@ -4,6 +4,8 @@
 //! once and keeps it to its end. [`Live`] is what all workers share. There is one publish point,
 //! [`Live::publish`].
 
+pub mod plan;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -17,7 +19,7 @@ use crate::config::types::{self, Config};
 use crate::instance::kept::Ledger;
 use crate::instance::roster::{Reconciled, Roster};
 use crate::observe::counters::Counters;
-use crate::route::Router;
+use crate::route::{Route, Router};
 
 /// One configuration, ready to serve.
 #[derive(Debug)]
@@ -64,6 +66,12 @@ impl Snapshot {
     /// The service for a request.
     pub fn service(&self, authority: &str, path: &str) -> Option<&Service> {
         self.router.find(authority, path).map(|place| &self.services[place])
+    }
+
+    /// The same, and what leads there.
+    pub fn route(&self, authority: &str, path: &str) -> Option<(&Service, Route<'_>)> {
+        let route = self.router.route(authority, path)?;
+        Some((&self.services[route.service], route))
     }
 
     /// Every version with its instances.

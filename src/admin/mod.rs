@@ -1,5 +1,6 @@
-//! The admin listener: `/healthz` and `/metrics`. It only reads.
+//! The admin listener: `/healthz`, `/metrics`, and what is asked of [`ask`]. It only reads.
 
+pub mod ask;
 pub mod metrics;
 
 use std::convert::Infallible;
@@ -8,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,9 +20,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::admin::ask::{MAX_BODY, Reply};
 use crate::listener::BindError;
 use crate::snapshot::Live;
 
+const PLAIN: &str = "text/plain; charset=utf-8";
 /// Connections at once; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
 /// A scraper that is slower to send its request is dropped.
@@ -64,10 +67,7 @@ pub async fn serve(listener: TcpListener, live: Arc<Live>) {
 
 /// One request and its answer, in `limit`.
 async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, live: &Live, limit: Duration) {
-    let service = service_fn(|request| {
-        let response = answer(live, &request);
-        async move { Ok::<_, Infallible>(response) }
-    });
+    let service = service_fn(|request| async { Ok::<_, Infallible>(answer(live, request).await) });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT).keep_alive(false);
     let connection = server.serve_connection(TokioIo::new(stream), service);
@@ -75,24 +75,59 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, live: &Live, limi
     let _ = tokio::time::timeout(limit, connection).await;
 }
 
-fn answer(live: &Live, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(live: &Live, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let readable = matches!(*request.method(), Method::GET | Method::HEAD);
-    let (status, kind, text) = match (request.uri().path(), readable) {
-        ("/healthz", true) => (StatusCode::OK, "text/plain; charset=utf-8", "ok\n".to_owned()),
+    match (request.uri().path(), readable) {
+        ("/healthz", true) => text(StatusCode::OK, PLAIN, "ok\n".to_owned()),
         // The exposition format's own content type, version included.
         ("/metrics", true) => {
-            (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::render(live))
+            text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::render(live))
         }
-        ("/healthz" | "/metrics", false) => (
-            StatusCode::METHOD_NOT_ALLOWED,
-            "text/plain; charset=utf-8",
-            "405 GET only\n".to_owned(),
-        ),
-        _ => (StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 not found\n".to_owned()),
+        ("/api/v1/explain" | "/api/v1/check", _) => reply(&asked(live, request).await),
+        ("/healthz" | "/metrics", false) => {
+            text(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "405 GET only\n".to_owned())
+        }
+        _ => text(StatusCode::NOT_FOUND, PLAIN, "404 not found\n".to_owned()),
+    }
+}
+
+/// Asks what may be asked.
+async fn asked(live: &Live, request: Request<Incoming>) -> Reply {
+    let (head, body) = request.into_parts();
+    if let Err(barred) = ask::admit(&head) {
+        return barred;
+    }
+    match (head.uri.path(), head.method) {
+        ("/api/v1/explain", Method::GET) => {
+            ask::explain(live, head.uri.query().unwrap_or_default())
+        }
+        ("/api/v1/check", Method::POST) => match Limited::new(body, MAX_BODY).collect().await {
+            Ok(body) => ask::check(live, &body.to_bytes()),
+            Err(error) => {
+                Reply::problem(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body: {error}"))
+            }
+        },
+        (path, method) => {
+            let detail = format!("{path} knows no {method}");
+            Reply::problem(StatusCode::METHOD_NOT_ALLOWED, &detail)
+        }
+    }
+}
+
+fn reply(reply: &Reply) -> Response<Full<Bytes>> {
+    let kind = match reply.status.is_success() {
+        true => "application/json",
+        false => "application/problem+json",
     };
+    text(reply.status, kind, reply.body.to_string())
+}
+
+fn text(status: StatusCode, kind: &'static str, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 

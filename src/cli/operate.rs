@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::operate::client;
+/// Where a balancer serves its admin API unless it is told otherwise.
+const ADDRESS: &str = "http://127.0.0.1:9900";
 
 /// What to ask, or to steer.
 #[derive(Debug, Subcommand)]
@@ -103,7 +104,7 @@ pub enum Operate {
 #[derive(Debug, Clone, Args)]
 pub struct Access {
     /// Its admin address.
-    #[arg(long, value_name = "URL", env = "BURDOCK_ADMIN", default_value = client::ADDRESS)]
+    #[arg(long, value_name = "URL", env = "BURDOCK_ADMIN", default_value = ADDRESS)]
     pub admin: String,
     /// The file that holds the admin token; else BURDOCK_ADMIN_TOKEN.
     #[arg(long, value_name = "FILE")]

@@ -16,8 +16,6 @@ use tokio::net::TcpStream;
 
 use crate::operate::shapes::Problem;
 
-/// Where a balancer serves its admin API unless it is told otherwise.
-pub const ADDRESS: &str = "http://127.0.0.1:9900";
 /// The variable that holds a token.
 pub const TOKEN: &str = "BURDOCK_ADMIN_TOKEN";
 /// A machine that is there answers sooner.

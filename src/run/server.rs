@@ -12,6 +12,7 @@ use pingora_runtime::{BlockingPoolOpts, NoStealRuntime, RuntimeOpts};
 use crate::affinity::token::Keyring;
 use crate::config::types::{Config, Drain, Service, Version, Workers};
 use crate::config::{ConfigErrors, Loaded, diff};
+use crate::doctor;
 use crate::health::prober::Prober;
 use crate::health::{self, Membership};
 use crate::instance::{self, Departure, Instance, Roster};
@@ -162,6 +163,7 @@ impl Server {
         let registries = server.workers.iter().map(|worker| Arc::clone(&worker.registry)).collect();
         tokio::spawn(rebalance::run(Arc::clone(&server.live), registries));
         tokio::spawn(ramp(Arc::clone(&server.live)));
+        tokio::spawn(doctor::rounds::run(Arc::clone(&server.live)));
         server.retire(&published, &config);
         server.prober.follow(published.snapshot.versions());
         server.prober.first_verdicts(FIRST_VERDICTS).await;

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::affinity::token::{Keyring, Lifetimes};
 use crate::config::types::{self, Config};
+use crate::doctor::Findings;
 use crate::instance::kept::Ledger;
 use crate::instance::roster::{Reconciled, Roster};
 use crate::observe::counters::Counters;
@@ -125,6 +126,8 @@ pub struct Live {
     snapshot: ArcSwap<Snapshot>,
     /// Counts of the whole process.
     pub counters: Counters,
+    /// What is probably wrong.
+    pub findings: Findings,
     /// Bodies that are held for another attempt.
     pub kept: Arc<Ledger>,
     /// Worker threads.
@@ -155,6 +158,7 @@ impl Live {
         let live = Self {
             snapshot: ArcSwap::new(Arc::clone(&snapshot)),
             counters: Counters::default(),
+            findings: Findings::default(),
             kept: Arc::default(),
             workers,
             phase: watch::Sender::new(Phase::Serving),

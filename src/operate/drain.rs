@@ -81,11 +81,15 @@ fn judge(instance: &Instance, last: &Left) -> Progress {
     let Some(drain) = &instance.drain else { return ended(last.clone()) };
     let left = Left::of(drain);
     let passed = drain.deadline_seconds.is_some_and(|seconds| seconds <= 0.0);
-    match drain.done || passed || instance.admin == "drained" {
+    if passed || instance.admin == "drained" {
         // What is counted after the end has been told to leave already.
-        true => ended(last.clone()),
-        false if left.is_empty() => Progress::Left,
-        false => Progress::Draining(left),
+        ended(last.clone())
+    } else if left.is_empty() {
+        Progress::Left
+    } else if drain.done {
+        Progress::Cut(left)
+    } else {
+        Progress::Draining(left)
     }
 }
 

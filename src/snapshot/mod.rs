@@ -15,6 +15,7 @@ use http::header::HeaderName;
 use tokio::sync::{Notify, watch};
 
 use crate::affinity::token::{Keyring, Lifetimes};
+use crate::config::overlay::Overlay;
 use crate::config::types::{self, Config};
 use crate::doctor::Findings;
 use crate::instance::kept::Ledger;
@@ -25,10 +26,14 @@ use crate::route::{Route, Router};
 /// One configuration, ready to serve.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Counts configurations from 1.
+    /// Counts configurations that were read, from 1.
     pub generation: u64,
-    /// What it was built from.
+    /// What it was built from: the file with the overlay over it.
     pub config: Arc<Config>,
+    /// What the file says.
+    pub filed: Arc<Config>,
+    /// What is to differ from it.
+    pub overlay: Arc<Overlay>,
     /// Seals and opens tokens.
     pub keyring: Arc<Keyring>,
     /// Query parameters that carry tokens, of all services.
@@ -38,6 +43,31 @@ pub struct Snapshot {
     pub certificate_fields: Box<[HeaderName]>,
     router: Router,
     services: Vec<Service>,
+}
+
+/// What a snapshot is built from.
+#[derive(Debug, Clone)]
+pub struct Layers {
+    /// What the file says.
+    pub filed: Arc<Config>,
+    /// What is to differ from it.
+    pub overlay: Arc<Overlay>,
+}
+
+impl From<Arc<Config>> for Layers {
+    fn from(filed: Arc<Config>) -> Self {
+        Self { filed, overlay: Arc::default() }
+    }
+}
+
+impl Layers {
+    /// The one over the other.
+    pub fn served(&self) -> Arc<Config> {
+        match self.overlay.is_empty() {
+            true => Arc::clone(&self.filed),
+            false => Arc::new(self.overlay.apply(&self.filed)),
+        }
+    }
 }
 
 /// A service with the live side of its version.
@@ -85,7 +115,8 @@ impl Snapshot {
         &self.services
     }
 
-    fn roster(&self, service: &str, version: &str) -> Option<&Arc<Roster>> {
+    /// The instances of a version.
+    pub fn roster(&self, service: &str, version: &str) -> Option<&Arc<Roster>> {
         self.services
             .iter()
             .map(|known| &known.roster)
@@ -152,8 +183,12 @@ pub struct Published {
 
 impl Live {
     /// The first configuration.
-    pub fn new(config: Arc<Config>, keyring: Arc<Keyring>, workers: usize) -> (Self, Published) {
-        let (snapshot, changes) = build(config, keyring, workers, None);
+    pub fn new(
+        layers: impl Into<Layers>,
+        keyring: Arc<Keyring>,
+        workers: usize,
+    ) -> (Self, Published) {
+        let (snapshot, changes) = build(layers.into(), keyring, workers, None);
         let snapshot = Arc::new(snapshot);
         let live = Self {
             snapshot: ArcSwap::new(Arc::clone(&snapshot)),
@@ -175,9 +210,9 @@ impl Live {
     }
 
     /// Takes over a new configuration; live state is kept by identity.
-    pub fn publish(&self, config: Arc<Config>, keyring: Arc<Keyring>) -> Published {
+    pub fn publish(&self, layers: impl Into<Layers>, keyring: Arc<Keyring>) -> Published {
         let before = self.snapshot.load_full();
-        let (snapshot, mut changes) = build(config, keyring, self.workers, Some(&before));
+        let (snapshot, mut changes) = build(layers.into(), keyring, self.workers, Some(&before));
         changes.extend(retire(&before, &snapshot, self.workers));
         let snapshot = Arc::new(snapshot);
         self.snapshot.store(Arc::clone(&snapshot));
@@ -223,11 +258,12 @@ impl Live {
 }
 
 fn build(
-    config: Arc<Config>,
+    layers: Layers,
     keyring: Arc<Keyring>,
     workers: usize,
     before: Option<&Snapshot>,
 ) -> (Snapshot, Vec<Reconciled>) {
+    let config = layers.served();
     let mut changes = Vec::new();
     let mut services = Vec::with_capacity(config.services.len());
     for (place, service) in config.services.iter().enumerate() {
@@ -247,13 +283,18 @@ fn build(
         services.push(Service { place, config: Arc::clone(&config), roster, lifetimes });
     }
     let router = Router::build(config.services.iter());
-    let generation = before.map_or(1, |before| before.generation + 1);
+    let Layers { filed, overlay } = layers;
+    // It counts what was read, not what was steered since.
+    let is_new = |before: &Snapshot| u64::from(!Arc::ptr_eq(&before.filed, &filed));
+    let generation = before.map_or(1, |before| before.generation + is_new(before));
     let queries = config.services.iter().filter_map(|service| service.version.affinity.as_ref());
     let token_queries = queries.filter_map(|affinity| affinity.query.clone()).collect();
     let certificate_fields = certificate_fields(&config);
     let snapshot = Snapshot {
         generation,
         config,
+        filed,
+        overlay,
         keyring,
         token_queries,
         certificate_fields,

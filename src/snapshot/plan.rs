@@ -76,7 +76,7 @@ fn tunnels(instance: &Instance) -> u64 {
 
 /// What a reload to `config` would change; `warnings` are those of its reading.
 pub fn plan(snapshot: &Snapshot, config: &Config, warnings: &[String]) -> Plan {
-    let before = &snapshot.config;
+    let before = &snapshot.filed;
     let changes = diff(before, config);
     let mut plan = Plan { warnings: warnings.to_vec(), ..Plan::default() };
     let mut leaving = Leaving::default();

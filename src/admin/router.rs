@@ -1,0 +1,235 @@
+//! From a request to the resource that answers it. One file per resource; what all of them need
+//! (who asks, whether it may, how large a body is) is decided here, once.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HeaderMap;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+
+use crate::admin::desk::Desk;
+use crate::admin::problem::Problem;
+use crate::admin::reply::{self, PLAIN, Reply};
+use crate::admin::{
+    ask, auth, configuration, instances, metrics, openapi, rebalance, reload, status,
+};
+
+/// Bytes of a request's body.
+const MAX_BODY: usize = 1024 * 1024;
+/// A body that takes longer is given up.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a request is answered with.
+pub(super) struct Answer {
+    pub(super) reply: Reply,
+    /// Whether it has no end of its own.
+    pub(super) streams: bool,
+}
+
+/// A request that may be answered.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) method: Method,
+    pub(super) query: Query,
+    pub(super) body: Bytes,
+}
+
+/// Answers, whoever asks.
+pub(super) async fn answer(desk: &Desk, request: Request<Incoming>) -> Answer {
+    let (head, body) = request.into_parts();
+    let path = head.uri.path();
+    let reply = match parts(path) {
+        None => Err(Problem::new(StatusCode::BAD_REQUEST, "the path is not percent-encoded UTF-8")),
+        Some(parts) => {
+            let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+            match open(&parts, &head.method) {
+                Some(reply) => Ok(reply),
+                None => match admit(desk, &head.method, &head.headers) {
+                    Err(problem) => Err(problem),
+                    Ok(()) => asked(desk, &parts, head.method, head.uri.query(), body).await,
+                },
+            }
+        }
+    };
+    let reply = reply.unwrap_or_else(|problem| reply::problem(&problem));
+    Answer { reply: reply::secured(reply), streams: false }
+}
+
+/// What holds no data, and is answered to anybody.
+fn open(parts: &[&str], method: &Method) -> Option<Reply> {
+    match parts {
+        ["healthz"] if is_read(method) => Some(reply::bytes(StatusCode::OK, PLAIN, "ok\n")),
+        ["healthz"] => Some(reply::not_allowed("GET, HEAD")),
+        _ => None,
+    }
+}
+
+fn admit(desk: &Desk, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+    let snapshot = desk.live.snapshot();
+    let token = snapshot.config.admin.as_ref().and_then(|admin| admin.token.as_ref());
+    auth::admit(headers, token)?;
+    auth::may_change(method, headers)
+}
+
+async fn asked(
+    desk: &Desk,
+    parts: &[&str],
+    method: Method,
+    query: Option<&str>,
+    body: Incoming,
+) -> Result<Reply, Problem> {
+    let query = Query::parse(query.unwrap_or_default())?;
+    let body = read(body).await?;
+    let question = Question { method, query, body };
+    match parts {
+        ["metrics"] => Ok(metrics_of(desk, &question.method)),
+        ["api", "v1", rest @ ..] => resource(desk, rest, &question).await,
+        _ => Err(Problem::unknown("nothing is here; the API is at /api/v1, see its openapi.json")),
+    }
+}
+
+/// One line per resource.
+async fn resource(desk: &Desk, path: &[&str], question: &Question) -> Result<Reply, Problem> {
+    match path {
+        ["status"] => status::answer(desk, question),
+        ["instances", service, version] => {
+            instances::of_version(desk, (*service, *version), question).await
+        }
+        ["instances", service, version, name] => {
+            instances::one(desk, (*service, *version, *name), question).await
+        }
+        ["versions", service, version, "rebalance"] => {
+            rebalance::answer(desk, (*service, *version), question).await
+        }
+        ["reload"] => reload::answer(desk, question).await,
+        ["config"] => configuration::answer(desk, question),
+        ["explain"] => ask::explain(&desk.live, question),
+        ["check"] => ask::check(&desk.live, question),
+        ["openapi.json"] => openapi::answer(question),
+        _ => Err(Problem::unknown("no such resource; /api/v1/openapi.json lists all of them")),
+    }
+}
+
+fn metrics_of(desk: &Desk, method: &Method) -> Reply {
+    if !is_read(method) {
+        return reply::not_allowed("GET, HEAD");
+    }
+    // The exposition format's own content type, version included.
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    reply::bytes(StatusCode::OK, kind, metrics::render(&desk.live))
+}
+
+/// Whether this only reads.
+pub(super) fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+async fn read(body: Incoming) -> Result<Bytes, Problem> {
+    let collected = Limited::new(body, MAX_BODY).collect();
+    match tokio::time::timeout(BODY_TIMEOUT, collected).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let detail = format!("the body has more than {MAX_BODY} bytes");
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
+        }
+        Ok(Err(error)) => {
+            Err(Problem::new(StatusCode::BAD_REQUEST, format!("reading the body: {error}")))
+        }
+        Err(_late) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took too long")),
+    }
+}
+
+/// The parts of a path, each decoded by itself: a `%2F` is part of a name. `None` if it is no text.
+fn parts(path: &str) -> Option<Vec<String>> {
+    path.strip_prefix('/')?.split('/').map(|part| decode(part, false)).collect()
+}
+
+/// The fields of a query.
+#[derive(Debug, Default)]
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub(super) fn parse(text: &str) -> Result<Self, Problem> {
+        let field = |field: &str| {
+            let (name, value) = field.split_once('=').unwrap_or((field, ""));
+            Some((decode(name, true)?, decode(value, true)?))
+        };
+        let fields = text.split('&').filter(|field| !field.is_empty()).map(field);
+        let wrong =
+            || Problem::new(StatusCode::BAD_REQUEST, "the query is not percent-encoded UTF-8");
+        fields.collect::<Option<_>>().map(Self).ok_or_else(wrong)
+    }
+
+    /// The values of this field, in their order.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| &**value)
+    }
+
+    /// The value of a field that may be there once.
+    pub(super) fn one<'a>(&'a self, name: &'a str) -> Result<Option<&'a str>, Problem> {
+        let mut values = self.all(name);
+        let first = values.next();
+        match values.next() {
+            None => Ok(first),
+            Some(_) => Err(Problem::wrong(format!("{name}: given more than once"))),
+        }
+    }
+}
+
+fn decode(text: &str, is_query: bool) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let mut digit = || char::from(rest.next()?).to_digit(16);
+                u8::try_from(digit()? * 16 + digit()?).ok()?
+            }
+            // As forms write a space.
+            b'+' if is_query => b' ',
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_decoded_part_by_part_and_once() {
+        let parts = |path: &str| parts(path).map(|parts| parts.join("|"));
+        for (path, expected) in [
+            ("/", Some("")),
+            ("/api/v1/status", Some("api|v1|status")),
+            ("/a/127.0.0.1%3A9001", Some("a|127.0.0.1:9001")),
+            ("/a%2Fb/c", Some("a/b|c")),
+            ("/a%252Fb", Some("a%2Fb")),
+            ("/a+b", Some("a+b")),
+            ("/../x", Some("..|x")),
+            ("//x", Some("|x")),
+            ("/%C3%A9", Some("é")),
+            ("/%ff", None),
+            ("/%4", None),
+            ("/%zz", None),
+            ("/%+1", None),
+            ("*", None),
+        ] {
+            assert_eq!(parts(path).as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_read_as_forms_write_it() {
+        let query = Query::parse("a=1&b=x+y%26z&a=2&c&=d&&").unwrap();
+        assert_eq!(query.all("a").collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(query.one("b").unwrap(), Some("x y&z"));
+        assert_eq!(query.one("c").unwrap(), Some(""));
+        assert_eq!(query.one("d").unwrap(), None);
+        assert!(query.one("a").is_err());
+        assert!(Query::parse("a=%ff").is_err());
+    }
+}

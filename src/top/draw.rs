@@ -281,7 +281,7 @@ fn footer(state: &State) -> Line<'static> {
     let text = match state.mode {
         Mode::Filter => "type a part of an id or state; Enter keeps it, Esc shows all",
         Mode::Look | Mode::Help | Mode::Confirm(..) => {
-            "q quit  ↑↓ select  s sort  r reverse  / filter  d drain  e enable  x disable  ? help"
+            "q quit  s sort  r reverse  / filter  d drain  e enable  x disable  ? help"
         }
     };
     Line::from(text).style(style(Tone::Faint))

@@ -1,5 +1,7 @@
 //! The picture at 80 by 24, and what keys make of it.
 
+use std::path::Path;
+
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -86,6 +88,13 @@ fn press(state: &mut State, keys: &str) -> Option<Effect> {
     effect
 }
 
+/// Holds a picture to the one that somebody has looked at, in the file of this name.
+fn assert_pictured(shown: &str, name: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/top/tests");
+    let seen = std::fs::read_to_string(folder.join(name).with_extension("txt")).unwrap();
+    assert_eq!(shown, seen.trim_end_matches('\n'), "\n{shown}");
+}
+
 fn ids(state: &State) -> Vec<&str> {
     state.shown().iter().map(|row| row.id.rsplit('/').next().unwrap()).collect()
 }
@@ -93,8 +102,7 @@ fn ids(state: &State) -> Vec<&str> {
 #[test]
 fn everything_is_on_80_by_24() {
     let shown = picture(&sample(), 80, 24);
-    let expected = include_str!("tests/80x24.txt");
-    assert_eq!(shown.join("\n"), expected.trim_end_matches('\n'), "\n{}", shown.join("\n"));
+    assert_pictured(&shown.join("\n"), "80x24");
 }
 
 #[test]
@@ -102,10 +110,10 @@ fn a_question_and_the_help_lie_on_top() {
     let mut state = sample();
     press(&mut state, "jd");
     let shown = picture(&state, 80, 24).join("\n");
-    assert_eq!(shown, include_str!("tests/confirm.txt").trim_end_matches('\n'), "\n{shown}");
+    assert_pictured(&shown, "confirm");
     press(&mut state, "n?");
     let shown = picture(&state, 80, 24).join("\n");
-    assert_eq!(shown, include_str!("tests/help.txt").trim_end_matches('\n'), "\n{shown}");
+    assert_pictured(&shown, "help");
 }
 
 #[test]

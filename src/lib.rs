@@ -12,7 +12,7 @@
 //!
 //! Beside it: [`config`] (file -> validated types), [`snapshot`] (what a request may read),
 //! [`tls`] (certificates, tickets, secured streams), [`health`] (checks and breaker), [`observe`]
-//! (logs), [`admin`] (metrics), [`doctor`] (classic mistakes), [`run`] (puts all of
+//! (logs), [`admin`] (its API, metrics), [`doctor`] (classic mistakes), [`run`] (puts all of
 //! it together), [`demo`] (embedded instances). Outside all of it, and only by the admin API: [`operate`]
 //! (commands for a running balancer), [`top`] (a live view of it).
 //!

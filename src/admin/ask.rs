@@ -4,23 +4,20 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use serde::Deserialize;
 
 use crate::admin::problem::Problem;
 use crate::admin::reply::{self, Reply};
-use crate::admin::router::{Query, Question, is_read};
+use crate::admin::router::Query;
 use crate::config::{self, ConfigErrors};
 use crate::proxy::explain::{self, Explanation};
 use crate::snapshot::Live;
 use crate::snapshot::plan::{self, Plan};
 
 /// Says where the request would go that the query describes.
-pub(super) fn explain(live: &Live, question: &Question) -> Result<Reply, Problem> {
-    if !is_read(&question.method) {
-        return Ok(reply::not_allowed("GET, HEAD"));
-    }
-    Ok(reply::json(StatusCode::OK, &explanation(live, &question.query)?))
+pub(super) fn explain(live: &Live, query: &Query) -> Result<Reply, Problem> {
+    Ok(reply::json(StatusCode::OK, &explanation(live, query)?))
 }
 
 fn explanation(live: &Live, query: &Query) -> Result<Explanation, Problem> {
@@ -45,11 +42,8 @@ struct Proposal {
 }
 
 /// Says what a reload to the configuration in the body would change.
-pub(super) fn check(live: &Live, question: &Question) -> Result<Reply, Problem> {
-    if question.method != Method::POST {
-        return Ok(reply::not_allowed("POST"));
-    }
-    Ok(reply::json(StatusCode::OK, &planned(live, &question.body)?))
+pub(super) fn check(live: &Live, body: &[u8]) -> Result<Reply, Problem> {
+    Ok(reply::json(StatusCode::OK, &planned(live, body)?))
 }
 
 fn planned(live: &Live, body: &[u8]) -> Result<Plan, Problem> {

@@ -61,19 +61,18 @@ where
     Option::<T>::deserialize(deserializer).map(Some)
 }
 
-/// `/instances/SERVICE/VERSION`
-pub(super) async fn of_version(
+/// `POST /instances/SERVICE/VERSION`
+pub(super) async fn add(
     desk: &Desk,
     (service, version): (&str, &str),
     question: &Question,
 ) -> Result<Reply, Problem> {
     known_version(desk, service, version)?;
-    if question.method != Method::POST {
-        return Ok(reply::not_allowed("POST"));
-    }
     let New { name, address, weight } = body(question)?;
-    if !config::is_name(&name) {
-        return Err(Problem::wrong("name: allowed: 1 to 63 letters, digits and . _ - : [ ]"));
+    // `.` and `..` in a path mean something else, however they are written.
+    if !config::is_name(&name) || name.starts_with('.') {
+        let allowed = "1 to 63 letters, digits and . _ - : [ ], not beginning with .";
+        return Err(Problem::wrong(format!("name: allowed: {allowed}")));
     }
     if !config::is_address(&address) {
         return Err(Problem::wrong("address: allowed: IP:PORT, [IPv6]:PORT or HOST:PORT"));
@@ -97,7 +96,6 @@ pub(super) async fn one(
     let key = key(service, version, name);
     find(desk, &key)?;
     match question.method {
-        Method::GET | Method::HEAD => shown(desk, &key, StatusCode::OK),
         Method::PATCH => {
             let wish = wish(body(question)?)?;
             desk.ask(Order::Steer { key: key.clone(), wish }).await?;
@@ -110,7 +108,7 @@ pub(super) async fn one(
             desk.ask(Order::Remove { key, deadline }).await?;
             Ok(show(desk, &instance, StatusCode::ACCEPTED))
         }
-        _ => Ok(reply::not_allowed("GET, HEAD, PATCH, DELETE")),
+        _ => shown(desk, &key, StatusCode::OK),
     }
 }
 

@@ -1,23 +1,18 @@
 //! `POST /api/v1/versions/SERVICE/VERSION/rebalance`: moves tunnels to instances that have too few.
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use serde_json::json;
 
 use crate::admin::desk::{Desk, Done, Order};
 use crate::admin::instances::known_version;
 use crate::admin::problem::Problem;
 use crate::admin::reply::{self, Reply};
-use crate::admin::router::Question;
 
 pub(super) async fn answer(
     desk: &Desk,
     (service, version): (&str, &str),
-    question: &Question,
 ) -> Result<Reply, Problem> {
     known_version(desk, service, version)?;
-    if question.method != Method::POST {
-        return Ok(reply::not_allowed("POST"));
-    }
     let (service, version) = (service.to_owned(), version.to_owned());
     let Done::Rebalancing { tunnels } = desk.ask(Order::Rebalance { service, version }).await?
     else {

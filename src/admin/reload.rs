@@ -1,17 +1,13 @@
 //! `POST /api/v1/reload`: reads the file again, and tells what came of it.
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use serde_json::json;
 
 use crate::admin::desk::{Desk, Done, Order};
 use crate::admin::problem::Problem;
 use crate::admin::reply::{self, Reply};
-use crate::admin::router::Question;
 
-pub(super) async fn answer(desk: &Desk, question: &Question) -> Result<Reply, Problem> {
-    if question.method != Method::POST {
-        return Ok(reply::not_allowed("POST"));
-    }
+pub(super) async fn answer(desk: &Desk) -> Result<Reply, Problem> {
     let Done::Reloaded { generation, changes, warnings } = desk.ask(Order::Reload).await? else {
         return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "something else was done"));
     };

@@ -36,94 +36,119 @@ pub(super) struct Question {
     pub(super) body: Bytes,
 }
 
+/// What can be asked for. One row for each here, in [`Resource::at`], [`Resource::methods`] and
+/// [`ask`].
+#[derive(Debug, Clone, Copy)]
+enum Resource<'a> {
+    Health,
+    Metrics,
+    Status,
+    Version(&'a str, &'a str),
+    Instance(&'a str, &'a str, &'a str),
+    Rebalance(&'a str, &'a str),
+    Reload,
+    Configuration,
+    Explain,
+    Check,
+    OpenApi,
+}
+
+impl<'a> Resource<'a> {
+    fn at(parts: &[&'a str]) -> Option<Self> {
+        Some(match parts {
+            ["healthz"] => Self::Health,
+            ["metrics"] => Self::Metrics,
+            ["api", "v1", "status"] => Self::Status,
+            ["api", "v1", "instances", service, version] => Self::Version(service, version),
+            ["api", "v1", "instances", service, version, name] => {
+                Self::Instance(service, version, name)
+            }
+            ["api", "v1", "versions", service, version, "rebalance"] => {
+                Self::Rebalance(service, version)
+            }
+            ["api", "v1", "reload"] => Self::Reload,
+            ["api", "v1", "config"] => Self::Configuration,
+            ["api", "v1", "explain"] => Self::Explain,
+            ["api", "v1", "check"] => Self::Check,
+            ["api", "v1", "openapi.json"] => Self::OpenApi,
+            _ => return None,
+        })
+    }
+
+    /// As RFC 9110 section 10.2.1 writes them.
+    fn methods(self) -> &'static str {
+        match self {
+            Self::Health | Self::Metrics | Self::Status | Self::Configuration => "GET, HEAD",
+            Self::Explain | Self::OpenApi => "GET, HEAD",
+            Self::Version(..) | Self::Rebalance(..) | Self::Reload | Self::Check => "POST",
+            Self::Instance(..) => "GET, HEAD, PATCH, DELETE",
+        }
+    }
+
+    /// Whether it holds no data, and is answered to anybody.
+    fn is_open(self) -> bool {
+        matches!(self, Self::Health)
+    }
+}
+
 /// Answers, whoever asks.
 pub(super) async fn answer(desk: &Desk, request: Request<Incoming>) -> Answer {
-    let (head, body) = request.into_parts();
-    let path = head.uri.path();
-    let reply = match parts(path) {
-        None => Err(Problem::new(StatusCode::BAD_REQUEST, "the path is not percent-encoded UTF-8")),
-        Some(parts) => {
-            let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-            match open(&parts, &head.method) {
-                Some(reply) => Ok(reply),
-                None => match admit(desk, &head.method, &head.headers) {
-                    Err(problem) => Err(problem),
-                    Ok(()) => asked(desk, &parts, head.method, head.uri.query(), body).await,
-                },
-            }
-        }
-    };
+    let reply = decide(desk, request).await;
     let reply = reply.unwrap_or_else(|problem| reply::problem(&problem));
     Answer { reply: reply::secured(reply), streams: false }
 }
 
-/// What holds no data, and is answered to anybody.
-fn open(parts: &[&str], method: &Method) -> Option<Reply> {
-    match parts {
-        ["healthz"] if is_read(method) => Some(reply::bytes(StatusCode::OK, PLAIN, "ok\n")),
-        ["healthz"] => Some(reply::not_allowed("GET, HEAD")),
-        _ => None,
+/// In this order: whether it can be read, who asks, what for, whether it may, and only then its body.
+async fn decide(desk: &Desk, request: Request<Incoming>) -> Result<Reply, Problem> {
+    let (head, body) = request.into_parts();
+    let malformed =
+        || Problem::new(StatusCode::BAD_REQUEST, "the path is not percent-encoded UTF-8");
+    let parts = parts(head.uri.path()).ok_or_else(malformed)?;
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let resource = Resource::at(&parts);
+    if !resource.is_some_and(Resource::is_open) {
+        admit(desk, &head.headers)?;
     }
+    let unknown = || Problem::unknown("nothing is here; /api/v1/openapi.json lists what there is");
+    let resource = resource.ok_or_else(unknown)?;
+    let methods = resource.methods();
+    if !methods.split(", ").any(|method| head.method == method) {
+        return Ok(reply::not_allowed(methods));
+    }
+    auth::may_change(&head.method, &head.headers)?;
+    let query = Query::parse(head.uri.query().unwrap_or_default())?;
+    let question = Question { method: head.method, query, body: read(body).await? };
+    ask(desk, resource, &question).await
 }
 
-fn admit(desk: &Desk, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+fn admit(desk: &Desk, headers: &HeaderMap) -> Result<(), Problem> {
     let snapshot = desk.live.snapshot();
     let token = snapshot.config.admin.as_ref().and_then(|admin| admin.token.as_ref());
-    auth::admit(headers, token)?;
-    auth::may_change(method, headers)
+    auth::admit(headers, token)
 }
 
-async fn asked(
-    desk: &Desk,
-    parts: &[&str],
-    method: Method,
-    query: Option<&str>,
-    body: Incoming,
-) -> Result<Reply, Problem> {
-    let query = Query::parse(query.unwrap_or_default())?;
-    let body = read(body).await?;
-    let question = Question { method, query, body };
-    match parts {
-        ["metrics"] => Ok(metrics_of(desk, &question.method)),
-        ["api", "v1", rest @ ..] => resource(desk, rest, &question).await,
-        _ => Err(Problem::unknown("nothing is here; the API is at /api/v1, see its openapi.json")),
-    }
-}
-
-/// One line per resource.
-async fn resource(desk: &Desk, path: &[&str], question: &Question) -> Result<Reply, Problem> {
-    match path {
-        ["status"] => status::answer(desk, question),
-        ["instances", service, version] => {
-            instances::of_version(desk, (*service, *version), question).await
+async fn ask(desk: &Desk, of: Resource<'_>, question: &Question) -> Result<Reply, Problem> {
+    match of {
+        Resource::Health => Ok(reply::bytes(StatusCode::OK, PLAIN, "ok\n")),
+        Resource::Metrics => {
+            // The exposition format's own content type, version included.
+            let kind = "text/plain; version=0.0.4; charset=utf-8";
+            Ok(reply::bytes(StatusCode::OK, kind, metrics::render(&desk.live)))
         }
-        ["instances", service, version, name] => {
-            instances::one(desk, (*service, *version, *name), question).await
+        Resource::Status => status::answer(desk, question),
+        Resource::Version(service, version) => {
+            instances::add(desk, (service, version), question).await
         }
-        ["versions", service, version, "rebalance"] => {
-            rebalance::answer(desk, (*service, *version), question).await
+        Resource::Instance(service, version, name) => {
+            instances::one(desk, (service, version, name), question).await
         }
-        ["reload"] => reload::answer(desk, question).await,
-        ["config"] => configuration::answer(desk, question),
-        ["explain"] => ask::explain(&desk.live, question),
-        ["check"] => ask::check(&desk.live, question),
-        ["openapi.json"] => openapi::answer(question),
-        _ => Err(Problem::unknown("no such resource; /api/v1/openapi.json lists all of them")),
+        Resource::Rebalance(service, version) => rebalance::answer(desk, (service, version)).await,
+        Resource::Reload => reload::answer(desk).await,
+        Resource::Configuration => Ok(configuration::answer(desk)),
+        Resource::Explain => ask::explain(&desk.live, &question.query),
+        Resource::Check => ask::check(&desk.live, &question.body),
+        Resource::OpenApi => Ok(openapi::answer()),
     }
-}
-
-fn metrics_of(desk: &Desk, method: &Method) -> Reply {
-    if !is_read(method) {
-        return reply::not_allowed("GET, HEAD");
-    }
-    // The exposition format's own content type, version included.
-    let kind = "text/plain; version=0.0.4; charset=utf-8";
-    reply::bytes(StatusCode::OK, kind, metrics::render(&desk.live))
-}
-
-/// Whether this only reads.
-pub(super) fn is_read(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD)
 }
 
 async fn read(body: Incoming) -> Result<Bytes, Problem> {

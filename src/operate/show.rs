@@ -104,10 +104,6 @@ fn version(page: &mut Page, service: &str, version: &Version, paper: Paper) {
     ]);
     for instance in &version.instances {
         let (state, tone) = words::standing(instance);
-        let state = match words::complaint(instance).filter(|_| tone == Tone::Bad) {
-            Some(why) => format!("{state}: {why}"),
-            None => state,
-        };
         let failing = instance.rates.errors_per_second > 0.0;
         table.row(vec![
             safe(&instance.name).into(),
@@ -125,6 +121,13 @@ fn version(page: &mut Page, service: &str, version: &Version, paper: Paper) {
         ]);
     }
     page.0.push_str(&table.render(paper, 2));
+    for instance in &version.instances {
+        let (state, tone) = words::standing(instance);
+        if let Some(why) = words::complaint(instance).filter(|_| tone == Tone::Bad) {
+            let text = format!("  {} is {state}: {why}", safe(&instance.name));
+            page.line(&paper.paint(&text, Tone::Bad));
+        }
+    }
 }
 
 fn differences(page: &mut Page, differences: &[Difference], paper: Paper) {
@@ -141,17 +144,16 @@ fn differences(page: &mut Page, differences: &[Difference], paper: Paper) {
 /// What is not as the file says, in one line.
 pub fn difference(difference: &Difference) -> String {
     let Difference { id, what, file, now, since, by } = difference;
-    let by = by.as_deref().map(|by| format!(", by {}", safe(by))).unwrap_or_default();
-    let since = since.as_deref().map(|at| format!(" since {}", safe(at))).unwrap_or_default();
+    let by = by.as_deref().map(|by| format!(" by {}", safe(by))).unwrap_or_default();
+    // Nobody asks for milliseconds of that.
+    let at = since.as_deref().map(|at| at.split('.').next().unwrap_or(at).trim_end_matches('Z'));
+    let since = at.map(|at| format!(" since {}Z", safe(at))).unwrap_or_default();
     match what.as_str() {
         "added" => format!("{}: added{since}{by}", safe(id)),
-        what => format!(
-            "{}: {} is {} instead of {}{since}{by}",
-            safe(id),
-            safe(what),
-            plain(now),
-            plain(file)
-        ),
+        what => {
+            let (now, file) = (plain(now), plain(file));
+            format!("{}: {} {now} (file: {file}){since}{by}", safe(id), safe(what))
+        }
     }
 }
 
@@ -238,7 +240,7 @@ pub fn plan(plan: &Plan, paper: Paper) -> String {
         let mut names: Vec<_> = ids.iter().take(SHOWN).map(|id| safe(id)).collect();
         let more = ids.len().saturating_sub(SHOWN);
         names.extend((more > 0).then(|| format!("and {more} more")));
-        page.line(&format!("{:<10}  {}", safe(what), names.join(", ")));
+        page.line(&format!("{:<11}  {}", safe(what), names.join(", ")));
     }
     let touched = &plan.touches;
     if !plan.changes.is_empty() {
@@ -248,11 +250,11 @@ pub fn plan(plan: &Plan, paper: Paper) -> String {
             words::plural(touched.tunnels, "tunnel")
         );
         let tone = if touched.sessions + touched.tunnels > 0 { Tone::Warn } else { Tone::Good };
-        page.line(&format!("{:<10}  {}", "touches", paper.paint(&text, tone)));
+        page.line(&format!("{:<11}  {}", "touches", paper.paint(&text, tone)));
     }
     if !plan.restart_needed.is_empty() {
         let keys = plan.restart_needed.iter().map(|key| safe(key)).collect::<Vec<_>>().join(", ");
-        page.line(&format!("{:<10}  {keys}", "restart for"));
+        page.line(&format!("{:<11}  {keys}", "restart for"));
     }
     for warning in &plan.warnings {
         page.line(&format!("{} {}", paper.paint("warning:", Tone::Warn), safe(warning)));

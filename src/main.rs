@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         Command::Upgrade { pid_file } => upgrade(&pid_file),
         Command::Completions { shell } => Ok(operate::manual::completions(shell)),
         Command::Man { into } => operate::manual::man(into.as_deref()),
-        Command::Operate(Operate::Top { access }) => block_on(top::run(access)),
+        Command::Operate(Operate::Top { access }) => block_on(top::run(&access)),
         Command::Operate(command) => block_on(async { Ok(operate::run(command).await) }),
     };
     sink::sink().flush();

@@ -31,7 +31,7 @@ use state::{News, State};
 const KEY_LOOK: Duration = Duration::from_millis(200);
 
 /// Shows it until somebody has seen enough.
-pub async fn run(access: Access) -> anyhow::Result<ExitCode> {
+pub async fn run(access: &Access) -> anyhow::Result<ExitCode> {
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         bail!(
             "top needs a terminal; `burdock status` prints one look, `burdock events -f` goes on"
@@ -42,12 +42,12 @@ pub async fn run(access: Access) -> anyhow::Result<ExitCode> {
     let first = client.read(client.get(feed::STATUS).await?)?;
     let mut state = State::new(client.address());
     state.hear(News::Status(Box::new(first)));
-    let screen = Screen::open().context("taking over the terminal")?;
-    let shown = show(screen, &mut state, &client).await;
+    let mut screen = Screen::open().context("taking over the terminal")?;
+    let shown = show(&mut screen, &mut state, &client).await;
     shown.map(|()| ExitCode::SUCCESS)
 }
 
-async fn show(mut screen: Screen, state: &mut State, client: &Client) -> anyhow::Result<()> {
+async fn show(screen: &mut Screen, state: &mut State, client: &Client) -> anyhow::Result<()> {
     let (sender, mut news) = mpsc::channel(256);
     feed::begin(client, &sender);
     let (_stop, stopped) = blocking::channel::<()>();

@@ -22,6 +22,10 @@ const EVENTS: u16 = 7;
 const LEAST: (u16, u16) = (40, 12);
 /// Seconds of an instance's curve.
 const CURVE: usize = 12;
+/// Characters for how an instance stands.
+const STATE: u16 = 13;
+/// Characters of all columns but the first, and of the gaps between them.
+const TAKEN: u16 = STATE + 6 + 5 + 6 + 5 + 6 + CURVE as u16 + 7;
 
 /// Draws it.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State) {
@@ -167,8 +171,8 @@ fn instances(frame: &mut Frame<'_>, state: &State, area: Rect) {
         Cell::from("LAST SECONDS").style(style(Tone::Faint)),
     ];
     let mut widths = vec![
-        Constraint::Fill(3),
-        Constraint::Fill(2),
+        Constraint::Fill(1),
+        Constraint::Length(STATE),
         Constraint::Length(6),
         Constraint::Length(5),
         Constraint::Length(6),
@@ -180,7 +184,9 @@ fn instances(frame: &mut Frame<'_>, state: &State, area: Rect) {
         head.push(Cell::from(format!("{:>6}", "WEIGHT")).style(style(Tone::Faint)));
         widths.push(Constraint::Length(6));
     }
-    let rows = shown.iter().map(|row| TableRow::new(cells(row, wide)));
+    let taken = if wide { TAKEN + 7 } else { TAKEN };
+    let room = usize::from(area.width.saturating_sub(taken));
+    let rows = shown.iter().map(|row| TableRow::new(cells(row, wide, room)));
     let table = Table::new(rows, widths)
         .header(TableRow::new(head))
         .column_spacing(1)
@@ -210,13 +216,13 @@ fn title(state: &State, shown: usize) -> String {
     text
 }
 
-fn cells(row: &Row, wide: bool) -> Vec<Cell<'static>> {
+fn cells(row: &Row, wide: bool, room: usize) -> Vec<Cell<'static>> {
     let load = &row.load;
     let (state, tone) = row.standing();
     let failing = if load.eps > 0.0 { Tone::Bad } else { Tone::Plain };
     let right = |text: String, room: usize| format!("{text:>room$}");
     let mut cells = vec![
-        Cell::from(safe(&row.id)),
+        Cell::from(end_of(&safe(&row.id), room)),
         Cell::from(state).style(style(tone)),
         Cell::from(right(words::count(load.sessions), 6)),
         Cell::from(right(words::count(load.tunnels), 5)),
@@ -229,6 +235,16 @@ fn cells(row: &Row, wide: bool) -> Vec<Cell<'static>> {
         cells.push(Cell::from(right(load.weight.to_string(), 6)));
     }
     cells
+}
+
+/// The end of an id, where all of it does not fit: instances differ there, in their ports above all.
+fn end_of(id: &str, room: usize) -> String {
+    let length = id.chars().count();
+    if length <= room {
+        return id.to_owned();
+    }
+    let end: String = id.chars().skip(length + 1 - room.max(1)).collect();
+    format!("…{end}")
 }
 
 /// A latency in six characters.

@@ -100,8 +100,11 @@ fn usual(asked: &Asked) -> Answer {
         ("GET", "/api/v1/status") => Answer::json(&status()),
         ("PATCH", "/api/v1/instances/chat/v1/b") => {
             let body: Value = serde_json::from_str(&asked.body).unwrap();
-            let drained = json!({ "admin": body["state"], "drain": { "deadline_seconds": 30.0,
-                "sessions": 412, "tunnels": 37, "requests": 0, "done": false } });
+            let state = body["state"].as_str().unwrap_or("active");
+            let drain = json!({ "deadline_seconds": 30.0, "sessions": 412, "tunnels": 37,
+                                "requests": 0, "done": false });
+            let drain = if state == "draining" { drain } else { Value::Null };
+            let drained = json!({ "admin": state, "drain": drain });
             Answer::json(&instance("chat/v1/b", &drained))
         }
         ("POST", "/api/v1/versions/shop/default/rebalance") => {
@@ -374,7 +377,7 @@ fn config_is_text_that_check_takes() {
     });
     let (code, out, err) = run(&stub, &["config"]);
     assert_eq!((code, out.as_str()), (Some(0), "workers: 2\n"));
-    assert_eq!(err, "not as the file says: chat/v1/d: added, by api\n");
+    assert_eq!(err, "not as the file says: chat/v1/d: added by api\n");
 }
 
 #[test]

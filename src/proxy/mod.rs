@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request};
+use http::{HeaderMap, Method, Request, Response, Uri, Version, request};
 use hyper::body::{Body, Incoming};
 
 use crate::config::types::{self, Protocol};
@@ -165,12 +165,9 @@ async fn pass(
         }
     };
     exchange.affinity = session.outcome();
-    let status = answer.response.status();
-    let (mut notice, mark) = session.settle(&instance, worker, answer.response.headers_mut());
+    let (notice, mark) = session.settle(&instance, worker, answer.response.headers_mut());
     exchange.session = mark;
-    if status == StatusCode::BAD_REQUEST && version.affinity.is_none() {
-        notice = notice::of_refusal(roster, head, answer.response.headers());
-    }
+    let notice = notice.or_else(|| notice::of_refusal(service, head, &answer.response));
     Ok((answer, notice))
 }
 

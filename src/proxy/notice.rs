@@ -6,13 +6,14 @@ use std::time::Instant;
 use http::header::{
     CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SET_COOKIE,
 };
-use http::{StatusCode, request};
+use http::{Response, StatusCode, request};
 
 use crate::affinity::engine_io::{self, Heard, MAX_COMPLAINT, Opening};
 use crate::affinity::{cache, cookie};
 use crate::config::types::{Affinity, AffinityCookie, CacheControl};
 use crate::instance::roster::count;
 use crate::instance::{Instance, Roster};
+use crate::snapshot::Service;
 
 /// Fields for the answer, and what its body may tell.
 #[derive(Debug, Default)]
@@ -74,12 +75,15 @@ impl Notice {
 }
 
 /// Nothing for the client; but a refusal may tell of a session that is unknown, for want of affinity.
-pub fn of_refusal(
-    roster: &Arc<Roster>,
+pub fn of_refusal<Body>(
+    service: &Service,
     head: &request::Parts,
-    answer: &HeaderMap,
+    answer: &Response<Body>,
 ) -> Option<Box<Notice>> {
-    let listener = Listener::of_refusal(roster, head, answer)?;
+    if answer.status() != StatusCode::BAD_REQUEST || service.version().affinity.is_some() {
+        return None;
+    }
+    let listener = Listener::of_refusal(&service.roster, head, answer.headers())?;
     Some(Box::new(Notice { listener: Some(listener), ..Notice::default() }))
 }
 

@@ -1,7 +1,7 @@
 //! `burdock top`: a running balancer, live, on a terminal of 80 by 24 or more.
 //!
-//! [`state`] is all that is shown, [`keys`] what a key makes of it, [`draw`] its picture: three pure parts.
-//! [`feed`] brings news from the admin API. Read [`run`] first.
+//! `state` is all that is shown, `keys` what a key makes of it, `draw` its picture: three pure parts.
+//! `feed` brings news from the admin API. Read [`run`] first.
 
 mod draw;
 mod feed;

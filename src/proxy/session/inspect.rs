@@ -1,4 +1,4 @@
-//! Where a request would go, for somebody who only asks: what [`Session::choose`] would say next,
+//! Where a request would go, for somebody who only asks: what `Session::choose` would say next,
 //! with no turn taken and nothing noted.
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The admin listener: `/healthz`, `/metrics` and the API under `/api/v1`.
 //!
 //! It reads the live state by itself, and hands what is to change to whoever runs the server, through
-//! the [`desk`]. Never on a request's path. Read [`router`] first, which leads to one file for each
+//! the [`desk`]. Never on a request's path. Read `router` first, which leads to one file for each
 //! resource.
 
 mod ask;

@@ -37,7 +37,7 @@ pub(super) struct Question {
 }
 
 /// What can be asked for. One row for each here, in [`Resource::at`], [`Resource::methods`] and
-/// [`ask`].
+/// [`ask()`].
 #[derive(Debug, Clone, Copy)]
 enum Resource<'a> {
     Health,

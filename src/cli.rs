@@ -1,11 +1,16 @@
 //! The command line's shape; what the words do is in `main.rs`.
 
+mod operate;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::observe::log::Format;
+
+pub use operate::{Access, Explain, Operate, Weight};
 
 /// A sticky load balancer in front of any HTTP backend.
 #[derive(Debug, Parser)]
@@ -29,6 +34,29 @@ pub enum Command {
     Check {
         /// The configuration file.
         file: PathBuf,
+        /// Say instead what a reload to it would change of the balancer whose admin address this is.
+        #[arg(long, value_name = "URL")]
+        against: Option<String>,
+        /// The file that holds the admin token; else BURDOCK_ADMIN_TOKEN.
+        #[arg(long, value_name = "FILE", requires = "against")]
+        token_file: Option<PathBuf>,
+        /// What a reload would change as JSON.
+        #[arg(long, requires = "against")]
+        json: bool,
+    },
+    /// Ask or steer a running balancer.
+    #[command(flatten)]
+    Operate(Operate),
+    /// Print what makes a shell complete this command line.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the manual page, or write that of every command into a folder.
+    Man {
+        /// The folder.
+        #[arg(long, value_name = "FOLDER")]
+        into: Option<PathBuf>,
     },
     /// Keys of affinity tokens.
     #[command(subcommand)]

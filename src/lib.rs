@@ -12,8 +12,9 @@
 //!
 //! Beside it: [`config`] (file -> validated types), [`snapshot`] (what a request may read),
 //! [`tls`] (certificates, tickets, secured streams), [`health`] (checks and breaker), [`observe`]
-//! (logs), [`admin`] (its API, metrics), [`run`] (puts all of
-//! it together), [`demo`] (embedded instances).
+//! (logs), [`admin`] (its API, metrics), [`doctor`] (classic mistakes), [`run`] (puts all of
+//! it together), [`demo`] (embedded instances). Outside all of it, and only by the admin API: [`operate`]
+//! (commands for a running balancer), [`top`] (a live view of it).
 //!
 //! # Words
 //!
@@ -33,10 +34,10 @@
 //! # Direction
 //!
 //! Rooms depend downwards only, and a test holds them to it: `config::types`, then `tls` and `config`,
-//! which looks with it at what it has read, then the pure decisions (`route`, `affinity`, `balance`,
+//! which looks with it at what it has read, then the pure decisions (`route`, `affinity`, `balance`, `doctor`,
 //! `proxy_protocol`, the machines of `health`, `proxy::retry`,
 //! `proxy::headers`, `proxy::error`, `tunnel::frames`), then `instance`, then `snapshot`, then
-//! `proxy`, `tunnel`, `listener`, `admin` and the prober, then `run`.
+//! `proxy`, `tunnel`, `listener`, `admin` and the prober, then `run`. `operate` and `top` use none of them.
 
 pub mod admin;
 pub mod affinity;
@@ -44,14 +45,17 @@ pub mod balance;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod health;
 pub mod instance;
 pub mod listener;
 pub mod observe;
+pub mod operate;
 pub mod proxy;
 pub mod proxy_protocol;
 pub mod route;
 pub mod run;
 pub mod snapshot;
 pub mod tls;
+pub mod top;
 pub mod tunnel;

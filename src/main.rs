@@ -5,10 +5,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use burdock::cli::{Cli, Command, Demo, Keys, Run};
+use burdock::cli::{Access, Cli, Command, Demo, Keys, Operate, Run};
 use burdock::observe::{log, sink};
 use burdock::run::{Ended, Server, Settings, Source, StartError};
-use burdock::{config, demo, run};
+use burdock::{config, demo, operate, run, top};
 use clap::Parser;
 
 /// Failed at run time.
@@ -22,9 +22,17 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(demo) => block_on(show(demo)),
         Command::Run(run) => block_on(serve(run)),
-        Command::Check { file } => Ok(check(&file)),
+        Command::Check { file, against: None, .. } => Ok(check(&file)),
+        Command::Check { file, against: Some(admin), token_file, json } => {
+            let access = Access { admin, token_file, json };
+            block_on(async { Ok(operate::check(&file, &access).await) })
+        }
         Command::Keys(Keys::New) => new_key(),
         Command::Upgrade { pid_file } => upgrade(&pid_file),
+        Command::Completions { shell } => Ok(operate::manual::completions(shell)),
+        Command::Man { into } => operate::manual::man(into.as_deref()),
+        Command::Operate(Operate::Top { access }) => block_on(top::run(&access)),
+        Command::Operate(command) => block_on(async { Ok(operate::run(command).await) }),
     };
     sink::sink().flush();
     result.unwrap_or_else(|error| {

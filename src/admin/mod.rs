@@ -1,9 +1,10 @@
 //! The admin listener: `/healthz`, `/metrics` and the API under `/api/v1`.
 //!
 //! It reads the live state by itself, and hands what is to change to whoever runs the server, through
-//! the [`desk`]. Never on a request's path. Read [`router`] first, which leads to one file for each
+//! the [`desk`]. Never on a request's path. Read `router` first, which leads to one file for each
 //! resource. The [`sampler`] looks at everything once a second, so that there are rates to tell.
 
+mod ask;
 mod auth;
 mod configuration;
 pub mod desk;

@@ -14,7 +14,7 @@ use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
 use crate::admin::reply::{self, PLAIN, Reply};
 use crate::admin::{
-    auth, configuration, events, history, instances, live, metrics, openapi, rebalance, reload,
+    ask, auth, configuration, events, history, instances, live, metrics, openapi, rebalance, reload,
     status,
 };
 
@@ -40,7 +40,7 @@ pub(super) struct Question {
 }
 
 /// What can be asked for. One row for each here, in [`Resource::at`], [`Resource::methods`] and
-/// [`ask`].
+/// [`ask()`].
 #[derive(Debug, Clone, Copy)]
 enum Resource<'a> {
     Health,
@@ -54,6 +54,8 @@ enum Resource<'a> {
     Rebalance(&'a str, &'a str),
     Reload,
     Configuration,
+    Explain,
+    Check,
     OpenApi,
 }
 
@@ -75,6 +77,8 @@ impl<'a> Resource<'a> {
             }
             ["api", "v1", "reload"] => Self::Reload,
             ["api", "v1", "config"] => Self::Configuration,
+            ["api", "v1", "explain"] => Self::Explain,
+            ["api", "v1", "check"] => Self::Check,
             ["api", "v1", "openapi.json"] => Self::OpenApi,
             _ => return None,
         })
@@ -83,11 +87,11 @@ impl<'a> Resource<'a> {
     /// As RFC 9110 section 10.2.1 writes them.
     fn methods(self) -> &'static str {
         match self {
-            Self::Events | Self::Live | Self::History => "GET, HEAD",
-            Self::Health | Self::Metrics | Self::Status | Self::Configuration | Self::OpenApi => {
+            Self::Events | Self::Live | Self::History | Self::Explain | Self::OpenApi => {
                 "GET, HEAD"
             }
-            Self::Version(..) | Self::Rebalance(..) | Self::Reload => "POST",
+            Self::Health | Self::Metrics | Self::Status | Self::Configuration => "GET, HEAD",
+            Self::Version(..) | Self::Rebalance(..) | Self::Reload | Self::Check => "POST",
             Self::Instance(..) => "GET, HEAD, PATCH, DELETE",
         }
     }
@@ -164,6 +168,8 @@ async fn ask(desk: &Desk, of: Resource<'_>, question: &Question) -> Result<Reply
         Resource::Rebalance(service, version) => rebalance::answer(desk, (service, version)).await,
         Resource::Reload => reload::answer(desk).await,
         Resource::Configuration => Ok(configuration::answer(desk)),
+        Resource::Explain => ask::explain(&desk.live, &question.query),
+        Resource::Check => ask::check(&desk.live, &question.body),
         Resource::OpenApi => Ok(openapi::answer()),
     }
 }
@@ -193,7 +199,7 @@ fn parts(path: &str) -> Option<Vec<String>> {
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn parse(text: &str) -> Result<Self, Problem> {
+    pub(super) fn parse(text: &str) -> Result<Self, Problem> {
         let field = |field: &str| {
             let (name, value) = field.split_once('=').unwrap_or((field, ""));
             Some((decode(name, true)?, decode(value, true)?))

@@ -200,7 +200,14 @@ fn warnings(desk: &Desk, last: &LastReload) -> Vec<Warning> {
         since: instant(since),
         count: 1,
     });
-    of_file.chain(unkept).collect()
+    let found = desk.live.findings.all().into_iter().map(|(finding, since)| Warning {
+        code: finding.code,
+        message: finding.message,
+        cure: Some(finding.cure),
+        since: instant(since),
+        count: finding.count,
+    });
+    of_file.chain(unkept).chain(found).collect()
 }
 
 fn or_any(hosts: &[String]) -> Vec<String> {

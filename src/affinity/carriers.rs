@@ -11,6 +11,31 @@ use crate::affinity::cookie::{self, Value, Values};
 use crate::affinity::{Rejection, query};
 use crate::config::types::Affinity;
 
+/// Where a token was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// In a field.
+    Header,
+    /// In the query.
+    Query,
+    /// In a cookie.
+    Cookie,
+    /// In the cookie that is paired with it.
+    PairedCookie,
+}
+
+impl Carrier {
+    /// As an operator reads it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Header => "header",
+            Self::Query => "query",
+            Self::Cookie => "cookie",
+            Self::PairedCookie => "paired cookie",
+        }
+    }
+}
+
 /// Takes what the carriers hold out of what the instance will see, and offers it to `believe` until
 /// that honours one. Cookies stay if `affinity.pass_cookie` says so; without `has_cookies` there is
 /// none to look for.
@@ -19,26 +44,27 @@ pub fn take(
     headers: &mut HeaderMap,
     target: &mut Uri,
     has_cookies: bool,
-    mut believe: impl FnMut(Result<Values, Rejection>) -> bool,
+    mut believe: impl FnMut(Carrier, Result<Values, Rejection>) -> bool,
 ) {
     let mut honoured = false;
-    let mut offer = |found: Option<Result<Values, Rejection>>| {
-        honoured = honoured || found.is_some_and(&mut believe);
+    let mut offer = |carrier, found: Option<Result<Values, Rejection>>| {
+        honoured = honoured || found.is_some_and(|values| believe(carrier, values));
     };
     if let Some(name) = &affinity.header {
-        offer(from_header(headers, name));
+        offer(Carrier::Header, from_header(headers, name));
     }
     if let Some(name) = &affinity.query {
-        offer(from_query(target, name));
+        offer(Carrier::Query, from_query(target, name));
     }
     if !has_cookies {
         return;
     }
     let strip = !affinity.pass_cookie;
-    offer(cookie::find(headers, &affinity.cookie.name, strip).transpose());
+    let found = cookie::find(headers, &affinity.cookie.name, strip);
+    offer(Carrier::Cookie, found.transpose());
     if affinity.cross_site_cookie {
         let name = cookie::paired_name(&affinity.cookie.name);
-        offer(cookie::find(headers, &name, strip).transpose());
+        offer(Carrier::PairedCookie, cookie::find(headers, &name, strip).transpose());
     }
 }
 
@@ -80,7 +106,7 @@ mod tests {
         wanted: &str,
     ) -> Vec<Text> {
         let mut offered = Vec::new();
-        take(affinity, headers, target, true, |values| {
+        take(affinity, headers, target, true, |_, values| {
             offered.push(values.map(|values| {
                 let texts = values.iter().map(|it| std::str::from_utf8(it.as_bytes()).unwrap());
                 texts.collect::<Vec<_>>().join("+")

@@ -37,6 +37,16 @@ fn is_sid(text: &str) -> bool {
     (1..=MAX_SID).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
+/// An answer that tells of an unknown session is no longer than this.
+pub const MAX_COMPLAINT: u64 = 256;
+
+/// Whether an answer says that the session of a request is unknown: as engine.io's server puts it, or
+/// python-engineio's.
+pub fn is_unknown_session(body: &[u8]) -> bool {
+    let says = |words: &[u8]| body.windows(words.len()).any(|window| window == words);
+    says(b"Session ID unknown") || says(b"Invalid session")
+}
+
 /// What is known after some bytes of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heard {

@@ -169,6 +169,23 @@ impl Keyring {
         decode(payload, mark).ok_or(Rejection::Malformed)
     }
 
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Never: there is always one that seals.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Which of the keys a token's text says that it is sealed with, from 1. It need not be true.
+    pub fn key_of(&self, text: &[u8]) -> Option<usize> {
+        let raw = URL_SAFE_NO_PAD.decode(text.get(..MAX_TEXT.min(text.len()))?).ok()?;
+        let id = raw.get(1..HEAD).filter(|_| raw[0] == FORMAT)?;
+        self.keys.iter().position(|key| key.id == id).map(|place| place + 1)
+    }
+
     /// The payload of a token, and its mark.
     fn unseal<'a>(
         &self,
@@ -270,6 +287,11 @@ mod tests {
         let text = old.seal(&claim(), [7; 24]);
         assert_eq!(both.open(text.as_bytes(), &mut buffer), Ok(claim()));
         let fresh = both.seal(&claim(), [7; 24]);
+        let place = |text: &str| both.key_of(text.as_bytes());
+        assert_eq!(
+            (place(&fresh), place(&text), place("AAAAAAAA"), both.len()),
+            (Some(1), Some(2), None, 2)
+        );
         assert_eq!(old.open(fresh.as_bytes(), &mut buffer), Err(Rejection::UnknownKey));
     }
 

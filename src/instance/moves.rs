@@ -80,6 +80,22 @@ impl Moves {
         Some(list.swap_remove(place).to)
     }
 
+    /// What [`Self::follow`] would give; nobody counts as come for it.
+    pub fn sent(&self, session: u64) -> Option<Arc<Instance>> {
+        let list = self.list();
+        let known = list.iter().rev();
+        let mut to = known.filter(|it| it.session == Some(session) && takes(&it.to));
+        to.next().map(|known| Arc::clone(&known.to))
+    }
+
+    /// What [`Self::welcome`] would give; whoever is expected still is.
+    pub fn awaited(&self, now: Instant) -> Option<Arc<Instance>> {
+        let list = self.list();
+        let is_expected =
+            |known: &&Move| known.session.is_none() && known.is_away(now) && takes(&known.to);
+        list.iter().find(is_expected).map(|known| Arc::clone(&known.to))
+    }
+
     /// How many are on their way to `instance`.
     pub fn expected(&self, instance: &Arc<Instance>, now: Instant) -> usize {
         let list = self.list();
@@ -130,9 +146,12 @@ mod tests {
         moves.begin(Arc::clone(&b), None, now);
         assert_eq!((moves.expected(&a, now), moves.expected(&b, now)), (1, 1));
         assert!(moves.follow(8).is_none());
+        assert!(moves.sent(8).is_none() && Arc::ptr_eq(&moves.sent(7).unwrap(), &a));
+        assert_eq!(moves.expected(&a, now), 1, "somebody only looked");
         assert!(Arc::ptr_eq(&moves.follow(7).unwrap(), &a));
         assert_eq!(moves.expected(&a, now), 0, "it came");
         assert!(moves.follow(7).is_some(), "so do its other requests");
+        assert!(Arc::ptr_eq(&moves.awaited(now).unwrap(), &b), "and is still expected");
         assert!(Arc::ptr_eq(&moves.welcome(now).unwrap(), &b));
         assert!(moves.welcome(now).is_none(), "only one was sent away");
         moves.begin(Arc::clone(&b), None, now);

@@ -59,6 +59,13 @@ impl<V: Clone> Recent<V> {
         Some(value)
     }
 
+    /// The same, and it is forgotten no later for it.
+    pub fn peek(&self, key: u64, now: Instant) -> Option<V> {
+        let shard = self.shard(key);
+        let (value, at) = shard.young.get(&key).or_else(|| shard.old.get(&key))?;
+        self.is_fresh(*at, now).then(|| value.clone())
+    }
+
     /// Notes what `change` makes of what was noted for `key`, and says what else that gives.
     pub fn update<T>(&self, key: u64, now: Instant, change: impl FnOnce(Option<V>) -> (V, T)) -> T {
         let mut shard = self.shard(key);
@@ -140,6 +147,7 @@ mod tests {
         let begin = Instant::now();
         recent.note(1, 'a', begin);
         recent.note(2, 'b', begin);
+        assert_eq!(recent.peek(2, begin + 9 * SECOND), Some('b'), "which does not help it");
         assert_eq!(recent.find(1, begin + 9 * SECOND), Some('a'));
         assert_eq!(recent.find(1, begin + 18 * SECOND), Some('a'));
         assert_eq!(recent.find(2, begin + 10 * SECOND), None);

@@ -13,6 +13,7 @@ pub mod client;
 pub mod coming;
 pub mod error;
 pub mod exchange;
+pub mod explain;
 pub mod forward;
 pub mod grpc;
 pub mod headers;
@@ -166,6 +167,7 @@ async fn pass(
     exchange.affinity = session.outcome();
     let (notice, mark) = session.settle(&instance, worker, answer.response.headers_mut());
     exchange.session = mark;
+    let notice = notice.or_else(|| notice::of_refusal(service, head, &answer.response));
     Ok((answer, notice))
 }
 
@@ -196,7 +198,7 @@ fn recognise<'a>(
     let of_one_client = exchange.client.is_stream() && !origin.trusted;
     let stream = of_one_client.then(|| Arc::clone(&exchange.client));
     let (https, client) = (exchange.https, exchange.address());
-    let visit = Visit { https, kind, client, stream, fields };
+    let visit = Visit { https, kind, client, stream, fields, only_asks: false };
     let session = Session::read(snapshot, service, head, visit);
     let forwarding = &snapshot.config.forwarding;
     let new_id = exchange::new_request_id;

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::StatusCode;
-use http::header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
+use http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SET_COOKIE,
+};
+use http::{Response, StatusCode, request};
 
-use crate::affinity::engine_io::{Heard, Opening};
+use crate::affinity::engine_io::{self, Heard, MAX_COMPLAINT, Opening};
 use crate::affinity::{cache, cookie};
 use crate::config::types::{Affinity, AffinityCookie, CacheControl};
+use crate::instance::roster::count;
 use crate::instance::{Instance, Roster};
+use crate::snapshot::Service;
 
 /// Fields for the answer, and what its body may tell.
 #[derive(Debug, Default)]
@@ -59,7 +63,8 @@ impl Notice {
             cache::guard(headers);
         }
         // A packet that is compressed can't be read as it passes.
-        let is_plain = || status == StatusCode::OK && !headers.contains_key(CONTENT_ENCODING);
+        let is_heard = status == StatusCode::OK || status == StatusCode::BAD_REQUEST;
+        let is_plain = || is_heard && !headers.contains_key(CONTENT_ENCODING);
         self.listener.filter(|_| is_plain()).map(Box::new)
     }
 
@@ -69,29 +74,73 @@ impl Notice {
     }
 }
 
-/// Hears the engine.io session that an instance's answer opens.
+/// Nothing for the client; but a refusal may tell of a session that is unknown, for want of affinity.
+pub fn of_refusal<Body>(
+    service: &Service,
+    head: &request::Parts,
+    answer: &Response<Body>,
+) -> Option<Box<Notice>> {
+    if answer.status() != StatusCode::BAD_REQUEST || service.version().affinity.is_some() {
+        return None;
+    }
+    let listener = Listener::of_refusal(&service.roster, head, answer.headers())?;
+    Some(Box::new(Notice { listener: Some(listener), ..Notice::default() }))
+}
+
+/// Hears what an instance's answer tells of an engine.io session.
 #[derive(Debug)]
 pub struct Listener {
-    opening: Opening,
+    subject: Subject,
     roster: Arc<Roster>,
-    instance: Arc<Instance>,
+}
+
+#[derive(Debug)]
+enum Subject {
+    /// That it is opened, at this instance.
+    Opening(Opening, Arc<Instance>),
+    /// That it is unknown.
+    Complaint(Vec<u8>),
 }
 
 impl Listener {
     /// Listens to an answer of `instance`.
     pub fn new(roster: Arc<Roster>, instance: Arc<Instance>) -> Self {
-        Self { opening: Opening::default(), roster, instance }
+        Self { subject: Subject::Opening(Opening::default(), instance), roster }
+    }
+
+    /// Listens for a complaint in a refusal that is short enough to be one.
+    pub fn of_refusal(
+        roster: &Arc<Roster>,
+        head: &request::Parts,
+        answer: &HeaderMap,
+    ) -> Option<Self> {
+        let continues = head.uri.query().and_then(engine_io::ask);
+        let is_sid = matches!(continues, Some(engine_io::Ask::Continues(_)));
+        let length = answer.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok()?;
+        let fits = is_sid && length <= MAX_COMPLAINT;
+        fits.then(|| Self { subject: Subject::Complaint(Vec::new()), roster: Arc::clone(roster) })
     }
 
     /// Bytes on their way to the client, before the client has them. Gives whether more are needed.
     pub fn hear(&mut self, bytes: &[u8]) -> bool {
-        match self.opening.hear(bytes) {
-            Heard::Nothing => true,
-            Heard::Never => false,
-            Heard::Sid(sid) => {
-                let sids = &self.roster.sids;
-                sids.note(sids.key(&*sid), Arc::clone(&self.instance), Instant::now());
-                false
+        match &mut self.subject {
+            Subject::Opening(opening, instance) => match opening.hear(bytes) {
+                Heard::Nothing => true,
+                Heard::Never => false,
+                Heard::Sid(sid) => {
+                    let sids = &self.roster.sids;
+                    sids.note(sids.key(&*sid), Arc::clone(instance), Instant::now());
+                    false
+                }
+            },
+            Subject::Complaint(heard) => {
+                let room = MAX_COMPLAINT as usize - heard.len();
+                heard.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                let complains = engine_io::is_unknown_session(heard);
+                if complains {
+                    count(&self.roster.tally.sid_unknown);
+                }
+                !complains && heard.len() < MAX_COMPLAINT as usize
             }
         }
     }

@@ -22,6 +22,28 @@ pub struct Router {
 #[derive(Debug, Default)]
 struct Paths(Vec<(String, usize)>);
 
+/// Where a request goes, and by what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route<'a> {
+    /// The index of the service.
+    pub service: usize,
+    /// Which of its hosts fits.
+    pub host: Host<'a>,
+    /// Which of its paths.
+    pub path: &'a str,
+}
+
+/// A host that fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host<'a> {
+    /// This one.
+    Exact(&'a str),
+    /// Any that ends with this, which begins with a dot.
+    Wildcard(&'a str),
+    /// Any: the service has no hosts.
+    Any,
+}
+
 impl Router {
     /// Builds the routes; an answer is the index of a service in `services`.
     pub fn build<'a>(services: impl Iterator<Item = &'a Service>) -> Self {
@@ -52,20 +74,26 @@ impl Router {
 
     /// The service for a request; `authority` is the Host field, with or without a port.
     pub fn find(&self, authority: &str, path: &str) -> Option<usize> {
+        self.route(authority, path).map(|route| route.service)
+    }
+
+    /// The same, and what leads there.
+    pub fn route(&self, authority: &str, path: &str) -> Option<Route<'_>> {
         let path = &*plain(path);
         if self.exact.is_empty() && self.wildcard.is_empty() {
-            return self.any.find(path);
+            return self.any.find(Host::Any, path);
         }
         let host = without_port(authority).to_ascii_lowercase();
         let host = host.strip_suffix('.').unwrap_or(&host);
-        let exact = self.exact.get(host).and_then(|paths| paths.find(path));
+        let exact = self.exact.get_key_value(host);
+        let exact = exact.and_then(|(known, paths)| paths.find(Host::Exact(known), path));
         let wildcard = || {
             self.wildcard
                 .iter()
                 .filter(|(suffix, _)| host.len() > suffix.len() && host.ends_with(&**suffix))
-                .find_map(|(_, paths)| paths.find(path))
+                .find_map(|(suffix, paths)| paths.find(Host::Wildcard(suffix), path))
         };
-        exact.or_else(wildcard).or_else(|| self.any.find(path))
+        exact.or_else(wildcard).or_else(|| self.any.find(Host::Any, path))
     }
 }
 
@@ -75,8 +103,9 @@ impl Paths {
         self.0.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
     }
 
-    fn find(&self, path: &str) -> Option<usize> {
-        self.0.iter().find(|(prefix, _)| covers(prefix, path)).map(|(_, service)| *service)
+    fn find<'a>(&'a self, host: Host<'a>, path: &str) -> Option<Route<'a>> {
+        let (prefix, service) = self.0.iter().find(|(prefix, _)| covers(prefix, path))?;
+        Some(Route { service: *service, host, path: prefix })
     }
 }
 

@@ -16,6 +16,7 @@ use crate::affinity::token::Keyring;
 use crate::config::overlay::Overlay;
 use crate::config::types::{Config, Drain, Service, Version, Workers};
 use crate::config::{ConfigErrors, Loaded, diff};
+use crate::doctor;
 use crate::health::prober::Prober;
 use crate::health::{self, Membership};
 use crate::instance::{self, Departure, Instance, Roster};
@@ -198,6 +199,7 @@ impl Server {
         tokio::spawn(rebalance::run(Arc::clone(&server.live), registries));
         tokio::spawn(ramp(Arc::clone(&server.live)));
         tokio::spawn(sampler::run(Arc::clone(&server.live)));
+        tokio::spawn(doctor::rounds::run(Arc::clone(&server.live)));
         server.retire(&published, &config, None);
         server.prober.follow(published.snapshot.versions());
         server.prober.first_verdicts(FIRST_VERDICTS).await;

@@ -4,6 +4,8 @@
 //! once and keeps it to its end. [`Live`] is what all workers share. There is one publish point,
 //! [`Live::publish`].
 
+pub mod plan;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +19,7 @@ use tokio::sync::{Notify, watch};
 use crate::affinity::token::{Keyring, Lifetimes};
 use crate::config::overlay::Overlay;
 use crate::config::types::{self, Config};
+use crate::doctor::Findings;
 use crate::instance::kept::Ledger;
 use crate::instance::roster::{Reconciled, Roster};
 use crate::observe::counters::Counters;
@@ -24,7 +27,7 @@ use crate::observe::events::Event;
 use crate::observe::journal::Journal;
 use crate::observe::red::{Red, Sums};
 use crate::observe::telemetry::Telemetry;
-use crate::route::Router;
+use crate::route::{Route, Router};
 
 /// One configuration, ready to serve.
 #[derive(Debug)]
@@ -102,6 +105,12 @@ impl Snapshot {
         self.router.find(authority, path).map(|place| &self.services[place])
     }
 
+    /// The same, and what leads there.
+    pub fn route(&self, authority: &str, path: &str) -> Option<(&Service, Route<'_>)> {
+        let route = self.router.route(authority, path)?;
+        Some((&self.services[route.service], route))
+    }
+
     /// Every version with its instances.
     pub fn versions(&self) -> impl Iterator<Item = (&types::Version, &Roster)> {
         self.services.iter().map(|service| (service.version(), &*service.roster))
@@ -161,6 +170,8 @@ pub struct Live {
     /// Counts of the whole process.
     pub counters: Counters,
     listeners: Mutex<BTreeMap<SocketAddr, Box<[Arc<Red>]>>>,
+    /// What is probably wrong.
+    pub findings: Findings,
     /// Bodies that are held for another attempt.
     pub kept: Arc<Ledger>,
     /// Worker threads.
@@ -200,6 +211,7 @@ impl Live {
             journal,
             counters: Counters::default(),
             listeners: Mutex::default(),
+            findings: Findings::default(),
             kept: Arc::default(),
             workers,
             phase: watch::Sender::new(Phase::Serving),

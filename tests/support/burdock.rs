@@ -268,8 +268,17 @@ pub fn signal_process(pid: i32, signal: i32) {
 
 /// Runs a command to its end, in `directory`; one that does not end is killed and fails the test.
 pub fn run_to_end(directory: &Path, arguments: &[&str]) -> Output {
+    run_in(directory, arguments, &[])
+}
+
+/// The same with variables, and without those of whoever runs the tests that would matter.
+pub fn run_in(directory: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(binary());
     command.args(arguments).current_dir(directory).stdin(Stdio::null());
+    for name in ["BURDOCK_ADMIN", "BURDOCK_ADMIN_TOKEN", "NO_COLOR", "COLUMNS"] {
+        command.env_remove(name);
+    }
+    command.envs(variables.iter().copied());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("run the binary");
     let pid = child.id() as i32;

@@ -1,6 +1,7 @@
 //! The session of a request: what its token says, where it goes, what the client is told.
 
 mod choose;
+mod inspect;
 mod nonces;
 mod settle;
 
@@ -24,6 +25,8 @@ use crate::proxy::client::Client;
 use crate::proxy::headers::Fields;
 use crate::proxy::key;
 use crate::snapshot::{Service, Snapshot};
+
+pub use inspect::{Said, Seen, tokens};
 
 /// What became of a request's session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +101,8 @@ pub struct Visit<'a> {
     pub stream: Option<Arc<Client>>,
     /// With these fields.
     pub fields: Fields,
+    /// Whether it only asks where it would go: then nothing is noted of it and no turn is taken.
+    pub only_asks: bool,
 }
 
 /// A request's session on its way through.
@@ -106,6 +111,7 @@ pub struct Session<'a> {
     snapshot: &'a Snapshot,
     service: &'a Service,
     https: bool,
+    only_asks: bool,
     kind: Kind,
     /// What decides the place on a ring.
     key: Option<Vec<u8>>,
@@ -138,11 +144,12 @@ impl<'a> Session<'a> {
         head: &mut request::Parts,
         visit: Visit<'_>,
     ) -> Self {
-        let Visit { https, kind, client, stream, fields } = visit;
+        let Visit { https, kind, client, stream, fields, only_asks } = visit;
         let mut session = Self {
             snapshot,
             service,
             https,
+            only_asks,
             kind,
             key: None,
             random: fastrand::u64(..),
@@ -188,7 +195,7 @@ impl<'a> Session<'a> {
         }
         if has_cookies || affinity.header.is_some() || affinity.query.is_some() {
             let (fields, target) = (&mut head.headers, &mut head.uri);
-            carriers::take(affinity, fields, target, has_cookies, |values| self.believe(values));
+            carriers::take(affinity, fields, target, has_cookies, |_, values| self.believe(values));
         }
         if affinity.engine_io {
             self.heed_engine_io(head.uri.query());
@@ -225,7 +232,7 @@ impl<'a> Session<'a> {
                 };
                 let claim = memory.open(&self.snapshot.keyring, value.as_bytes())?;
                 Self::heed(self.service, &claim, now)?;
-                Ok(Self::bind(self.service, &claim, now))
+                Ok(self.bind(&claim, now))
             })
         });
         match opened {
@@ -264,7 +271,8 @@ impl<'a> Session<'a> {
         claim.check(service.lifetimes, now)
     }
 
-    fn bind(service: &Service, claim: &Claim<'_>, now: u64) -> State {
+    fn bind(&self, claim: &Claim<'_>, now: u64) -> State {
+        let service = self.service;
         let bond = Bond {
             issued: Some(claim.issued),
             mark: claim.mark,
@@ -272,8 +280,9 @@ impl<'a> Session<'a> {
         };
         let roster = &service.roster;
         let bound = match claim.version == roster.version() {
-            true => match roster.moves.follow(bond.mark) {
+            true => match self.sent_on(bond.mark) {
                 None => roster.bound(claim.instance, claim.renewed),
+                Some(_) if self.only_asks => Err(Rehome::Rebalanced),
                 Some(to) => {
                     roster.rehomes.note(bond.mark, to, Instant::now());
                     Err(Rehome::Rebalanced)
@@ -285,6 +294,12 @@ impl<'a> Session<'a> {
             Ok(instance) => State::Bound(bond, instance),
             Err(reason) => State::Moving(bond, reason),
         }
+    }
+
+    /// Where the session of this token is to go, if it is to move.
+    fn sent_on(&self, mark: u64) -> Option<Arc<Instance>> {
+        let moves = &self.service.roster.moves;
+        if self.only_asks { moves.sent(mark) } else { moves.follow(mark) }
     }
 
     /// A request that brings no token is bound by its engine.io session, where that is known.
@@ -302,7 +317,12 @@ impl<'a> Session<'a> {
         }
         let roster = &self.service.roster;
         let mark = roster.sids.key(sid);
-        let Some(instance) = roster.sids.find(mark, Instant::now()) else { return };
+        let now = Instant::now();
+        let found = match self.only_asks {
+            true => roster.sids.peek(mark, now),
+            false => roster.sids.find(mark, now),
+        };
+        let Some(instance) = found else { return };
         let bond = Bond { issued: None, mark, wants_token: false };
         // How old an id is isn't known; an instance that has restarted since answers its own 400.
         self.state = match roster.serves(&instance, u64::MAX) {

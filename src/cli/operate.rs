@@ -1,0 +1,155 @@
+//! The commands that ask and steer a running balancer.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// Where a balancer serves its admin API unless it is told otherwise.
+const ADDRESS: &str = "http://127.0.0.1:9900";
+
+/// What to ask, or to steer.
+#[derive(Debug, Subcommand)]
+pub enum Operate {
+    /// One look at a running balancer: services, instances, what is wrong.
+    Status {
+        /// Whom to ask.
+        #[command(flatten)]
+        access: Access,
+    },
+    /// A live view of a running balancer.
+    Top {
+        /// Whom to ask.
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Keep new sessions from an instance; its own stay until the deadline.
+    Drain {
+        /// Its id, SERVICE/VERSION/NAME, or as much of the end as makes it one.
+        instance: String,
+        /// How long its sessions may stay, such as 90s; else the version's `drain.timeout`.
+        #[arg(long, value_name = "DURATION")]
+        deadline: Option<String>,
+        /// Show how it goes until it is over; exit with 5 if the deadline cut something.
+        #[arg(long)]
+        wait: bool,
+        /// Whom to ask.
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Let an instance serve again.
+    Enable {
+        /// Its id, or as much of the end as makes it one.
+        instance: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Cut an instance off: its sessions move at once, its tunnels are closed.
+    Disable {
+        /// Its id, or as much of the end as makes it one.
+        instance: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Give an instance another share of new sessions.
+    Weight {
+        /// Its id, or as much of the end as makes it one.
+        instance: String,
+        /// The weight, or `file` for what the configuration says.
+        #[arg(value_parser = weight)]
+        weight: Weight,
+        /// Whom to ask.
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Move tunnels of a version from instances that have too many.
+    Rebalance {
+        /// SERVICE/VERSION, or as much of the end as makes it one.
+        version: String,
+        /// Whom to ask.
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Have a running balancer read its configuration again, and say what that changed.
+    Reload {
+        /// Whom to ask.
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Say where a request would go, and why.
+    Explain(Explain),
+    /// What has happened: health, breakers, drains, reloads.
+    Events {
+        /// Go on with what happens.
+        #[arg(short, long)]
+        follow: bool,
+        /// Only what came after the event of this number.
+        #[arg(long, value_name = "ID")]
+        since: Option<u64>,
+        /// Whom to ask.
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Print the configuration that a running balancer has, with every default filled in.
+    Config {
+        /// Whom to ask.
+        #[command(flatten)]
+        access: Access,
+    },
+}
+
+/// Where a running balancer is asked.
+#[derive(Debug, Clone, Args)]
+pub struct Access {
+    /// Its admin address.
+    #[arg(long, value_name = "URL", env = "BURDOCK_ADMIN", default_value = ADDRESS)]
+    pub admin: String,
+    /// The file that holds the admin token; else BURDOCK_ADMIN_TOKEN.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// What it answers as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `burdock explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The URL of the request; else the root of the first listener.
+    #[arg(long)]
+    pub url: Option<String>,
+    /// Its method.
+    #[arg(long, default_value = "GET")]
+    pub method: String,
+    /// The value of its Cookie field, or an affinity token alone.
+    #[arg(long, value_name = "VALUE")]
+    pub cookie: Option<String>,
+    /// The address that it comes from.
+    #[arg(long, value_name = "IP")]
+    pub client: Option<IpAddr>,
+    /// Another field, NAME:VALUE; may be given several times.
+    #[arg(long, value_name = "FIELD")]
+    pub header: Vec<String>,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub access: Access,
+}
+
+/// A share of new sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// What the configuration says.
+    File,
+    /// This.
+    Number(u32),
+}
+
+fn weight(text: &str) -> Result<Weight, String> {
+    match (text, text.parse()) {
+        ("file", _) => Ok(Weight::File),
+        (_, Ok(number)) => Ok(Weight::Number(number)),
+        (_, Err(_)) => Err("needed: a whole number, or `file`".to_owned()),
+    }
+}

@@ -1,5 +1,6 @@
-//! The admin listener: `/healthz` and `/metrics`. It only reads.
+//! The admin listener: `/healthz`, `/metrics` and the dashboard. It only reads.
 
+pub mod dashboard;
 pub mod metrics;
 
 use std::convert::Infallible;
@@ -76,6 +77,10 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, live: &Live, limi
 }
 
 fn answer(live: &Live, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let page = dashboard::answer(request.method(), request.uri().path(), request.headers());
+    if let Some(page) = page {
+        return page;
+    }
     let readable = matches!(*request.method(), Method::GET | Method::HEAD);
     let (status, kind, text) = match (request.uri().path(), readable) {
         ("/healthz", true) => (StatusCode::OK, "text/plain; charset=utf-8", "ok\n".to_owned()),

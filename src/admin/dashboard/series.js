@@ -1,0 +1,100 @@
+// The last 15 minutes in steps of five seconds: first from /history, then from each tick. Pure; times are
+// milliseconds of the server's clock.
+
+export const STEP = 5_000;
+export const SPAN = 900_000;
+
+const indexOf = (at) => Math.floor(at / STEP);
+
+export class Series {
+  #steps = new Map(); // index -> { ticks, figures, rehomes }
+  #lastTotals = null;
+  now = 0;
+
+  load(history) {
+    this.#steps.clear();
+    this.#lastTotals = null;
+    const { series, step_seconds: seconds, until } = history;
+    const end = Date.parse(until);
+    const length = Math.max(
+      0,
+      ...Object.values(series)
+        .filter(Array.isArray)
+        .map((values) => values.length),
+    );
+    const { rehomes = {}, ...plain } = series;
+    for (let i = 0; i < length; i++) {
+      const step = this.#step(end - (length - i) * seconds * 1_000);
+      for (const [key, values] of Object.entries(plain)) step.figures[key] = values[i] ?? null;
+      for (const [reason, values] of Object.entries(rehomes))
+        this.#count(step, reason, values[i] ?? 0);
+    }
+    this.now = Math.max(this.now, end);
+  }
+
+  add(tick) {
+    const at = Date.parse(tick.at);
+    const step = this.#step(at);
+    const { totals } = tick;
+    const latency = totals.latency_seconds ?? {};
+    this.#mean(step, {
+      requests_per_second: totals.requests_per_second,
+      errors_per_second: totals.errors_per_second,
+      p50: latency.p50,
+      p90: latency.p90,
+      p99: latency.p99,
+      tunnels: tick.tunnels,
+      sessions: tick.sessions,
+      connections: tick.connections,
+    });
+    for (const [reason, total] of Object.entries(tick.rehomes_total ?? {})) {
+      const before = this.#lastTotals?.[reason] ?? total;
+      this.#count(step, reason, Math.max(0, total - before));
+    }
+    this.#lastTotals = tick.rehomes_total;
+    this.now = at;
+    for (const index of this.#steps.keys())
+      if (index < indexOf(at - SPAN) - 1) this.#steps.delete(index);
+  }
+
+  // Each step of the window, oldest first: { at, figures, rehomes }, or only { at } where nothing is known.
+  window() {
+    const last = indexOf(this.now);
+    const first = indexOf(this.now - SPAN);
+    return Array.from({ length: last - first + 1 }, (_, i) => {
+      const step = this.#steps.get(first + i);
+      return { at: (first + i) * STEP, figures: step?.figures ?? {}, rehomes: step?.rehomes ?? {} };
+    });
+  }
+
+  rehomesSince(at) {
+    let sum = 0;
+    for (const [index, step] of this.#steps)
+      if (index >= indexOf(at)) for (const n of Object.values(step.rehomes)) sum += n;
+    return sum;
+  }
+
+  #step(at) {
+    const index = indexOf(at);
+    if (!this.#steps.has(index)) this.#steps.set(index, { ticks: 0, figures: {}, rehomes: {} });
+    return this.#steps.get(index);
+  }
+
+  #mean(step, figures) {
+    for (const [key, value] of Object.entries(figures)) {
+      const before = step.figures[key];
+      if (value === null || value === undefined) step.figures[key] = before ?? null;
+      else
+        step.figures[key] =
+          step.ticks && before !== null && before !== undefined
+            ? before + (value - before) / (step.ticks + 1)
+            : value;
+    }
+    step.ticks += 1;
+  }
+
+  #count(step, reason, n) {
+    if (!(n > 0)) return;
+    step.rehomes[reason] = (step.rehomes[reason] ?? 0) + n;
+  }
+}

@@ -1,0 +1,270 @@
+//! The dashboard in Chromium: what an operator sees, what the buttons and keys do, and that whatever the
+//! API answers is text. The page comes from the real binary; the API behind it is played by
+//! `clients/admin_api.mjs`, which may have what a configuration refuses.
+
+mod support;
+mod support_clients;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::{Backend, Burdock, Client, Request, yaml};
+use support_clients::process::Process;
+use support_clients::{browser, listening, program};
+
+/// A browser takes seconds to start on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The page in a browser, and what it speaks to.
+struct Page {
+    browser: Process,
+    api: Process,
+    _burdock: Burdock,
+    _backend: Backend,
+}
+
+impl Page {
+    async fn open(arguments: &[&str]) -> Self {
+        let backend = Backend::start("a").await;
+        let burdock = Burdock::start(&yaml(&[&backend], "")).await;
+        let page = format!("http://{}", burdock.admin());
+        let arguments: Vec<&str> = ["--page", &page].iter().chain(arguments).copied().collect();
+        let mut api = program("admin_api.mjs", &arguments);
+        let url = format!("http://127.0.0.1:{}", listening(&mut api));
+        let browser = program("dashboard.mjs", &["--url", &url, "--browser", &browser()]);
+        let mut page = Self { browser, api, _burdock: burdock, _backend: backend };
+        page.does(json!({ "do": "visit" }));
+        page
+    }
+
+    /// What became of a command; nothing may have troubled the page until then.
+    fn does(&mut self, command: Value) -> Value {
+        self.browser.say(&command.to_string());
+        self.browser.wait_for("an answer", TIMEOUT, |line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            assert_eq!(line["event"], "done", "{line}");
+            Some(line["value"].clone())
+        })
+    }
+
+    fn sees(&mut self, at: &str, text: &str) {
+        self.does(json!({ "do": "see", "at": at, "text": text }));
+    }
+
+    fn clicks(&mut self, at: &str) {
+        self.does(json!({ "do": "click", "at": at }));
+    }
+
+    fn presses(&mut self, keys: &str) {
+        for key in keys.split(' ') {
+            self.does(json!({ "do": "press", "key": key }));
+        }
+    }
+
+    fn asks(&mut self, script: &str) -> Value {
+        self.does(json!({ "do": "ask", "script": script }))
+    }
+
+    fn plays(&mut self, line: Value) {
+        self.api.say(&line.to_string());
+    }
+
+    /// The next change that the API was asked for.
+    fn asked(&mut self) -> Value {
+        self.api.wait_for("a change", TIMEOUT, |line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            line["changed"].is_string().then_some(line)
+        })
+    }
+}
+
+fn row(name: &str) -> String {
+    format!("#table .row[data-instance='chat/v1/{name}']")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_file_comes_with_its_type_its_policy_and_a_tag() {
+    let a = Backend::start("a").await;
+    let burdock = Burdock::start(&yaml(&[&a], "")).await;
+    let mut client = Client::new(burdock.admin());
+    for (path, kind) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/assets/main.js", "text/javascript; charset=utf-8"),
+        ("/assets/style.css", "text/css; charset=utf-8"),
+        ("/assets/burr.svg", "image/svg+xml"),
+    ] {
+        let file = client.get(path).await;
+        let field = |name: &str| file.field(name).unwrap_or_default().to_owned();
+        assert_eq!((file.status, field("content-type").as_str()), (200, kind), "{path}");
+        assert_eq!(
+            (field("cache-control").as_str(), field("x-content-type-options").as_str()),
+            ("no-cache", "nosniff")
+        );
+        let policy = field("content-security-policy");
+        assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        let head = client.send(&Request::new("HEAD", path)).await;
+        assert_eq!(
+            (head.status, head.field("etag"), head.text().as_str()),
+            (200, file.field("etag"), ""),
+            "{path}"
+        );
+        let again = Request::get(path).with("If-None-Match", &field("etag"));
+        assert_eq!(client.send(&again).await.status, 304, "{path}");
+    }
+    assert_eq!(client.send(&Request::post("/", b"x")).await.status, 405);
+    assert_eq!(client.get("/assets/none.js").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_move_and_an_instance_that_dies_turns_red() {
+    let mut page = Page::open(&[]).await;
+    page.sees("#verdict", "All 8 instances are ready.");
+    page.sees("#link", "Live");
+    let figure = "document.querySelector('#figures dd span').textContent";
+    let before = page.asks(figure);
+    page.asks(&format!(
+        "new Promise((moved) => setInterval(() => {figure} !== {before} && moved(true), 50))"
+    ));
+    page.sees("#warnings", "affinity: { engine_io: true }");
+    page.plays(json!({ "id": "chat/v1/bellis", "health": "dead", "takes": { "new": false, "bound": false, "reason": "dead" },
+        "probes": { "readiness": { "at": "2026-01-01T00:00:00.000Z", "ok": false, "detail": "connection refused" }, "liveness": null } }));
+    page.plays(json!({ "event": { "kind": "health", "severity": "error", "instance": "chat/v1/bellis", "text": "bellis is dead: connection refused" } }));
+    page.sees("#verdict[data-tone=bad]", "1 of 8 instances needs a look: 1 dead.");
+    page.sees(&format!("{}[data-tone=bad]", row("bellis")), "connection refused");
+    page.sees("#map .instance[data-tone=bad]", "dead");
+    page.sees("#event-list [data-severity=error]", "bellis is dead");
+    // Red is not all that tells: there is a word, a shape, and a mark in the charts.
+    let first = "document.querySelector('#table-body .row[aria-rowindex=\"2\"]').dataset.instance";
+    assert_eq!(page.asks(first), "chat/v1/bellis", "worst first");
+    assert_eq!(page.asks("document.querySelectorAll('.plot use[data-severity=error]').length"), 4);
+    page.clicks("#verdict-look");
+    page.sees("#table-summary", "1 of 8 instances");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_is_asked_for_with_what_it_moves_and_watched_to_its_end() {
+    let mut page = Page::open(&[]).await;
+    page.clicks(&format!("{} .act button", row("aster")));
+    page.sees("dialog.ask", "412 sessions and 37 tunnels will move.");
+    page.clicks("dialog.ask footer button:first-child");
+    page.does(json!({ "do": "gone", "at": "dialog.ask" }));
+    page.clicks(&format!("{} .act button", row("aster")));
+    page.does(json!({ "do": "fill", "at": "#deadline", "text": "10 s" }));
+    page.clicks("dialog.ask footer button[type=submit]");
+    // Nothing was sent when the first question was left.
+    let expected = json!({ "changed": "chat/v1/aster", "state": "draining", "deadline": "10s" });
+    assert_eq!(page.asked(), expected);
+    page.sees(&row("aster"), "draining");
+    page.sees("#differences", "chat/v1/aster");
+    page.clicks(&format!("{} .name button", row("aster")));
+    page.sees("#detail .drain", "left, deadline in");
+    page.sees("#detail .drain", "The drain is done.");
+    page.clicks("#detail .acts button:has-text('Enable')");
+    page.sees("dialog.ask", "Enable aster?");
+    page.presses("Enter");
+    assert_eq!(page.asked()["state"], "active");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_reach_everything() {
+    let mut page = Page::open(&[]).await;
+    page.sees("#link", "Live");
+    page.presses("/");
+    page.does(json!({ "do": "fill", "at": "#search", "text": "CHAT cirsium" }));
+    page.sees("#table-summary", "1 of 8 instances");
+    page.presses("Tab");
+    assert_eq!(page.asks("document.activeElement.id"), "table");
+    page.presses("ArrowDown Enter");
+    page.sees("#detail", "cirsium");
+    page.presses("Escape");
+    page.does(json!({ "do": "gone", "at": "#detail" }));
+    assert_eq!(page.asks("document.activeElement.id"), "table", "the focus comes back");
+    // The only answer that does nothing has the focus where something would be cut.
+    page.presses("x");
+    page.sees("dialog.ask", "Disable cirsium?");
+    page.presses("Enter");
+    page.does(json!({ "do": "gone", "at": "dialog.ask" }));
+    page.presses("w");
+    page.does(json!({ "do": "fill", "at": "#weight", "text": "3" }));
+    page.presses("Enter");
+    assert_eq!(page.asked(), json!({ "changed": "chat/v1/cirsium", "weight": 3 }));
+    page.presses("r");
+    page.sees("dialog.ask", "Reload?");
+    page.presses("Enter");
+    page.sees("dialog.ask", "Generation 4 is served");
+    page.sees("dialog.ask", "drain.timeout: 30s -> 1m");
+    page.presses("Escape ?");
+    page.sees("dialog.ask", "drain it");
+    page.presses("Escape t");
+    assert_eq!(page.asks("document.documentElement.dataset.theme"), "dark");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_is_asked_for_and_kept_for_this_tab_only() {
+    let mut page = Page::open(&["--token", "sixteen-letters!"]).await;
+    page.sees("dialog.ask", "Token of the admin API");
+    page.does(json!({ "do": "fill", "at": "#token", "text": "another one" }));
+    page.presses("Enter");
+    page.sees("dialog.ask .refused", "That token was refused.");
+    page.does(json!({ "do": "fill", "at": "#token", "text": "sixteen-letters!" }));
+    page.presses("Enter");
+    page.sees("#link", "Live");
+    page.sees("#verdict", "All 8 instances are ready.");
+    page.does(json!({ "do": "visit" }));
+    page.sees("#link", "Live");
+    assert_eq!(page.asks("JSON.stringify(localStorage).includes('sixteen')"), false);
+    page.clicks("#forget");
+    page.sees("dialog.ask", "Token of the admin API");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_text_whatever_they_say() {
+    let mut page = Page::open(&[]).await;
+    page.sees("#table", "<img src=x onerror=alert(1)>");
+    page.sees("#map", "<script>document.title = 'owned'</script>");
+    // A name cannot be read as another.
+    page.sees("#table", "a⟨U+202E⟩gnp.exe");
+    page.plays(json!({ "event": { "kind": "health", "severity": "warning", "text": "<b>bold</b>\u{202e}" } }));
+    page.sees("#event-list", "<b>bold</b>⟨U+202E⟩");
+    page.does(json!({ "do": "fill", "at": "#search", "text": "a/b" }));
+    page.clicks("#table .act button");
+    page.sees("dialog.ask h2", "Drain a/b c&d?e#f%2F?");
+    page.clicks("dialog.ask footer button[type=submit]");
+    assert_eq!(page.asked()["changed"], "chat/v1/a/b c&d?e#f%2F");
+    assert_eq!(page.asks("document.querySelectorAll('img, script').length"), 3, "its own");
+    assert_eq!(page.asks("document.title.includes('owned')"), false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_old_looks_old_until_burdock_is_back() {
+    let mut page = Page::open(&[]).await;
+    page.sees("#link", "Live");
+    page.plays(json!({ "mute": true }));
+    page.sees("body[data-link=stale] #link", "Stale: figures of");
+    page.plays(json!({ "mute": false }));
+    page.sees("body[data-link=live] #link", "Live");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_instances_are_drawn_where_one_looks() {
+    let mut page = Page::open(&["--instances", "10000"]).await;
+    page.plays(json!({ "id": "chat/v1/pod-07777", "health": "unready" }));
+    page.sees("#verdict", "1 of 10,008 instances needs a look: 1 unready.");
+    page.sees("#table-body .row[aria-rowindex='2']", "pod-07777");
+    let drawn = "document.querySelectorAll('#table-body .row').length < 40";
+    assert_eq!(page.asks(drawn), true);
+    page.does(json!({ "do": "click", "at": "#table-head .name button" }));
+    page.asks("document.getElementById('table').focus()");
+    page.presses("End");
+    page.sees("#table-body .row[aria-rowindex='10009'][aria-selected=true]", "x");
+    assert_eq!(page.asks(drawn), true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_shows_all_of_it() {
+    let mut page = Page::open(&[]).await;
+    page.does(json!({ "do": "resize", "width": 360, "height": 780 }));
+    page.sees("#verdict", "All 8 instances are ready.");
+    page.sees(&row("aster"), "Drain");
+    assert_eq!(page.asks("document.documentElement.scrollWidth <= innerWidth"), true);
+}

@@ -200,6 +200,21 @@ async fn keys_reach_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn it_explains_where_a_request_would_go() {
+    let mut page = Page::open(&[]).await;
+    page.sees("#link", "Live");
+    page.presses("y");
+    page.does(json!({ "do": "fill", "at": "#explain-url", "text": "http://a.test/x?y=<b>" }));
+    page.presses("Enter");
+    page.sees(".explained .lead", "It goes to bellis, assigned: its turn");
+    page.sees(".explained", "any host, path / of http://a.test/x?y=<b>");
+    page.sees(".explained", "rejected: expired");
+    page.sees(".explained .candidates", "in: active");
+    page.clicks(".explained .lead button");
+    page.sees("#detail", "bellis");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_token_is_asked_for_and_kept_for_this_tab_only() {
     let mut page = Page::open(&["--token", "sixteen-letters!"]).await;
     page.sees("dialog.ask", "Token of the admin API");

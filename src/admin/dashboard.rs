@@ -50,6 +50,7 @@ const FILES: &[(&str, &[u8])] = files![
     "detail.js",
     "dialogs.js",
     "dom.js",
+    "explain.js",
     "format.js",
     "overview.js",
     "row.js",

@@ -179,6 +179,22 @@ const history = () => ({
   },
 });
 
+const explanation = (url) => ({
+  listener: "127.0.0.1:8080",
+  service: "chat",
+  why_service: `any host, path / of ${url}`,
+  version: "v1",
+  token: { verdict: "rejected", reason: "expired", carrier: "cookie" },
+  candidates: [...instances.values()].map((it) => ({
+    instance: it.name,
+    in: it.takes.new,
+    reason: it.admin,
+  })),
+  choice: "bellis",
+  why: "its turn",
+  outcome: "assigned",
+});
+
 const told = (event) => `id: ${event.id}\nevent: ${event.kind}\ndata: ${JSON.stringify(event)}\n\n`;
 
 function happens(event) {
@@ -263,6 +279,7 @@ function answer(request, response, path, query, body) {
     });
   if (path === "status") return json(status());
   if (path === "history") return json(history());
+  if (path === "explain") return json(explanation(query.get("url")));
   const it = kind === "instances" ? instances.get(id.join("/")) : undefined;
   if (!it) return json({ title: "Not Found", status: 404, detail: `nothing at ${path}` }, 404);
   return json(request.method === "PATCH" ? change(it, JSON.parse(body)) : it);

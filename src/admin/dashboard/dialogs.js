@@ -53,7 +53,8 @@ export async function askToken(refused) {
     autocomplete: "off",
     spellcheck: false,
     id: "token",
-    minLength: 1,
+    pattern: "\\s*[!-~]+\\s*",
+    title: "visible ASCII characters, without spaces",
   });
   const kept = await ask({
     title: ["Token of the admin API"],

@@ -9,6 +9,7 @@ import { Charts } from "./charts.js";
 import { Detail } from "./detail.js";
 import { askToken, tellShortcuts } from "./dialogs.js";
 import { $, setData, setText } from "./dom.js";
+import { openExplain } from "./explain.js";
 import { duration } from "./format.js";
 import { Overview } from "./overview.js";
 import { Store } from "./store.js";
@@ -25,6 +26,7 @@ const SHORTCUTS = {
   x: "disable it",
   w: "set its weight",
   "1 2 3 4": "charts, topology, instances, events",
+  y: "why a request goes where it goes",
   r: "reload the configuration",
   t: "dark, light or as the system",
   "?": "this list",
@@ -150,6 +152,7 @@ const KEYS = {
   e: () => change("active"),
   x: () => change("disabled"),
   w: () => subject() && changes.weight(subject()),
+  y: () => openExplain(acts.open),
   r: () => changes.reload(),
   t: turnTheme,
   "?": () => tellShortcuts(SHORTCUTS, singleKeys),
@@ -187,6 +190,7 @@ function turnTheme() {
 setText($("theme-name"), document.documentElement.dataset.theme);
 $("theme").addEventListener("click", turnTheme);
 $("reload").addEventListener("click", () => changes.reload());
+$("explain").addEventListener("click", KEYS.y);
 $("keys").addEventListener("click", KEYS["?"]);
 $("forget").addEventListener("click", () => (token.forget(), location.reload()));
 

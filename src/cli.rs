@@ -85,8 +85,9 @@ pub struct Run {
     /// Listen here instead of at the configured addresses; may be given several times.
     #[arg(long)]
     pub listen: Vec<SocketAddr>,
-    /// Serve /metrics and /healthz here instead of at the configured address; loopback only.
-    #[arg(long, value_parser = loopback)]
+    /// Serve the admin API here instead of at the configured address; one that is not
+    /// loopback needs the file's `admin.token_file`.
+    #[arg(long)]
     pub admin: Option<SocketAddr>,
     /// Write the process id to this file as soon as it serves; `upgrade` reads it.
     #[arg(long)]
@@ -94,13 +95,4 @@ pub struct Run {
     /// Logging.
     #[command(flatten)]
     pub logging: Logging,
-}
-
-/// The admin listener has no authentication, so it stays on the machine.
-fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text.parse().map_err(|error| format!("{error}"))?;
-    match address.ip().is_loopback() {
-        true => Ok(address),
-        false => Err("only a loopback address is allowed".to_owned()),
-    }
 }

@@ -95,10 +95,11 @@ async fn show(options: Demo) -> anyhow::Result<ExitCode> {
     }
     let loaded = demo::config(&instances, options.listen)?;
     let server = Server::start(loaded, None).await;
-    let server = server.context("starting the balancer; --listen takes another address")?;
+    let mut server = server.context("starting the balancer; --listen takes another address")?;
     let address = server.addresses().first().copied().unwrap_or(options.listen);
     let url = format!("http://{address}/");
-    let running = demo::console(instances, &url, run::asked_to_stop()).await;
+    let console = demo::console(instances, &url, run::asked_to_stop());
+    let running = server.obey_until(console).await;
     server.drain(run::asked_to_stop()).await;
     drop(running);
     Ok(ExitCode::SUCCESS)

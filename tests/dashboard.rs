@@ -1,46 +1,46 @@
 //! The dashboard in Chromium: what an operator sees, what the buttons and keys do, and that whatever the
-//! API answers is text. The page comes from the real binary; the API behind it is played by
-//! `clients/admin_api.mjs`, which may have what a configuration refuses.
+//! API answers is text. One test has the whole real binary behind the page. In the others the page comes
+//! from it, and the API is played by `clients/admin_api.mjs`, which may have what a configuration refuses.
 
 mod support;
 mod support_clients;
 
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{Backend, Burdock, Client, Request, yaml};
+use support::burdock::scratch;
+use support::{Backend, Burdock, Client, FAST_CHECKS, Load, Request, yaml};
 use support_clients::process::Process;
 use support_clients::{browser, listening, program};
 
 /// A browser takes seconds to start on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The page in a browser, and what it speaks to.
-struct Page {
-    browser: Process,
+const TOKEN: &str = "sixteen-letters!";
+
+/// The page in a browser.
+struct Page(Process);
+
+/// The page over an API that is played.
+struct Played {
+    page: Page,
     api: Process,
     _burdock: Burdock,
     _backend: Backend,
 }
 
 impl Page {
-    async fn open(arguments: &[&str]) -> Self {
-        let backend = Backend::start("a").await;
-        let burdock = Burdock::start(&yaml(&[&backend], "")).await;
-        let page = format!("http://{}", burdock.admin());
-        let arguments: Vec<&str> = ["--page", &page].iter().chain(arguments).copied().collect();
-        let mut api = program("admin_api.mjs", &arguments);
-        let url = format!("http://127.0.0.1:{}", listening(&mut api));
-        let browser = program("dashboard.mjs", &["--url", &url, "--browser", &browser()]);
-        let mut page = Self { browser, api, _burdock: burdock, _backend: backend };
+    fn open(url: &str) -> Self {
+        let mut page = Self(program("dashboard.mjs", &["--url", url, "--browser", &browser()]));
         page.does(json!({ "do": "visit" }));
         page
     }
 
     /// What became of a command; nothing may have troubled the page until then.
     fn does(&mut self, command: Value) -> Value {
-        self.browser.say(&command.to_string());
-        self.browser.wait_for("an answer", TIMEOUT, |line| {
+        self.0.say(&command.to_string());
+        self.0.wait_for("an answer", TIMEOUT, |line| {
             let line: Value = serde_json::from_str(line).ok()?;
             assert_eq!(line["event"], "done", "{line}");
             Some(line["value"].clone())
@@ -64,6 +64,18 @@ impl Page {
     fn asks(&mut self, script: &str) -> Value {
         self.does(json!({ "do": "ask", "script": script }))
     }
+}
+
+impl Played {
+    async fn open(arguments: &[&str]) -> Self {
+        let backend = Backend::start("a").await;
+        let burdock = Burdock::start(&yaml(&[&backend], "")).await;
+        let page = format!("http://{}", burdock.admin());
+        let arguments: Vec<&str> = ["--page", &page].iter().chain(arguments).copied().collect();
+        let mut api = program("admin_api.mjs", &arguments);
+        let page = Page::open(&format!("http://127.0.0.1:{}", listening(&mut api)));
+        Self { page, api, _burdock: burdock, _backend: backend }
+    }
 
     fn plays(&mut self, line: Value) {
         self.api.say(&line.to_string());
@@ -75,6 +87,20 @@ impl Page {
             let line: Value = serde_json::from_str(line).ok()?;
             line["changed"].is_string().then_some(line)
         })
+    }
+}
+
+impl Deref for Played {
+    type Target = Page;
+
+    fn deref(&self) -> &Page {
+        &self.page
+    }
+}
+
+impl DerefMut for Played {
+    fn deref_mut(&mut self) -> &mut Page {
+        &mut self.page
     }
 }
 
@@ -115,9 +141,67 @@ async fn every_file_comes_with_its_type_its_policy_and_a_tag() {
     assert_eq!(client.get("/assets/none.js").await.status, 404);
 }
 
+/// Three backends behind a Burdock that wants `TOKEN`.
+async fn guarded(backends: &[Backend]) -> Burdock {
+    let folder = scratch();
+    std::fs::write(folder.join("admin.token"), TOKEN).expect("write the token");
+    let all: Vec<_> = backends.iter().collect();
+    let admin = "admin: { address: 127.0.0.1:0, token_file: admin.token }";
+    let text = yaml(&all, &format!("session_affinity: true\n{FAST_CHECKS}"))
+        .replace("admin: { address: 127.0.0.1:0 }", admin);
+    let config = folder.join("burdock.yaml");
+    std::fs::write(&config, text).expect("write the config");
+    let path = config.display().to_string();
+    Burdock::spawn(folder, config, &["run", "-c", &path]).await
+}
+
+/// What the API says of an instance.
+async fn told(burdock: &Burdock, instance: &str) -> Value {
+    let path = format!("/api/v1/instances/default/default/{instance}");
+    let request = Request::get(&path).with("Authorization", &format!("Bearer {TOKEN}"));
+    let answer = Client::new(burdock.admin()).send(&request).await;
+    serde_json::from_str(&answer.text()).expect("an instance")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_sees_traffic_and_a_death_and_drains_an_instance() {
+    let backends = Backend::several(&["a", "b", "c"]).await;
+    let burdock = guarded(&backends).await;
+    let load = Load::start(burdock.address(), 5, 50, "/");
+    let mut page = Page::open(&format!("http://{}", burdock.admin()));
+    page.sees("dialog.ask", "Token of the admin API");
+    page.does(json!({ "do": "fill", "at": "#token", "text": TOKEN }));
+    page.presses("Enter");
+    page.sees("#link", "Live");
+    page.sees("#verdict", "All 3 instances are ready.");
+    let figure = "document.querySelector('#figures dd span').textContent";
+    page.asks(&format!(
+        "new Promise((moved) => setInterval(() => Number({figure}) > 10 && moved(true), 50))"
+    ));
+    page.sees(".chart [data-series=requests] b", ".");
+    backends[2].dies().await;
+    page.sees("#verdict[data-tone=bad]", "1 of 3 instances needs a look: 1 dead.");
+    page.sees("#table .row[data-instance='default/default/c'][data-tone=bad]", "connecting");
+    page.sees("#event-list", "c is dead");
+    page.clicks("#table .row[data-instance='default/default/a'] .act button");
+    page.sees("dialog.ask", "All of it would go to one instance, b.");
+    page.does(json!({ "do": "fill", "at": "#deadline", "text": "2s" }));
+    page.clicks("dialog.ask footer button[type=submit]");
+    page.sees("#table .row[data-instance='default/default/a']", "draining");
+    assert_eq!(told(&burdock, "a").await["admin"], "draining");
+    page.sees("#differences", "default/default/a");
+    load.leaves("a").await;
+    page.sees("#table .row[data-instance='default/default/a']", "draining, done");
+    page.clicks("#table .row[data-instance='default/default/a'] .act button");
+    page.presses("Enter");
+    page.sees("#table .row[data-instance='default/default/a'][data-tone=good]", "ready");
+    assert_eq!(told(&burdock, "a").await["admin"], "active");
+    load.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn figures_move_and_an_instance_that_dies_turns_red() {
-    let mut page = Page::open(&[]).await;
+    let mut page = Played::open(&[]).await;
     page.sees("#verdict", "All 8 instances are ready.");
     page.sees("#link", "Live");
     let figure = "document.querySelector('#figures dd span').textContent";
@@ -143,7 +227,7 @@ async fn figures_move_and_an_instance_that_dies_turns_red() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_is_asked_for_with_what_it_moves_and_watched_to_its_end() {
-    let mut page = Page::open(&[]).await;
+    let mut page = Played::open(&[]).await;
     page.clicks(&format!("{} .act button", row("aster")));
     page.sees("dialog.ask", "412 sessions and 37 tunnels will move.");
     page.clicks("dialog.ask footer button:first-child");
@@ -167,7 +251,7 @@ async fn a_drain_is_asked_for_with_what_it_moves_and_watched_to_its_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_reach_everything() {
-    let mut page = Page::open(&[]).await;
+    let mut page = Played::open(&[]).await;
     page.sees("#link", "Live");
     page.presses("/");
     page.does(json!({ "do": "fill", "at": "#search", "text": "CHAT cirsium" }));
@@ -201,7 +285,7 @@ async fn keys_reach_everything() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_explains_where_a_request_would_go() {
-    let mut page = Page::open(&[]).await;
+    let mut page = Played::open(&[]).await;
     page.sees("#link", "Live");
     page.presses("y");
     page.does(json!({ "do": "fill", "at": "#explain-url", "text": "http://a.test/x?y=<b>" }));
@@ -216,7 +300,7 @@ async fn it_explains_where_a_request_would_go() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_is_asked_for_and_kept_for_this_tab_only() {
-    let mut page = Page::open(&["--token", "sixteen-letters!"]).await;
+    let mut page = Played::open(&["--token", "sixteen-letters!"]).await;
     page.sees("dialog.ask", "Token of the admin API");
     page.does(json!({ "do": "fill", "at": "#token", "text": "another one" }));
     page.presses("Enter");
@@ -234,7 +318,7 @@ async fn the_token_is_asked_for_and_kept_for_this_tab_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_are_text_whatever_they_say() {
-    let mut page = Page::open(&[]).await;
+    let mut page = Played::open(&[]).await;
     page.sees("#table", "<img src=x onerror=alert(1)>");
     page.sees("#map", "<script>document.title = 'owned'</script>");
     // A name cannot be read as another.
@@ -252,7 +336,7 @@ async fn names_are_text_whatever_they_say() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_old_looks_old_until_burdock_is_back() {
-    let mut page = Page::open(&[]).await;
+    let mut page = Played::open(&[]).await;
     page.sees("#link", "Live");
     page.plays(json!({ "mute": true }));
     page.sees("body[data-link=stale] #link", "Stale: figures of");
@@ -262,7 +346,7 @@ async fn what_is_old_looks_old_until_burdock_is_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_instances_are_drawn_where_one_looks() {
-    let mut page = Page::open(&["--instances", "10000"]).await;
+    let mut page = Played::open(&["--instances", "10000"]).await;
     page.plays(json!({ "id": "chat/v1/pod-07777", "health": "unready" }));
     page.sees("#verdict", "1 of 10,008 instances needs a look: 1 unready.");
     page.sees("#table-body .row[aria-rowindex='2']", "pod-07777");
@@ -277,7 +361,7 @@ async fn ten_thousand_instances_are_drawn_where_one_looks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_phone_shows_all_of_it() {
-    let mut page = Page::open(&[]).await;
+    let mut page = Played::open(&[]).await;
     page.does(json!({ "do": "resize", "width": 360, "height": 780 }));
     page.sees("#verdict", "All 8 instances are ready.");
     page.sees(&row("aster"), "Drain");

@@ -2,13 +2,13 @@
 //! what it shows. It holds no data and is served to everybody who may connect; what it shows comes from
 //! the admin API. Knows nothing of that, nor of instances. The page begins in `dashboard/main.js`.
 
-use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue,
     IF_NONE_MATCH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, Method, Response, StatusCode};
-use http_body_util::Full;
+
+use crate::admin::reply::{Reply, whole};
 
 /// Scripts and styles are files of this origin, and no script may make markup of a string: names of
 /// instances come from anywhere.
@@ -63,9 +63,9 @@ const FILES: &[(&str, &[u8])] = files![
 ];
 
 /// The answer, if `path` is one of the page's.
-pub fn answer(method: &Method, path: &str, fields: &HeaderMap) -> Option<Response<Full<Bytes>>> {
+pub(super) fn answer(method: &Method, path: &str, fields: &HeaderMap) -> Option<Reply> {
     let (name, text) = file(path)?;
-    let mut response = Response::new(Full::default());
+    let mut response = Response::new(whole(""));
     let tag = entity_tag(text);
     if !matches!(*method, Method::GET | Method::HEAD) {
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
@@ -73,7 +73,7 @@ pub fn answer(method: &Method, path: &str, fields: &HeaderMap) -> Option<Respons
     } else if knows(fields, &tag) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     } else {
-        *response.body_mut() = Full::new(Bytes::from_static(text));
+        *response.body_mut() = whole(text);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind(name)));
     }
     for (field, value) in FIELDS {
@@ -125,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    fn get(path: &str) -> Option<Response<Full<Bytes>>> {
+    fn get(path: &str) -> Option<Reply> {
         answer(&Method::GET, path, &HeaderMap::new())
     }
 

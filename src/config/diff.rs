@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 
-use super::types::{AffinityKeys, Config, Instance, Listener, Service, State, Version};
+use super::types::{Admin, AffinityKeys, Config, Instance, Listener, Service, State, Version};
 
 /// One difference between two configurations; displays as one short line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,7 +217,11 @@ fn listeners(old: &[Listener], new: &[Listener], changes: &mut Vec<Change>) {
 }
 
 fn settings(old: &Config, new: &Config, changes: &mut Vec<Change>) {
-    let admin = |config: &Config| config.admin.as_ref().map(|admin| admin.address);
+    let admin = |config: &Config| {
+        let admin = config.admin.clone()?;
+        // Naming the default changes nothing.
+        Some(Admin { explicit: true, ..admin })
+    };
     let is_changed = [
         ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
         ("forwarding", old.forwarding != new.forwarding),

@@ -12,8 +12,8 @@ use ipnet::IpNet;
 use super::types::{
     Acceptance, Action, Affinity, AffinityKeys, Balance, CacheControl, Check, CheckTls, Close,
     Config, Drain, Exit, FirstBurst, HashKey, InitialState, Instance, InstanceTls, Limits,
-    Listener, OnRestart, ProxyVersion, RebalanceMode, Retry, SameSite, Secure, Service, Tickets,
-    Timeouts, Tls, TlsVersion, User, Version, Websocket, Workers,
+    Listener, OnRestart, ProxyVersion, RebalanceMode, Retry, SameSite, Secure, Service, StateFile,
+    Tickets, Timeouts, Tls, TlsVersion, User, Version, Websocket, Workers,
 };
 use super::units::{format_duration, format_percent, format_size};
 
@@ -46,7 +46,22 @@ pub fn effective(config: &Config) -> String {
         Some(admin) => {
             let address = scalar(&admin.address.to_string());
             if admin.explicit {
-                out.map("admin", |out| out.key("address", address));
+                out.map("admin", |out| {
+                    out.key("address", address);
+                    let token = admin.token.as_ref();
+                    out.key(
+                        "token_file",
+                        token.map_or("none".into(), |it| scalar(&it.file.display().to_string())),
+                    );
+                    out.key(
+                        "state_file",
+                        match &admin.state_file {
+                            StateFile::Beside => "default".into(),
+                            StateFile::At(file) => scalar(&file.display().to_string()),
+                            StateFile::Off => "off".into(),
+                        },
+                    );
+                });
             } else {
                 // Written as a key it would no longer be a default, which may fail without harm.
                 out.comment(&format!("admin: {{ address: {address} }}   by default"));

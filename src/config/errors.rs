@@ -47,7 +47,7 @@ impl ConfigErrors {
     }
 
     /// A single problem with a file as a whole.
-    pub(super) fn whole_file(file: &Path, message: String) -> Self {
+    pub fn whole_file(file: &Path, message: String) -> Self {
         let problem = Problem { file: file.to_owned(), line: 0, path: String::new(), message };
         Self { problems: vec![problem] }
     }

@@ -9,6 +9,7 @@ mod effective;
 mod errors;
 mod nearest;
 mod node;
+pub mod overlay;
 mod read;
 mod tree;
 pub mod types;
@@ -19,6 +20,7 @@ mod validate;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use diff::{Change, diff};
 pub use effective::effective;
@@ -77,6 +79,21 @@ pub fn from_app_yaml(app_yaml: &Path, instances: &[String]) -> Result<Loaded, Co
     };
     let entries = vec![entry("instances", texts(instances)), entry("app_yaml", text(path))];
     validated(&without_line(Data::Map(entries)), Path::new(COMMAND_LINE), Sink::default())
+}
+
+/// A duration as a configuration writes it, such as `30s`.
+pub fn duration(text: &str) -> Option<Duration> {
+    units::parse_duration(text).ok()
+}
+
+/// Whether an instance may be called this.
+pub fn is_name(text: &str) -> bool {
+    validate::names::is_name(text)
+}
+
+/// Whether an instance may be at this address.
+pub fn is_address(text: &str) -> bool {
+    validate::names::is_address(text)
 }
 
 /// A configuration of defaults over `instances`.

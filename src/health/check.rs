@@ -16,6 +16,42 @@ pub enum Outcome {
     NoAnswer,
 }
 
+impl Outcome {
+    /// All of them, in the order of the metric's rows.
+    pub const ALL: [Self; 3] = [Self::Pass, Self::Refused, Self::NoAnswer];
+
+    /// The label in metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Refused => "refused",
+            Self::NoAnswer => "no_answer",
+        }
+    }
+}
+
+/// What a check asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// May it get traffic?
+    Readiness,
+    /// Is it alive?
+    Liveness,
+}
+
+impl Kind {
+    /// Both, in the order of the metric's rows.
+    pub const ALL: [Self; 2] = [Self::Readiness, Self::Liveness];
+
+    /// The label in logs and metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Readiness => "readiness",
+            Self::Liveness => "liveness",
+        }
+    }
+}
+
 /// What the results add up to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {

@@ -18,7 +18,7 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 
 use crate::config::types::{Check, Protocol, ProxyVersion};
 use crate::health::agent::{self, Report};
-use crate::health::check::Outcome;
+use crate::health::check::{Kind, Outcome};
 use crate::health::grpc;
 use crate::instance::stream::{OpenError, Wire};
 use crate::proxy_protocol::{Header, Introduction};
@@ -38,8 +38,8 @@ const CALL: usize = 512;
 pub(super) struct Answer {
     /// For the check.
     pub(super) outcome: Outcome,
-    /// The same in words.
-    pub(super) reason: String,
+    /// What the instance said, or why it said nothing.
+    pub(super) said: String,
     /// What the instance says of itself, where it is asked to.
     pub(super) report: Option<Report>,
     /// Which of its lives it is in, where it is asked to tell.
@@ -47,8 +47,18 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    fn new(outcome: Outcome, reason: String) -> Self {
-        Self { outcome, reason, report: None, incarnation: None }
+    fn new(outcome: Outcome, said: impl ToString) -> Self {
+        Self { outcome, said: said.to_string(), report: None, incarnation: None }
+    }
+
+    /// The outcome of a check of this kind in words.
+    pub(super) fn reason(&self, kind: Kind) -> String {
+        let (kind, said) = (kind.label(), &self.said);
+        match self.outcome {
+            Outcome::Pass => format!("{kind} check passed"),
+            Outcome::Refused => format!("{kind} check answered {said}"),
+            Outcome::NoAnswer => format!("{kind} check: {said}"),
+        }
     }
 }
 
@@ -75,19 +85,18 @@ fn alpn(check: &Check, protocol: Protocol) -> Alpn {
     }
 }
 
-/// Asks at `place` what `check` says; `kind` is the check's name in messages.
-pub(super) async fn probe(check: &Check, place: Place<'_>, kind: &str) -> Answer {
-    match tokio::time::timeout(check.timeout, ask(check, place, kind)).await {
+/// Asks at `place` what `check` says.
+pub(super) async fn probe(check: &Check, place: Place<'_>) -> Answer {
+    match tokio::time::timeout(check.timeout, ask(check, place)).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => Answer::new(Outcome::NoAnswer, format!("{kind} check: {error}")),
+        Ok(Err(error)) => Answer::new(Outcome::NoAnswer, error),
         Err(_elapsed) => {
-            let reason = format!("{kind} check: no answer in {:?}", check.timeout);
-            Answer::new(Outcome::NoAnswer, reason)
+            Answer::new(Outcome::NoAnswer, format_args!("no answer in {:?}", check.timeout))
         }
     }
 }
 
-async fn ask(check: &Check, place: Place<'_>, kind: &str) -> Result<Answer, ProbeError> {
+async fn ask(check: &Check, place: Place<'_>) -> Result<Answer, ProbeError> {
     let Place { address, target, protocol, proxy_protocol } = place;
     let elsewhere = check.port.map(|port| at_port(address, port));
     let address = elsewhere.as_deref().unwrap_or(address);
@@ -102,12 +111,12 @@ async fn ask(check: &Check, place: Place<'_>, kind: &str) -> Result<Answer, Prob
     let server = format!("{scheme}://{host}");
     if let Some(service) = &check.grpc {
         return Ok(match ask_grpc(stream, service, &server).await? {
-            Ok(()) => Answer::new(Outcome::Pass, format!("{kind} check passed")),
-            Err(said) => Answer::new(Outcome::Refused, format!("{kind} check answered {said}")),
+            Ok(()) => Answer::new(Outcome::Pass, "SERVING"),
+            Err(said) => Answer::new(Outcome::Refused, said),
         });
     }
     let Some(path) = &check.path else {
-        return Ok(Answer::new(Outcome::Pass, format!("{kind} check passed")));
+        return Ok(Answer::new(Outcome::Pass, "connected"));
     };
     let response = match alpn {
         Alpn::Http2 => get_on_stream(stream, path, &server).await?,
@@ -116,10 +125,8 @@ async fn ask(check: &Check, place: Place<'_>, kind: &str) -> Result<Answer, Prob
     let status = response.status();
     let passes =
         check.expected_statuses.iter().any(|(from, to)| (*from..=*to).contains(&status.as_u16()));
-    let mut answer = match passes {
-        true => Answer::new(Outcome::Pass, format!("{kind} check passed")),
-        false => Answer::new(Outcome::Refused, format!("{kind} check answered {status}")),
-    };
+    let outcome = if passes { Outcome::Pass } else { Outcome::Refused };
+    let mut answer = Answer::new(outcome, status);
     // An answer of somebody else in its place, a sidecar's 502, says nothing of what it wants.
     let speaks = passes || response.headers().contains_key(agent::FIELD);
     answer.report = (check.agent && speaks).then(|| report(response.headers(), address));

@@ -14,8 +14,9 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::config::types::{self, CheckTls, InitialState, InstanceTls, Protocol, ProxyVersion};
 use crate::health::Health;
-use crate::health::check::{Check, Verdict};
+use crate::health::check::{Check, Kind, Verdict};
 use crate::health::probe::{self, Answer, Place};
+use crate::instance::probes;
 use crate::instance::{Departure, Instance, Roster};
 use crate::tls::client::{Connector, Target};
 
@@ -98,8 +99,7 @@ impl Prober {
                 tls: version.tls.clone(),
                 protocol: version.protocol,
             };
-            let connectors = [Kind::Readiness, Kind::Liveness]
-                .map(|kind| settings.tls(kind).map(Connector::new));
+            let connectors = Kind::ALL.map(|kind| settings.tls(kind).map(Connector::new));
             let members = roster.members();
             let window = |check: &types::Check| {
                 let count = u32::try_from(members.everyone().len()).unwrap_or(u32::MAX);
@@ -152,7 +152,7 @@ impl Prober {
             vitals.drop_unasked(settings);
             instance.set_health(vitals.health(), "its checks changed");
         }
-        for kind in [Kind::Readiness, Kind::Liveness] {
+        for kind in Kind::ALL {
             let check = settings.of(kind);
             if watched.task(kind).is_some()
                 && before.of(kind) == check
@@ -183,6 +183,9 @@ impl Prober {
                 };
                 self.tasks.spawn(probe.run())
             });
+            if started.is_none() {
+                instance.probes.forget(kind);
+            }
             if let Some(task) = std::mem::replace(watched.task(kind), started) {
                 task.abort();
             }
@@ -261,21 +264,6 @@ impl Vitals {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Readiness,
-    Liveness,
-}
-
-impl Kind {
-    const fn label(self) -> &'static str {
-        match self {
-            Self::Readiness => "readiness",
-            Self::Liveness => "liveness",
-        }
-    }
-}
-
 /// One check of one instance.
 struct Probe {
     kind: Kind,
@@ -312,15 +300,14 @@ impl Probe {
             let (address, target) = (self.instance.address(), self.target.as_ref());
             let (protocol, proxy_protocol) = (self.protocol, self.proxy_protocol);
             let place = Place { address, target, protocol, proxy_protocol };
-            let answer = probe::probe(&self.check, place, self.kind.label()).await;
+            let answer = probe::probe(&self.check, place).await;
             drop(turn);
-            self.record(&answer);
-            let reason = answer.reason;
+            let reason = answer.reason(self.kind);
+            self.record(answer, began.elapsed(), &reason);
             let ready = self.instance.health() == Health::Ready;
             if !warned && !ready && self.added.elapsed() > self.check.app_start_timeout {
                 warned = true;
-                let instance = &*self.instance.identity().name;
-                tracing::warn!(instance, reason, "not ready within app_start_timeout");
+                self.instance.starts_late(&reason);
             }
             warned |= ready;
             let jitter = 1.0 + (fastrand::f64() * 2.0 - 1.0) * JITTER / 100.0;
@@ -330,23 +317,30 @@ impl Probe {
         }
     }
 
-    fn record(&self, answer: &Answer) {
+    fn record(&self, answer: Answer, took: Duration, reason: &str) {
+        let at = SystemTime::now();
         if let Some(incarnation) = &answer.incarnation {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+            let now = at.duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
             self.instance.lives(incarnation, self.check.on_restart, now);
         }
         if let Some(drain) = answer.report.and_then(|report| self.instance.heed(report)) {
             (self.on_drain)(Arc::clone(&self.instance), drain);
+        }
+        let outcome = answer.outcome;
+        let said = answer.said.into_boxed_str();
+        self.instance.probes.note(self.kind, probes::Probe { at, outcome, took, said });
+        if let Some(roster) = self.instance.roster() {
+            roster.tally.probes[self.kind as usize].count(took);
         }
         let mut vitals = self.vitals.lock().unwrap_or_else(PoisonError::into_inner);
         let check = match self.kind {
             Kind::Readiness => &mut vitals.readiness,
             Kind::Liveness => &mut vitals.liveness,
         };
-        check.record(answer.outcome, (&self.check).into());
+        check.record(outcome, (&self.check).into());
         let health = vitals.health();
         drop(vitals);
-        self.instance.set_health(health, &answer.reason);
+        self.instance.set_health(health, reason);
         self.verdict.notify_waiters();
     }
 }

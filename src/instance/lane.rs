@@ -3,6 +3,7 @@
 //! Only that worker writes here on a request's path; readers sum over lanes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -12,6 +13,7 @@ use crate::instance::bell::Bells;
 use crate::instance::in_flight::{Kind, Stage};
 use crate::instance::pool::Pool;
 use crate::observe::counters::TunnelEnd;
+use crate::observe::latency::Latencies;
 
 /// Classes of statuses, 1xx to 5xx.
 pub const CLASSES: usize = 5;
@@ -33,6 +35,8 @@ pub struct Lane {
     tunnels: AtomicU64,
     answers: [AtomicU64; CLASSES],
     failures: AtomicU64,
+    /// How long it took to the head of each answer that was passed on.
+    first_byte: Latencies,
     /// Failures and 5xx answers, but those of upgrades that were not refused.
     spoiled: AtomicU64,
     kept: AtomicU64,
@@ -66,6 +70,16 @@ impl Lane {
     /// Attempts without an answer so far.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
+    }
+
+    /// How long it took to the head of each answer that was passed on.
+    pub fn first_byte(&self) -> &Latencies {
+        &self.first_byte
+    }
+
+    /// Counts an answer that is passed on. To be called by the worker of this lane only.
+    pub fn took(&self, latency: Duration) {
+        self.first_byte.count(latency);
     }
 
     /// What counts against the limit of this kind.

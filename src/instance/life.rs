@@ -34,7 +34,7 @@ impl Instance {
         if on_restart == OnRestart::Rehome {
             self.life.lost_before.store(now, Ordering::Relaxed);
         }
-        events::restarted(&self.identity, &before, incarnation);
+        events::restarted(self, &before, incarnation);
     }
 
     /// Restarts that it told of.

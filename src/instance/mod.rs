@@ -24,9 +24,11 @@ mod packed;
 mod panic;
 pub mod pool;
 mod presence;
+pub mod probes;
 pub mod queue;
 pub mod rate;
 pub mod recent;
+mod recently;
 pub mod rehomes;
 pub mod roster;
 pub mod sessions;
@@ -47,6 +49,7 @@ use tokio::sync::Notify;
 use crate::config::types::{self, Drain, State};
 use crate::health::breaker::{Breaker, Change, Passage};
 use crate::health::{self, Admin, Eligibility, Health, Membership, Rehome};
+use crate::observe::trend::Trend;
 use crate::tls::client::Target;
 
 pub use departure::{Cause, Departure};
@@ -61,6 +64,7 @@ use life::Life;
 use pace::Pace;
 use packed::{pack, unpack};
 use presence::Presence;
+use probes::Probes;
 use sessions::Sessions;
 use share::Share;
 
@@ -133,6 +137,10 @@ pub struct Instance {
     ejected: AtomicBool,
     departures: Departures,
     presence: Presence,
+    /// What it has done lately.
+    trend: Trend,
+    /// What probes found.
+    pub probes: Probes,
     /// Those that are bound to it.
     pub sessions: Sessions,
     gone: Notify,
@@ -172,6 +180,8 @@ impl Instance {
             ejected: AtomicBool::new(false),
             departures: Departures::default(),
             presence: Presence::default(),
+            trend: Trend::new(Instant::now()),
+            probes: Probes::default(),
             sessions: Sessions::new(Instant::now()),
             gone: Notify::new(),
             lanes: (0..workers).map(|_| Lane::default()).collect(),
@@ -322,11 +332,20 @@ impl Instance {
     /// Says when its tunnels end.
     pub fn depart(&self, departure: Departure) {
         self.departures.begin(departure);
+        events::drain_began(self, departure);
     }
 
     /// Calls a removal off.
     pub(crate) fn stay(&self) {
-        self.departures.call_off(Cause::Removed);
+        if self.removal().is_some() {
+            self.departures.call_off(Cause::Removed);
+            events::drain_called_off(self);
+        }
+    }
+
+    /// It has had `app_start_timeout` and is not ready, for this reason.
+    pub(crate) fn starts_late(&self, reason: &str) {
+        events::starts_late(self, reason);
     }
 
     /// Whether a request that is bound to none may come here, if there is a place.
@@ -357,7 +376,7 @@ impl Instance {
         self.publish(axes);
         self.departs(Cause::Dead, before == Health::Dead, health == Health::Dead);
         self.departs(Cause::Unready, is_unready(before), is_unready(health));
-        events::health_changed(&self.identity, before, health, reason);
+        events::health_changed(self, before, health, reason);
         self.tell(change);
     }
 
@@ -465,7 +484,7 @@ impl Instance {
 
     fn tell(&self, change: Option<Change>) {
         if let Some(change) = change {
-            events::breaker_changed(&self.identity, change);
+            events::breaker_changed(self, change);
             if let Some(roster) = self.roster.upgrade() {
                 roster.tally.breaker_changed(change);
             }

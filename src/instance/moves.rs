@@ -3,7 +3,7 @@
 //! One with a session is recognised by its old token, and so are its other requests; of those
 //! without, the next that opens a tunnel is taken for it. Touched only while a version rebalances.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,9 +28,28 @@ struct Move {
 pub struct Moves {
     any: AtomicBool,
     list: Mutex<Vec<Move>>,
+    /// How many somebody asked for that have not begun.
+    asked: AtomicUsize,
 }
 
 impl Moves {
+    /// So many are asked for from now on.
+    pub fn ask(&self, moves: usize) {
+        self.asked.store(moves, Ordering::Relaxed);
+    }
+
+    /// Whether some are.
+    pub fn are_asked_for(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) > 0
+    }
+
+    /// One that may have been asked for has begun.
+    pub fn made_one(&self) {
+        let less = |asked: usize| asked.checked_sub(1);
+        // None were: one that the version itself asks for.
+        let _ = self.asked.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
     /// A client is on its way to `to`.
     pub fn begin(&self, to: Arc<Instance>, session: Option<u64>, now: Instant) {
         self.list().push(Move { to, session, at: now, came: false });

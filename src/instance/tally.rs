@@ -1,12 +1,15 @@
 //! What a version counts, whatever instance it happens at.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::affinity::Rejection;
 use crate::affinity::order::Fate;
 use crate::health::Rehome;
 use crate::health::breaker::{Change, Trigger};
+use crate::health::check::Kind;
 use crate::observe::counters::TunnelEnd;
+use crate::observe::latency::Latencies;
 use crate::observe::tunnels;
 
 /// Counts of a version, shared by all workers.
@@ -44,13 +47,24 @@ pub struct Tally {
     pub tunnels: AtomicU64,
     /// Tunnels ended, by cause.
     pub ended: [AtomicU64; TunnelEnd::ALL.len()],
+    /// Of those, how many were told of.
+    told: Mutex<[u64; TunnelEnd::ALL.len()]>,
     /// How long they lived.
     pub tunnel_lifetimes: tunnels::Lifetimes,
+    /// How long probes took, by check.
+    pub probes: [Latencies; Kind::ALL.len()],
     /// The Closes that were sent in them.
     pub tunnel_closes: tunnels::Closes,
 }
 
 impl Tally {
+    /// Tunnels that ended for this cause since this was last asked.
+    pub fn newly_ended(&self, end: TunnelEnd) -> u64 {
+        let ended = self.ended[end as usize].load(Ordering::Relaxed);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.saturating_sub(std::mem::replace(&mut told[end as usize], ended))
+    }
+
     pub(super) fn breaker_changed(&self, change: Change) {
         match change {
             Change::Opened { trigger, .. } => count(&self.opened[trigger as usize]),

@@ -33,6 +33,9 @@ impl Instance {
         drop(axes);
         self.departures.call_off(Cause::Draining);
         self.departures.call_off(Cause::Disabled);
+        if cause.is_none() {
+            events::drain_called_off(self);
+        }
         let window = cause?.window(closes, drain);
         let departure = Departure::begin(cause?, window, Instant::now());
         self.depart(departure);
@@ -67,6 +70,25 @@ impl Instance {
         self.share.asked(Report::default().percent);
     }
 
+    /// It has this long from now on, if it drains, whatever it had before. Gives the drain that this
+    /// begins: whoever says so waits for its end.
+    pub fn drain_by(&self, window: Drain) -> Option<Departure> {
+        let mut axes = self.axes();
+        match axes.admin {
+            Admin::Draining | Admin::Drained => axes.admin = Admin::Draining,
+            Admin::Active | Admin::Disabled => return None,
+        }
+        let departure = Departure::begin(Cause::Draining, window, Instant::now());
+        self.depart(departure);
+        self.publish(axes);
+        Some(departure)
+    }
+
+    /// When the drain that it is in ends, be it removed or not; `None` if it is in none.
+    pub fn drain_departure(&self) -> Option<Departure> {
+        self.removal().or_else(|| self.departures.of(Cause::Draining))
+    }
+
     /// Its drain has come to its end, if that is still the drain that it is in; whether it was.
     pub fn finish_drain(&self, drain: Departure) -> bool {
         let mut axes = self.axes();
@@ -75,6 +97,7 @@ impl Instance {
         if is_it {
             axes.admin = Admin::Drained;
             self.publish(axes);
+            events::drain_ended(self, Cause::Draining);
         }
         is_it
     }

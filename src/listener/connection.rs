@@ -29,6 +29,7 @@ use crate::listener::seats::{self, Seat};
 use crate::listener::transport::Transport;
 use crate::listener::watchdog::{Over, attend};
 use crate::listener::{Worker, handshake, http2, proxied};
+use crate::observe::red::Red;
 use crate::proxy::answer::AnswerBody;
 use crate::proxy::client::{Arrival, Client, HeadBytes, Waits};
 use crate::proxy::error::Reason;
@@ -82,7 +83,12 @@ type Connection = http1::Connection<TokioIo<ClientIo>, Proxy>;
 type Guest = (Ends, Hold);
 
 /// Serves a connection on a task of its own, in the manner of its listener; or closes it at once.
-pub fn spawn(worker: &Worker, mut stream: TcpStream, peer: SocketAddr, manner: Arc<Manner>) {
+pub fn spawn(
+    worker: &Worker,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    (manner, red): (Arc<Manner>, Arc<Red>),
+) {
     if !manner.listener.access.admits(peer.ip()) {
         return worker.live.counters.error(Reason::Denied);
     }
@@ -102,13 +108,13 @@ pub fn spawn(worker: &Worker, mut stream: TcpStream, peer: SocketAddr, manner: A
                 (Err(seats::Full), _) => counters.error(Reason::ClientConnectionLimit),
                 (Ok(hold), None) => {
                     let redirect = manner.listener.https_redirect;
-                    let arrival = Arrival { session: None, redirect };
+                    let arrival = Arrival { session: None, redirect, red };
                     let client = client(&worker, (ends, hold), arrival);
                     serve(&worker, client, Transport::plain(stream), &manner).await;
                 }
                 // Boxed, so that a plain connection is no larger for it.
                 (Ok(hold), Some(secure)) => {
-                    let served = serve_tls(&worker, stream, (ends, hold), (&manner, secure));
+                    let served = serve_tls(&worker, stream, (ends, hold), (&manner, secure), red);
                     Box::pin(served).await;
                 }
             }
@@ -123,10 +129,11 @@ async fn serve_tls(
     stream: TcpStream,
     guest: Guest,
     (manner, secure): (&Manner, &Secure),
+    red: Arc<Red>,
 ) {
     let peer = guest.0.source;
     let Some(greeted) = handshake::greet(worker, stream, peer, secure).await else { return };
-    let arrival = Arrival { session: Some(greeted.session), redirect: None };
+    let arrival = Arrival { session: Some(greeted.session), redirect: None, red };
     let client = client(worker, guest, arrival);
     match greeted.http2 {
         true => http2::serve(client, greeted.transport, Bytes::new()).await,

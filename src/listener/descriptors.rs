@@ -46,7 +46,7 @@ pub(super) fn are_short(clients: u64, latest: &impl AsRawFd) -> bool {
 
 /// Resolves when they no longer run short.
 pub(super) async fn room(worker: &Worker, listener: &impl AsFd) {
-    let _short = worker.live.counters.run_short();
+    let _short = worker.live.counters.run_short(&worker.live.journal);
     loop {
         tokio::time::sleep(LOOK).await;
         let latest = listener.as_fd().try_clone_to_owned();

@@ -136,6 +136,8 @@ pub async fn accept(worker: Worker, socket: StdListener, mut how: watch::Receive
             return;
         }
     };
+    let address = listener.local_addr().unwrap_or(how.borrow().listener.address);
+    let red = worker.live.listener(address, worker.index);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -151,7 +153,8 @@ pub async fn accept(worker: Worker, socket: StdListener, mut how: watch::Receive
                         () = descriptors::room(&worker, &listener) => {}
                     }
                 }
-                connection::spawn(&worker, stream, peer, Arc::clone(&how.borrow()));
+                let manner = Arc::clone(&how.borrow());
+                connection::spawn(&worker, stream, peer, (manner, Arc::clone(&red)));
             }
             // Whoever is in may still ask for more of them than is kept back.
             Err(error) if is_own_fault(&error) => {
@@ -177,7 +180,10 @@ pub async fn accept(worker: Worker, socket: StdListener, mut how: watch::Receive
     let Ok(listener) = listener.into_std() else { return };
     while let Some((stream, peer)) = greeted(&listener) {
         match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-            Ok(stream) => connection::spawn(&worker, stream, peer, Arc::clone(&how.borrow())),
+            Ok(stream) => {
+                let manner = Arc::clone(&how.borrow());
+                connection::spawn(&worker, stream, peer, (manner, Arc::clone(&red)));
+            }
             Err(error) => tracing::warn!(%error, "accepting a connection failed"),
         }
     }

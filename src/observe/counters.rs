@@ -1,10 +1,12 @@
 //! Counts of the whole process that belong to no instance.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::types::{Close, Closes};
+use crate::observe::events::Event;
+use crate::observe::journal::Journal;
 use crate::proxy::error::Reason;
 
 /// Between two warnings that descriptors run short.
@@ -155,6 +157,29 @@ impl Default for Errors {
     }
 }
 
+/// What came of a configuration that was to be taken over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reload {
+    /// When that was.
+    pub at: SystemTime,
+    /// Why it was rejected, if it was.
+    pub problems: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Reloads {
+    last: Reload,
+    succeeded: SystemTime,
+}
+
+impl Default for Reloads {
+    /// The start takes one over as well.
+    fn default() -> Self {
+        let now = SystemTime::now();
+        Self { last: Reload { at: now, problems: Vec::new() }, succeeded: now }
+    }
+}
+
 /// The process's counters.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -173,8 +198,7 @@ pub struct Counters {
     /// How often that has begun.
     pub short_total: AtomicU64,
     short_told: Mutex<Option<Instant>>,
-    /// 1 if the last reload was rejected.
-    pub reload_failed: AtomicU64,
+    reloads: Mutex<Reloads>,
     /// Upgrades in which no process took over.
     pub upgrades_failed: AtomicU64,
 }
@@ -200,13 +224,48 @@ impl Counters {
         self.errors.0[reason as usize].load(Ordering::Relaxed)
     }
 
+    /// A configuration was taken over, or was the one that holds already. Tells whether the one before
+    /// was rejected.
+    pub fn reloaded(&self) -> bool {
+        let now = SystemTime::now();
+        let mut reloads = self.reloads();
+        let was_rejected = !reloads.last.problems.is_empty();
+        *reloads = Reloads { last: Reload { at: now, problems: Vec::new() }, succeeded: now };
+        was_rejected
+    }
+
+    /// A configuration was rejected, for these reasons.
+    pub fn rejected(&self, problems: Vec<String>) {
+        self.reloads().last = Reload { at: SystemTime::now(), problems };
+    }
+
+    /// The last configuration that was to be taken over.
+    pub fn last_reload(&self) -> Reload {
+        self.reloads().last.clone()
+    }
+
+    /// When one was last taken over.
+    pub fn last_success(&self) -> SystemTime {
+        self.reloads().succeeded
+    }
+
+    fn reloads(&self) -> MutexGuard<'_, Reloads> {
+        self.reloads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Descriptors run short, until what this gives is dropped.
-    pub fn run_short(&self) -> Short<'_> {
+    pub fn run_short(&self, journal: &Journal) -> Short<'_> {
         self.short.fetch_add(1, Ordering::Relaxed);
         self.short_total.fetch_add(1, Ordering::Relaxed);
         let mut told = self.short_told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.is_none_or(|told| told.elapsed() >= SHORT_TOLD) {
             *told = Some(Instant::now());
+            journal.note(Event::Warning {
+                code: "descriptors_short",
+                whose: None,
+                message: "descriptors run short: new clients wait".to_owned(),
+                cure: Some("ulimit -n raises their number".to_owned()),
+            });
             tracing::warn!(
                 "descriptors run short: new clients wait; `ulimit -n` raises their number"
             );

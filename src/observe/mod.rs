@@ -4,6 +4,12 @@
 
 pub mod access;
 pub mod counters;
+pub mod events;
+pub mod journal;
+pub mod latency;
 pub mod log;
+pub mod red;
 pub mod sink;
+pub mod telemetry;
+pub mod trend;
 pub mod tunnels;

@@ -58,13 +58,9 @@ impl Lifetimes {
         self.millis.fetch_add(millis, Ordering::Relaxed);
     }
 
-    /// Tunnels that lived no longer than each bound; the last is all of them.
-    pub fn cumulated(&self) -> [u64; LIFETIMES.len() + 1] {
-        let mut sum = 0;
-        self.buckets.each_ref().map(|bucket| {
-            sum += bucket.load(Ordering::Relaxed);
-            sum
-        })
+    /// Tunnels by bucket, each without those below it; the last lived longer than any bound.
+    pub fn counts(&self) -> [u64; LIFETIMES.len() + 1] {
+        self.buckets.each_ref().map(|bucket| bucket.load(Ordering::Relaxed))
     }
 
     /// All lifetimes together.
@@ -128,8 +124,7 @@ mod tests {
         for seconds in [1, 2, 100_000] {
             lifetimes.count(Duration::from_secs(seconds));
         }
-        let cumulated = lifetimes.cumulated();
-        assert_eq!((cumulated[0], cumulated[1], cumulated[8], cumulated[9]), (1, 2, 2, 3));
+        assert_eq!(lifetimes.counts(), [1, 1, 0, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(lifetimes.sum(), Duration::from_secs(100_003));
     }
 }

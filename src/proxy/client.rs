@@ -12,6 +12,7 @@ use crate::config::types::HttpsRedirect;
 use crate::instance::body::Hold;
 use crate::instance::rate::{GRACE, earned};
 use crate::instance::{Instance, Roster};
+use crate::observe::red::Red;
 use crate::proxy::burst::{Burst, Joined};
 use crate::proxy::error::Reason;
 use crate::proxy::headers::{self, Origin};
@@ -29,6 +30,8 @@ pub struct Arrival {
     pub session: Option<Arc<Session>>,
     /// Whether it is sent to https.
     pub redirect: Option<HttpsRedirect>,
+    /// Counts the requests of its listener, on its worker.
+    pub red: Arc<Red>,
 }
 
 /// What is known of a client's connection for as long as it lasts, or of one stream of it.

@@ -190,6 +190,17 @@ impl Reason {
         }
     }
 
+    /// Whether Burdock or an instance has failed, rather than the client.
+    pub const fn is_failure(self) -> bool {
+        let is_client =
+            matches!(self, Self::UnsupportedCoding | Self::ConnectUnsupported | Self::LoopDetected);
+        let breaks = matches!(
+            self,
+            Self::ResponseIdleTimeout | Self::ResponseBroken | Self::ShutdownDeadline
+        );
+        breaks || !is_client && matches!(self.outward().1, Some(status) if status.as_u16() >= 500)
+    }
+
     /// The label in the answer's body, the log and the metric.
     pub const fn label(self) -> &'static str {
         self.outward().0

@@ -19,6 +19,7 @@ use crate::instance::body::{Broken, Hold, Upload};
 use crate::instance::{InFlight, Roster};
 use crate::observe::access;
 use crate::observe::counters::TunnelEnd;
+use crate::observe::red::Ended;
 use crate::proxy::client::{Busy, Client};
 use crate::proxy::error::Reason;
 use crate::proxy::retry::Failure;
@@ -180,8 +181,13 @@ impl Exchange {
 
     /// The answer's head is there.
     pub fn answered(&mut self, status: StatusCode) {
+        let now = Instant::now();
         self.status = Some(status);
-        self.first_byte = Some(self.started.elapsed());
+        self.first_byte = Some(now.saturating_duration_since(self.started));
+        // With an error it is Burdock's own words that are counted elsewhere.
+        if let Some(stay) = self.stay.as_ref().filter(|_| self.error.is_none()) {
+            stay.passed_on(now, self.upload.as_ref());
+        }
         if let Some(upload) = &self.upload {
             upload.settle();
         }
@@ -207,6 +213,17 @@ impl Exchange {
     /// The instance of the last attempt.
     pub fn in_flight(&self) -> Option<&InFlight> {
         self.stay.as_ref().map(Stay::place)
+    }
+
+    fn end(&self, now: Instant) -> Ended {
+        let is_bad = || self.status.is_some_and(|status| status.is_server_error());
+        Ended {
+            status: self.status,
+            is_error: self.error.map_or_else(is_bad, Reason::is_failure),
+            attempts: self.attempts,
+            first_byte: self.first_byte,
+            duration: Some(now.saturating_duration_since(self.started)),
+        }
     }
 
     fn line(&self, now: Instant) -> access::Line<'_> {
@@ -274,7 +291,11 @@ fn visible(value: Option<&HeaderValue>) -> &str {
 /// Closes the account of a request whose head could not be read.
 pub fn unread(client: &Client, reason: Reason) {
     client.live.counters.error(reason);
-    let Some(status) = reason.outward().1 else { return };
+    let status = reason.outward().1;
+    let is_error = reason.is_failure();
+    let ended = Ended { status, is_error, attempts: 0, first_byte: None, duration: None };
+    client.arrival.red.count(&ended);
+    let Some(status) = status else { return };
     if !client.live.snapshot().config.access_log {
         return;
     }
@@ -314,6 +335,11 @@ impl Drop for Exchange {
         }
         if let Some(reason) = self.error {
             self.client.live.counters.error(reason);
+        }
+        let ended = self.end(now);
+        self.client.arrival.red.count(&ended);
+        if let Some(red) = self.roster.as_ref().and_then(|it| it.red(self.client.worker)) {
+            red.count(&ended);
         }
         if self.logged.is_none() {
             // Its client left before anybody looked at it.

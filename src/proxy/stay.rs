@@ -58,6 +58,15 @@ impl Stay {
         }
     }
 
+    /// The answer is passed on, at `now`: how long its head took counts, since that is the instance's
+    /// doing. How long the rest takes is as much its client's, and an event stream has no end.
+    pub fn passed_on(&self, now: Instant, upload: Option<&Upload>) {
+        // Until it last asked for more of the body it has been waiting for the client.
+        let asked = upload.map(|upload| upload.progress().asked);
+        let began = asked.map_or(self.began, |asked| self.began.max(asked));
+        self.place.lane().took(now.saturating_duration_since(began));
+    }
+
     /// Lets an instance that sets its limit by its answers learn from this one.
     fn observe(&self, status: StatusCode, upload: Option<&Upload>) {
         let (instance, now) = (self.place.instance(), Instant::now());

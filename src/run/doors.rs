@@ -12,12 +12,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin;
+use crate::admin::desk::Desk;
 use crate::config::types::{Admin, Config};
 use crate::listener::manner::Manner;
 use crate::listener::{self, BindError, Bound, Worker};
 use crate::run::StartError;
 use crate::run::inherited::{Given, Inherited};
-use crate::snapshot::Live;
 use crate::tls::tickets::OwnKeys;
 
 /// A listener that another one takes over from goes on this long: clients that it has greeted may
@@ -149,17 +149,20 @@ impl Doors {
         &mut self,
         config: &Config,
         unserved: Unserved,
-        live: &Arc<Live>,
+        desk: &Arc<Desk>,
         crew: (&NoStealRuntime, &[Worker]),
     ) {
         let admin = config.admin.as_ref();
-        self.admin.take_if(|open| !admin.is_some_and(|asked| open.is_at(asked.address)));
+        let is_over = |open: &mut Open<Scraped>| !admin.is_some_and(|it| open.is_at(it.address));
+        if self.admin.take_if(is_over).is_some() {
+            desk.streams.end();
+        }
         if let Some((asked, socket)) = unserved.admin {
             let address = socket.local_addr().unwrap_or(asked);
             // Without a copy a process that takes over has to find the address free.
             let copy = socket.as_fd().try_clone_to_owned().ok().map(StdListener::from);
             let mut serving = JoinSet::new();
-            serving.spawn(admin::serve(socket, Arc::clone(live)));
+            serving.spawn(admin::serve(socket, Arc::clone(desk)));
             tracing::info!(%address, "admin listening");
             let handle = Scraped { _serving: serving, socket: copy };
             self.admin = Some(Open { asked, address, handle });

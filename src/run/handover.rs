@@ -23,6 +23,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::config::overlay::{Overlay, Row};
 use crate::run::inherited::{Given, Inherited};
 
 /// Says to a process that its standard input is the channel.
@@ -45,6 +46,8 @@ enum Message {
     Sockets { asked: SocketAddr, address: SocketAddr },
     /// The older process has a ready instance for this service; the newer must have one too.
     Served(String),
+    /// What the older process was asked for at run time.
+    Override(Row),
     /// That was all.
     Begin,
     /// The newer process serves.
@@ -135,6 +138,8 @@ pub(super) struct Estate {
     pub(super) sockets: Vec<Given>,
     /// Services that have a ready instance.
     pub(super) served: Vec<String>,
+    /// What was asked for at run time.
+    pub(super) overrides: Vec<Row>,
 }
 
 /// Starts `call` as the newer process, and returns its id once it serves. Blocks.
@@ -176,6 +181,9 @@ fn tell(channel: &OwnedFd, estate: &Estate) -> Result<(), HandoverError> {
     for service in &estate.served {
         send(channel, &Message::Served(service.clone()), &[])?;
     }
+    for row in &estate.overrides {
+        send(channel, &Message::Override(row.clone()), &[])?;
+    }
     send(channel, &Message::Begin, &[])
 }
 
@@ -206,6 +214,8 @@ pub(super) struct Predecessor {
     channel: OwnedFd,
     /// Services that it must have a ready instance for before it serves.
     pub(super) served: Vec<String>,
+    /// What was asked for while it ran.
+    pub(super) overlay: Overlay,
 }
 
 impl Predecessor {
@@ -217,6 +227,7 @@ impl Predecessor {
         let channel = std::io::stdin().as_fd().try_clone_to_owned()?;
         sockopt::set_socket_timeout(&channel, sockopt::Timeout::Recv, Some(PATIENCE))?;
         let (mut inherited, mut served) = (Inherited::default(), Vec::new());
+        let mut overrides = Vec::new();
         loop {
             match receive(&channel)? {
                 Some((Message::Sockets { asked, address }, sockets)) => {
@@ -225,11 +236,13 @@ impl Predecessor {
                     }
                 }
                 Some((Message::Served(service), _)) => served.push(service),
+                Some((Message::Override(row), _)) => overrides.push(row),
                 Some((Message::Begin, _)) => break,
                 Some((Message::Serving, _)) | None => return Err(HandoverError::Unknown),
             }
         }
-        Ok(Some((Self { channel, served }, inherited)))
+        let overlay = Overlay::of_rows(overrides);
+        Ok(Some((Self { channel, served, overlay }, inherited)))
     }
 
     /// Tells it that this process serves.
@@ -290,7 +303,7 @@ mod tests {
     }
 
     fn nothing() -> Estate {
-        Estate { sockets: Vec::new(), served: Vec::new() }
+        Estate { sockets: Vec::new(), served: Vec::new(), overrides: Vec::new() }
     }
 
     #[test]
@@ -301,12 +314,16 @@ mod tests {
         let asked = SocketAddr::from(([127, 0, 0, 1], 0));
         let sockets = vec![socket.try_clone().unwrap(), socket];
         let sockets = vec![Given { asked, address, sockets }];
-        tell(&ours, &Estate { sockets, served: vec!["chat".to_owned()] }).unwrap();
+        let text = r#"{"service":"chat","version":"v1","name":"a","state":"draining","since":1}"#;
+        let row: Row = serde_json::from_str(text).unwrap();
+        let overrides = vec![row.clone()];
+        tell(&ours, &Estate { sockets, served: vec!["chat".to_owned()], overrides }).unwrap();
         let (message, descriptors) = receive(&theirs).unwrap().unwrap();
         assert_eq!(message, Message::Sockets { asked, address });
         let arrived = TcpListener::from(descriptors.into_iter().next_back().unwrap());
         assert_eq!(arrived.local_addr().unwrap(), address);
         assert_eq!(receive(&theirs).unwrap().unwrap().0, Message::Served("chat".to_owned()));
+        assert_eq!(receive(&theirs).unwrap().unwrap().0, Message::Override(row));
         assert_eq!(receive(&theirs).unwrap().unwrap().0, Message::Begin);
         drop(ours);
         assert!(receive(&theirs).unwrap().is_none());

@@ -8,6 +8,8 @@ mod keys;
 mod pid_file;
 mod privileges;
 mod server;
+mod state_file;
+mod steering;
 mod systemd;
 mod upgrade;
 mod watch;
@@ -21,12 +23,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
+use crate::admin::desk::{Done, Order};
+use crate::admin::problem::Problem;
 use crate::config::types::{Admin, Listener};
 use crate::config::{self, ConfigErrors, Loaded};
 use crate::listener::{BindError, descriptors};
+use crate::observe::events::UpgradeStage;
 use crate::run::handover::{Call, Predecessor};
 use crate::run::inherited::Inherited;
 use crate::run::pid_file::PidFile;
+use crate::run::server::Before;
 use crate::tls::server::TlsError;
 
 pub use handover::HandoverError;
@@ -78,7 +84,16 @@ impl Settings {
             loaded.config.listeners = self.listen.iter().copied().map(Listener::at).collect();
         }
         if let Some(address) = self.admin {
-            loaded.config.admin = Some(Admin { address, explicit: true });
+            let configured = loaded.config.admin.take();
+            let admin = configured.unwrap_or_else(|| Admin::at(address, true));
+            if !address.ip().is_loopback() && admin.token.is_none() {
+                let problem = format!(
+                    "--admin {address} can be reached from elsewhere and the file has no \
+                     `admin.token_file`; allowed: a loopback address such as 127.0.0.1:9900"
+                );
+                return Err(ConfigErrors::whole_file(self.path(), problem));
+            }
+            loaded.config.admin = Some(Admin { address, explicit: true, ..admin });
         }
         Ok(loaded)
     }
@@ -149,8 +164,12 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
     descriptors::raise();
     let mut signals = Signals::install().map_err(StartError::Signals)?;
     let mut watcher = watch::Watcher::new(&loaded.watched);
-    let served = predecessor.as_ref().map_or(&[][..], |before| &before.served);
-    let mut server = Server::succeed(loaded, Some(settings.path()), inherited, served).await?;
+    let before = Before {
+        inherited,
+        served: predecessor.as_ref().map_or(&[][..], |before| &before.served),
+        overlay: predecessor.as_ref().map(|before| before.overlay.clone()),
+    };
+    let mut server = Server::succeed(loaded, Some(settings.path()), before).await?;
     let pid_file = settings.pid_file.as_deref().map(PidFile::at);
     // First, so that the process before this one doesn't find its own id there at its end.
     sign(pid_file.as_ref());
@@ -165,6 +184,16 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
         let asked = tokio::select! {
             asked = signals.next() => asked,
             () = watcher.changed() => Asked::Reload(Cause::File),
+            order = server.order() => {
+                let settled = match &order.order {
+                    Order::Reload => reload(&mut server, &settings, &mut watcher, Cause::Api),
+                    _ if handover.is_some() => Err(steering::under_way()),
+                    other => server.obey(other.clone()),
+                };
+                // Whoever asked may be gone.
+                let _ = order.answer.send(settled);
+                continue;
+            }
             outcome = Handover::outcome(handover.as_mut()) => {
                 handover = None;
                 match outcome {
@@ -183,12 +212,16 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
         };
         match asked {
             Asked::Stop => break,
-            Asked::Reload(cause) => reload(&mut server, &settings, &mut watcher, cause),
+            Asked::Reload(cause) => {
+                // Whoever asked by a signal reads the log.
+                let _ = reload(&mut server, &settings, &mut watcher, cause);
+            }
             Asked::Upgrade if handover.is_some() => {
                 tracing::warn!("an upgrade is under way already");
             }
             Asked::Upgrade => {
                 tracing::info!("upgrading");
+                server.note_upgrade(UpgradeStage::Began);
                 handover = Some(Handover::begin(call.clone(), &server));
             }
         }
@@ -203,6 +236,7 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
 /// Leaves to `process` what is new, and finishes what is old.
 async fn withdraw(mut server: Server, process: u32, signals: &mut Signals) -> Ended {
     tracing::info!(process, "another process has taken over");
+    server.note_upgrade(UpgradeStage::TakenOver(process));
     systemd::handed_over(process);
     match server.withdraw(signals.stop()).await {
         Some(drained) => drained.into(),
@@ -269,21 +303,33 @@ impl From<Drained> for Ended {
     }
 }
 
-fn reload(server: &mut Server, settings: &Settings, watcher: &mut watch::Watcher, cause: Cause) {
+fn reload(
+    server: &mut Server,
+    settings: &Settings,
+    watcher: &mut watch::Watcher,
+    cause: Cause,
+) -> Result<Done, Problem> {
     systemd::reloading();
     watcher.renew();
-    match settings.load() {
+    let settled = match settings.load() {
         Ok(loaded) => {
             watcher.follow(&loaded.watched);
-            server.reload(loaded, cause);
+            let warnings = loaded.warnings.clone();
+            let reloaded = server.reload(loaded, cause);
+            reloaded.map_err(|error| steering::rejected(vec![error.to_string()])).map(|changes| {
+                Done::Reloaded { generation: server.generation(), changes, warnings }
+            })
         }
         Err(errors) => {
             // Where the mistake is, its correction will be.
             watcher.follow_too(errors.problems().iter().map(|problem| &problem.file));
             server.reject(&errors, cause);
+            let problems = errors.problems().iter().map(ToString::to_string);
+            Err(steering::rejected(problems.collect()))
         }
-    }
+    };
     systemd::ready();
+    settled
 }
 
 /// Resolves at SIGTERM or SIGINT, for those who run a [`Server`] of their own.

@@ -2,27 +2,33 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use pingora_runtime::{BlockingPoolOpts, NoStealRuntime, RuntimeOpts};
+use tokio::sync::mpsc;
 
+use crate::admin::desk::{Asked, Desk};
+use crate::admin::sampler;
 use crate::affinity::token::Keyring;
+use crate::config::overlay::Overlay;
 use crate::config::types::{Config, Drain, Service, Version, Workers};
 use crate::config::{ConfigErrors, Loaded, diff};
 use crate::health::prober::Prober;
 use crate::health::{self, Membership};
 use crate::instance::{self, Departure, Instance, Roster};
 use crate::listener::Worker;
+use crate::observe::events::{Event, UpgradeStage};
+use crate::observe::journal::Journal;
 use crate::run::StartError;
 use crate::run::doors::{Doors, Unserved};
 use crate::run::handover::{Estate, HandoverError};
 use crate::run::inherited::Inherited;
 use crate::run::keys::OwnKey;
-use crate::run::privileges;
-use crate::snapshot::{Live, Published, Snapshot};
+use crate::run::{privileges, steering};
+use crate::snapshot::{Layers, Live, Published, Snapshot};
 use crate::tunnel::rebalance;
 use crate::tunnel::registry::Registry;
 
@@ -50,6 +56,18 @@ pub enum Cause {
     Signal,
     /// A file may have changed.
     File,
+    /// The admin API: somebody waits for an answer.
+    Api,
+}
+
+/// What a process leaves to the one after it.
+pub(super) struct Before<'a> {
+    /// Sockets that are bound already.
+    pub(super) inherited: Inherited,
+    /// Services that must have a ready instance before this process serves.
+    pub(super) served: &'a [String],
+    /// What was asked for at run time; `None` where there was no process before.
+    pub(super) overlay: Option<Overlay>,
 }
 
 impl std::fmt::Display for Cause {
@@ -57,6 +75,7 @@ impl std::fmt::Display for Cause {
         f.write_str(match self {
             Self::Signal => "SIGHUP",
             Self::File => "a file changed",
+            Self::Api => "the admin API",
         })
     }
 }
@@ -72,13 +91,21 @@ pub enum Drained {
 
 /// A running balancer.
 pub struct Server {
-    live: Arc<Live>,
-    config: Arc<Config>,
+    pub(super) live: Arc<Live>,
+    /// The layers as one.
+    pub(super) config: Arc<Config>,
     runtime: Option<NoStealRuntime>,
-    workers: Vec<Worker>,
+    pub(super) workers: Vec<Worker>,
     doors: Doors,
-    prober: health::prober::Prober,
+    pub(super) prober: health::prober::Prober,
     own_key: OwnKey,
+    /// The configuration's file, if there is one.
+    pub(super) file: Option<PathBuf>,
+    /// What is served by, one over the other.
+    pub(super) layers: Layers,
+    pub(super) desk: Arc<Desk>,
+    /// What is asked of this server at run time.
+    pub(super) orders: mpsc::Receiver<Asked>,
 }
 
 impl std::fmt::Debug for Server {
@@ -90,22 +117,22 @@ impl std::fmt::Debug for Server {
 impl Server {
     /// Binds, probes, and only then accepts. `config_file` says where a key may be kept.
     pub async fn start(loaded: Loaded, config_file: Option<&Path>) -> Result<Self, StartError> {
-        Self::succeed(loaded, config_file, Inherited::default(), &[]).await
+        let before = Before { inherited: Inherited::default(), served: &[], overlay: None };
+        Self::succeed(loaded, config_file, before).await
     }
 
-    /// The same with sockets that are bound already, and only if each of the services that are
-    /// `served` by a process before this one has a ready instance.
+    /// The same where another process served before.
     pub(super) async fn succeed(
         loaded: Loaded,
         config_file: Option<&Path>,
-        mut inherited: Inherited,
-        served: &[String],
+        before: Before<'_>,
     ) -> Result<Self, StartError> {
-        let config = Arc::new(loaded.config);
+        let Before { mut inherited, served, overlay } = before;
+        let layers = steering::layers(Arc::new(loaded.config), overlay, config_file);
+        let config = layers.served();
         for note in &loaded.notes {
             tracing::info!("{note}");
         }
-        warn(&loaded.warnings);
         let count = match config.workers {
             Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
             Workers::Count(count) => count,
@@ -121,8 +148,9 @@ impl Server {
         let mut own_key = OwnKey::new(config_file);
         let keyring = own_key.keyring(&config.affinity_keys, has_affinity(&config))?;
         warn_unverified(None, &config);
-        let (live, published) = Live::new(Arc::clone(&config), Arc::new(keyring), count);
+        let (live, published) = Live::new(layers.clone(), Arc::new(keyring), count);
         let live = Arc::new(live);
+        warn(&live.journal, &loaded.warnings);
         let prober = Prober::new({
             let live = Arc::clone(&live);
             Arc::new(move |instance, drain| {
@@ -150,6 +178,9 @@ impl Server {
             handle.spawn(registry.watch(Arc::clone(&live), worker.index));
             handle.spawn(sweep(worker.clone()));
         }
+        let file = config_file.map(Path::to_owned);
+        let (desk, orders) =
+            Desk::new(Arc::clone(&live), file.clone(), loaded.warnings, SystemTime::now());
         let mut server = Self {
             live,
             config: Arc::clone(&config),
@@ -158,11 +189,16 @@ impl Server {
             doors,
             prober,
             own_key,
+            file,
+            layers,
+            desk: Arc::new(desk),
+            orders,
         };
         let registries = server.workers.iter().map(|worker| Arc::clone(&worker.registry)).collect();
         tokio::spawn(rebalance::run(Arc::clone(&server.live), registries));
         tokio::spawn(ramp(Arc::clone(&server.live)));
-        server.retire(&published, &config);
+        tokio::spawn(sampler::run(Arc::clone(&server.live)));
+        server.retire(&published, &config, None);
         server.prober.follow(published.snapshot.versions());
         server.prober.first_verdicts(FIRST_VERDICTS).await;
         server.await_served(served).await?;
@@ -194,13 +230,20 @@ impl Server {
         let snapshot = self.live.snapshot();
         let served = snapshot.services().iter().filter(|service| service.roster.is_served());
         let served = served.map(|service| service.roster.service().to_owned()).collect();
-        Estate { sockets: self.doors.sockets(), served }
+        let overrides = self.layers.overlay.rows().collect();
+        Estate { sockets: self.doors.sockets(), served, overrides }
     }
 
     /// Another process did not take over.
     pub(super) fn stay(&self, error: &HandoverError) {
         self.live.counters.upgrades_failed.fetch_add(1, Ordering::Relaxed);
         tracing::error!(%error, "the upgrade failed; this process goes on");
+        self.note_upgrade(UpgradeStage::Failed(error.to_string()));
+    }
+
+    /// Another process is to take over.
+    pub(super) fn note_upgrade(&self, stage: UpgradeStage) {
+        self.live.journal.note(Event::Upgrade(stage));
     }
 
     /// The addresses that accept clients.
@@ -213,48 +256,58 @@ impl Server {
         self.doors.admin()
     }
 
-    /// Takes over a new configuration, whole or not at all.
-    pub fn reload(&mut self, loaded: Loaded, cause: Cause) {
-        let config = Arc::new(loaded.config);
-        let changes = diff(&self.config, &config);
+    /// Takes over a new configuration, whole or not at all. Gives what changed, or why not.
+    pub fn reload(&mut self, loaded: Loaded, cause: Cause) -> Result<Vec<String>, StartError> {
+        let filed = Arc::new(loaded.config);
+        let changes = diff(&self.layers.filed, &filed);
         let live = Arc::clone(&self.live);
-        let failed = &live.counters.reload_failed;
-        if changes.is_empty() && config == self.config {
-            let was_rejected = failed.swap(0, Ordering::Relaxed) != 0;
-            if was_rejected || cause == Cause::Signal {
+        if changes.is_empty() && filed == self.layers.filed {
+            let was_rejected = live.counters.reloaded();
+            self.desk.reloaded(loaded.warnings, SystemTime::now());
+            if was_rejected || cause != Cause::File {
                 let generation = live.snapshot().generation;
                 tracing::info!(generation, changes = "none", %cause, "reloaded");
             }
-            return;
+            return Ok(Vec::new());
         }
-        let prepared = self.prepare(&config);
-        let (keyring, unserved) = match prepared {
+        let layers = steering::over(filed, Overlay::clone(&self.layers.overlay));
+        let config = layers.served();
+        let (keyring, unserved) = match self.prepare(&config) {
             Ok(prepared) => prepared,
             Err(error) => {
-                failed.store(1, Ordering::Relaxed);
+                live.rejected(vec![error.to_string()]);
+                self.desk.rejected(vec![error.to_string()], SystemTime::now());
                 tracing::error!(%error, %cause, "reload rejected");
-                return;
+                return Err(error);
             }
         };
-        failed.store(0, Ordering::Relaxed);
-        warn(&loaded.warnings);
+        warn(&live.journal, &loaded.warnings);
+        self.desk.reloaded(loaded.warnings, SystemTime::now());
         let begun = Instant::now();
-        let published = self.live.publish(Arc::clone(&config), Arc::new(keyring));
+        let published = self.live.publish(layers.clone(), Arc::new(keyring));
         let publish_ms = begun.elapsed().as_secs_f64() * 1000.0;
         self.prober.follow(published.snapshot.versions());
-        self.retire(&published, &config);
+        let before = std::mem::replace(&mut self.layers, layers);
+        self.retire(&published, &config, None);
         self.exchange(&config, unserved);
         warn_unverified(Some(&self.config), &config);
         self.config = config;
+        if before.overlay != self.layers.overlay {
+            self.keep();
+        }
         let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
         let generation = published.snapshot.generation;
-        let changes = changes.join("; ");
-        tracing::info!(generation, changes, publish_ms, %cause, "reloaded");
+        let told = changes.join("; ");
+        tracing::info!(generation, changes = told, publish_ms, %cause, "reloaded");
+        live.reloaded(generation, changes.clone());
+        Ok(changes)
     }
 
     /// Notes a configuration that was refused.
     pub fn reject(&self, errors: &ConfigErrors, cause: Cause) {
-        self.live.counters.reload_failed.store(1, Ordering::Relaxed);
+        let problems: Vec<_> = errors.problems().iter().map(ToString::to_string).collect();
+        self.live.rejected(problems.clone());
+        self.desk.rejected(problems, SystemTime::now());
         tracing::error!(error = %errors, %cause, "reload rejected");
     }
 
@@ -262,6 +315,7 @@ impl Server {
     /// the deadline, or when `cut` resolves, drops the rest.
     pub async fn drain(mut self, cut: impl Future<Output = ()>) -> Drained {
         let Drain { timeout, spread } = self.config.shutdown;
+        self.refuse_orders();
         self.doors.close();
         self.say_draining(timeout);
         let now = Instant::now();
@@ -280,8 +334,10 @@ impl Server {
     /// before that; a [`Server::drain`] must follow.
     pub(super) async fn withdraw(&mut self, stopped: impl Future<Output = ()>) -> Option<Drained> {
         let Drain { timeout, spread } = self.config.upgrade;
+        self.refuse_orders();
         self.doors.close();
         self.doors.close_admin();
+        self.desk.streams.end();
         self.say_draining(timeout);
         let until = Instant::now() + timeout;
         let graces = self.config.services.iter().map(|it| it.version.websocket.close_grace);
@@ -299,6 +355,7 @@ impl Server {
     fn say_draining(&self, timeout: Duration) {
         let (connections, tunnels) = self.under_way();
         tracing::info!(connections, tunnels, deadline_s = timeout.as_secs_f64(), "draining");
+        self.live.journal.note(Event::Stopping { connections, tunnels });
     }
 
     async fn end(&mut self, drained: Drained) {
@@ -370,7 +427,8 @@ impl Server {
     }
 
     /// Removed and draining instances keep their sessions and tunnels until their deadline.
-    fn retire(&self, published: &Published, config: &Config) {
+    /// Within `limit`, if there is one, and else as their version says.
+    pub(super) fn retire(&self, published: &Published, config: &Config, limit: Option<Duration>) {
         for change in &published.changes {
             let Some(first) = change.removed.first() else { continue };
             let identity = first.identity();
@@ -378,6 +436,7 @@ impl Server {
             let mut services = config.services.iter().chain(&self.config.services);
             let service = services.find(|service| service.name == identity.service);
             let drain = service.map(|service| service.version.drain).unwrap_or_default();
+            let drain = limit.map_or(drain, |limit| steering::within(limit, drain));
             let check = service.and_then(|service| service.version.readiness_check.as_ref());
             let patience = check.map(|check| check.app_start_timeout);
             let (live, removed) = (Arc::clone(&self.live), change.removed.clone());
@@ -392,20 +451,24 @@ impl Server {
             }
         }
         for (instance, drain) in published.changes.iter().flat_map(|change| &change.draining) {
-            finish_drain(&self.live, Arc::clone(instance), *drain);
+            // Whoever asked for it may have said until when.
+            let drain = self.hasten(instance).unwrap_or(*drain);
+            finish_drain(&self.live, Arc::clone(instance), drain);
         }
         self.live.nudge();
     }
 
     fn exchange(&mut self, config: &Config, unserved: Unserved) {
         let Some(runtime) = &self.runtime else { return };
-        self.doors.exchange(config, unserved, &self.live, (runtime, &self.workers));
+        self.doors.exchange(config, unserved, &self.desk, (runtime, &self.workers));
     }
 }
 
-fn warn(warnings: &[String]) {
+fn warn(journal: &Journal, warnings: &[String]) {
     for warning in warnings {
         tracing::warn!("{warning}");
+        let message = warning.clone();
+        journal.note(Event::Warning { code: "config", whose: None, message, cure: None });
     }
 }
 
@@ -450,6 +513,13 @@ async fn wait_for_successor(roster: &Roster, patience: Duration) {
             timeout_s,
             "no instance became ready within app_start_timeout; the removed ones drain now"
         );
+        let message = "no instance became ready within app_start_timeout: the removed ones drain";
+        roster.journal.note(Event::Warning {
+            code: "no_successor",
+            whose: Some(roster.whose()),
+            message: message.to_owned(),
+            cure: None,
+        });
     }
 }
 
@@ -475,24 +545,18 @@ fn retire(live: &Arc<Live>, instance: Arc<Instance>, drain: Drain) {
         if let Some(roster) = instance.roster() {
             roster.forget(&instance);
         }
-        drained(&live, &instance);
+        live.nudge();
     });
 }
 
-fn finish_drain(live: &Arc<Live>, instance: Arc<Instance>, drain: Departure) {
+pub(super) fn finish_drain(live: &Arc<Live>, instance: Arc<Instance>, drain: Departure) {
     let live = Arc::clone(live);
     tokio::spawn(async move {
         tokio::time::sleep_until(drain.until.into()).await;
         if instance.finish_drain(drain) {
-            drained(&live, &instance);
+            live.nudge();
         }
     });
-}
-
-fn drained(live: &Live, instance: &Instance) {
-    live.nudge();
-    let identity = instance.identity();
-    tracing::info!(service = identity.service, instance = identity.name, "drained");
 }
 
 /// Lets instances that ramp up take a little more.

@@ -4,28 +4,39 @@
 //! once and keeps it to its end. [`Live`] is what all workers share. There is one publish point,
 //! [`Live::publish`].
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use http::header::HeaderName;
 use tokio::sync::{Notify, watch};
 
 use crate::affinity::token::{Keyring, Lifetimes};
+use crate::config::overlay::Overlay;
 use crate::config::types::{self, Config};
 use crate::instance::kept::Ledger;
 use crate::instance::roster::{Reconciled, Roster};
 use crate::observe::counters::Counters;
+use crate::observe::events::Event;
+use crate::observe::journal::Journal;
+use crate::observe::red::{Red, Sums};
+use crate::observe::telemetry::Telemetry;
 use crate::route::Router;
 
 /// One configuration, ready to serve.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Counts configurations from 1.
+    /// Counts configurations that were read, from 1.
     pub generation: u64,
-    /// What it was built from.
+    /// What it was built from: the file with the overlay over it.
     pub config: Arc<Config>,
+    /// What the file says.
+    pub filed: Arc<Config>,
+    /// What is to differ from it.
+    pub overlay: Arc<Overlay>,
     /// Seals and opens tokens.
     pub keyring: Arc<Keyring>,
     /// Query parameters that carry tokens, of all services.
@@ -35,6 +46,31 @@ pub struct Snapshot {
     pub certificate_fields: Box<[HeaderName]>,
     router: Router,
     services: Vec<Service>,
+}
+
+/// What a snapshot is built from.
+#[derive(Debug, Clone)]
+pub struct Layers {
+    /// What the file says.
+    pub filed: Arc<Config>,
+    /// What is to differ from it.
+    pub overlay: Arc<Overlay>,
+}
+
+impl From<Arc<Config>> for Layers {
+    fn from(filed: Arc<Config>) -> Self {
+        Self { filed, overlay: Arc::default() }
+    }
+}
+
+impl Layers {
+    /// The one over the other.
+    pub fn served(&self) -> Arc<Config> {
+        match self.overlay.is_empty() {
+            true => Arc::clone(&self.filed),
+            false => Arc::new(self.overlay.apply(&self.filed)),
+        }
+    }
 }
 
 /// A service with the live side of its version.
@@ -76,7 +112,8 @@ impl Snapshot {
         &self.services
     }
 
-    fn roster(&self, service: &str, version: &str) -> Option<&Arc<Roster>> {
+    /// The instances of a version.
+    pub fn roster(&self, service: &str, version: &str) -> Option<&Arc<Roster>> {
         self.services
             .iter()
             .map(|known| &known.roster)
@@ -115,8 +152,15 @@ impl Phase {
 #[derive(Debug)]
 pub struct Live {
     snapshot: ArcSwap<Snapshot>,
+    /// When the process began to serve.
+    pub started: SystemTime,
+    /// What the sampler has found.
+    pub telemetry: Telemetry,
+    /// What has happened.
+    pub journal: Arc<Journal>,
     /// Counts of the whole process.
     pub counters: Counters,
+    listeners: Mutex<BTreeMap<SocketAddr, Box<[Arc<Red>]>>>,
     /// Bodies that are held for another attempt.
     pub kept: Arc<Ledger>,
     /// Worker threads.
@@ -141,12 +185,21 @@ pub struct Published {
 
 impl Live {
     /// The first configuration.
-    pub fn new(config: Arc<Config>, keyring: Arc<Keyring>, workers: usize) -> (Self, Published) {
-        let (snapshot, changes) = build(config, keyring, workers, None);
+    pub fn new(
+        layers: impl Into<Layers>,
+        keyring: Arc<Keyring>,
+        workers: usize,
+    ) -> (Self, Published) {
+        let journal = Arc::default();
+        let (snapshot, changes) = build(layers.into(), keyring, (workers, &journal), None);
         let snapshot = Arc::new(snapshot);
         let live = Self {
             snapshot: ArcSwap::new(Arc::clone(&snapshot)),
+            started: SystemTime::now(),
+            telemetry: Telemetry::default(),
+            journal,
             counters: Counters::default(),
+            listeners: Mutex::default(),
             kept: Arc::default(),
             workers,
             phase: watch::Sender::new(Phase::Serving),
@@ -157,19 +210,49 @@ impl Live {
         (live, Published { snapshot, changes })
     }
 
+    /// What this worker counts of the requests that come in at `address`. Kept for as long as it is
+    /// held by somebody who accepts there, or by a connection that was accepted.
+    pub fn listener(&self, address: SocketAddr, worker: usize) -> Arc<Red> {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || (0..self.workers).map(|_| Arc::default()).collect();
+        Arc::clone(&listeners.entry(address).or_insert_with(fresh)[worker])
+    }
+
+    /// What has come in at each address that accepts, or has connections that it accepted before.
+    pub fn listeners(&self) -> Vec<(SocketAddr, Sums)> {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|_, reds| reds.iter().any(|red| Arc::strong_count(red) > 1));
+        let sums = |reds: &[Arc<Red>]| Sums::of(reds.iter().map(|red| &**red));
+        listeners.iter().map(|(address, reds)| (*address, sums(reds))).collect()
+    }
+
     /// What to serve by, for the length of one request.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
     /// Takes over a new configuration; live state is kept by identity.
-    pub fn publish(&self, config: Arc<Config>, keyring: Arc<Keyring>) -> Published {
+    pub fn publish(&self, layers: impl Into<Layers>, keyring: Arc<Keyring>) -> Published {
         let before = self.snapshot.load_full();
-        let (snapshot, mut changes) = build(config, keyring, self.workers, Some(&before));
+        let crew = (self.workers, &self.journal);
+        let (snapshot, mut changes) = build(layers.into(), keyring, crew, Some(&before));
         changes.extend(retire(&before, &snapshot, self.workers));
         let snapshot = Arc::new(snapshot);
         self.snapshot.store(Arc::clone(&snapshot));
+        changes.iter().for_each(Reconciled::tell);
         Published { snapshot, changes }
+    }
+
+    /// A configuration was taken over, whole, that changes this.
+    pub fn reloaded(&self, generation: u64, changes: Vec<String>) {
+        self.counters.reloaded();
+        self.journal.note(Event::Reloaded { generation, changes });
+    }
+
+    /// A configuration was rejected, for these reasons.
+    pub fn rejected(&self, problems: Vec<String>) {
+        self.counters.rejected(problems.clone());
+        self.journal.note(Event::Rejected { problems });
     }
 
     /// Follows the phase.
@@ -211,19 +294,22 @@ impl Live {
 }
 
 fn build(
-    config: Arc<Config>,
+    layers: Layers,
     keyring: Arc<Keyring>,
-    workers: usize,
+    (workers, journal): (usize, &Arc<Journal>),
     before: Option<&Snapshot>,
 ) -> (Snapshot, Vec<Reconciled>) {
+    let config = layers.served();
     let mut changes = Vec::new();
     let mut services = Vec::with_capacity(config.services.len());
     for (place, service) in config.services.iter().enumerate() {
         let version = &service.version;
         let known = before.and_then(|before| before.roster(&service.name, &version.name));
-        let roster = known
-            .cloned()
-            .unwrap_or_else(|| Arc::new(Roster::new(&service.name, &version.name, Instant::now())));
+        let fresh = || {
+            let fresh = Roster::new(&service.name, &version.name, Instant::now());
+            Arc::new(fresh.noting(journal))
+        };
+        let roster = known.cloned().unwrap_or_else(fresh);
         changes.push(roster.reconcile(version, workers));
         let seconds =
             |limit: Option<std::time::Duration>| limit.map(|limit| limit.as_secs().max(1));
@@ -235,13 +321,18 @@ fn build(
         services.push(Service { place, config: Arc::clone(&config), roster, lifetimes });
     }
     let router = Router::build(config.services.iter());
-    let generation = before.map_or(1, |before| before.generation + 1);
+    let Layers { filed, overlay } = layers;
+    // It counts what was read, not what was steered since.
+    let is_new = |before: &Snapshot| u64::from(!Arc::ptr_eq(&before.filed, &filed));
+    let generation = before.map_or(1, |before| before.generation + is_new(before));
     let queries = config.services.iter().filter_map(|service| service.version.affinity.as_ref());
     let token_queries = queries.filter_map(|affinity| affinity.query.clone()).collect();
     let certificate_fields = certificate_fields(&config);
     let snapshot = Snapshot {
         generation,
         config,
+        filed,
+        overlay,
         keyring,
         token_queries,
         certificate_fields,

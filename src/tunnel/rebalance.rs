@@ -75,7 +75,7 @@ pub async fn run(live: Arc<Live>, registries: Vec<Arc<Registry>>) {
         let snapshot = live.snapshot();
         for service in snapshot.services() {
             let (rebalance, roster) = (service.version().rebalance, &service.roster);
-            if rebalance.mode == RebalanceMode::Bounded {
+            if rebalance.mode == RebalanceMode::Bounded || roster.moves.are_asked_for() {
                 let of = (roster.service().to_owned(), roster.version().to_owned());
                 let pace = paces.entry(of).or_default();
                 pace.earn(rebalance, passed);
@@ -104,6 +104,45 @@ fn move_some(
     registries: &[Arc<Registry>],
     now: Instant,
 ) {
+    let (instances, mut seats) = seats(roster, registries, now);
+    let is_bounded = rebalance.mode == RebalanceMode::Bounded;
+    while let Some((from, to)) = plan(&seats, rebalance.tolerance) {
+        if !is_bounded && !roster.moves.are_asked_for() || !pace.pay() {
+            return;
+        }
+        // The worker that holds most of them lets one go.
+        let most = registries.iter().max_by_key(|registry| registry.open(&instances[from]));
+        let expect = |session| roster.moves.begin(Arc::clone(&instances[to]), session, now);
+        if !most.is_some_and(|registry| registry.shed(&instances[from], expect)) {
+            return;
+        }
+        roster.moves.made_one();
+        seats[from].tunnels -= 1;
+        seats[to].tunnels += 1;
+    }
+    roster.moves.ask(0);
+}
+
+/// Has tunnels moved once, at the pace of `rebalance.max_per_minute`, whatever its mode is. Gives how
+/// many.
+pub fn ask(roster: &Roster, registries: &[Arc<Registry>], tolerance: u32) -> usize {
+    let (_, mut seats) = seats(roster, registries, Instant::now());
+    let mut tunnels = 0;
+    while let Some((from, to)) = plan(&seats, tolerance) {
+        seats[from].tunnels -= 1;
+        seats[to].tunnels += 1;
+        tunnels += 1;
+    }
+    roster.moves.ask(tunnels);
+    tunnels
+}
+
+/// The instances that take new sessions, and what they have or will have.
+fn seats(
+    roster: &Roster,
+    registries: &[Arc<Registry>],
+    now: Instant,
+) -> (Vec<Arc<Instance>>, Vec<Seat>) {
     let instances: Vec<Arc<Instance>> = {
         let members = roster.members();
         let takes = |instance: &&Arc<Instance>| {
@@ -113,27 +152,13 @@ fn move_some(
         };
         members.all().iter().filter(takes).cloned().collect()
     };
-    let mut seats: Vec<Seat> = instances
-        .iter()
-        .map(|instance| {
-            let open = registries.iter().map(|registry| registry.open(instance)).sum::<usize>();
-            let tunnels = open + roster.moves.expected(instance, now);
-            Seat { weight: instance.effective_weight(), tunnels }
-        })
-        .collect();
-    while let Some((from, to)) = plan(&seats, rebalance.tolerance) {
-        if !pace.pay() {
-            return;
-        }
-        // The worker that holds most of them lets one go.
-        let most = registries.iter().max_by_key(|registry| registry.open(&instances[from]));
-        let expect = |session| roster.moves.begin(Arc::clone(&instances[to]), session, now);
-        if !most.is_some_and(|registry| registry.shed(&instances[from], expect)) {
-            return;
-        }
-        seats[from].tunnels -= 1;
-        seats[to].tunnels += 1;
-    }
+    let seat = |instance: &Arc<Instance>| {
+        let open = registries.iter().map(|registry| registry.open(instance)).sum::<usize>();
+        let tunnels = open + roster.moves.expected(instance, now);
+        Seat { weight: instance.effective_weight(), tunnels }
+    };
+    let seats = instances.iter().map(seat).collect();
+    (instances, seats)
 }
 
 #[cfg(test)]

@@ -170,7 +170,7 @@ impl Burdock {
 
     /// The metrics now.
     pub async fn metrics(&self) -> Metrics {
-        let response = Client::new(self.admin).get("/metrics").await;
+        let response = Client::admin(self.admin).get("/metrics").await;
         assert_eq!(response.status, 200);
         Metrics::parse(&response.text())
     }

@@ -133,17 +133,24 @@ pub struct Client {
     conn: Option<Conn>,
     /// How often a kept connection was found closed and the request was sent on a new one.
     pub reconnects: usize,
+    /// Whether it calls who it asks by an address of this machine.
+    is_local: bool,
 }
 
 impl Client {
     /// Keeps its connection, forgets cookies.
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, jar: None, conn: None, reconnects: 0 }
+        Self { address, jar: None, conn: None, reconnects: 0, is_local: false }
     }
 
     /// Keeps its connection and its cookies.
     pub fn session(address: SocketAddr) -> Self {
         Self { jar: Some(BTreeMap::new()), ..Self::new(address) }
+    }
+
+    /// One of an admin listener, which hears to names of this machine only.
+    pub fn admin(address: SocketAddr) -> Self {
+        Self { is_local: true, ..Self::new(address) }
     }
 
     /// Closes the kept connection; cookies stay.
@@ -171,8 +178,13 @@ impl Client {
     /// try on a new one.
     pub async fn try_send(&mut self, request: &Request) -> io::Result<Response> {
         let what = format!("an answer to {} {}", request.method, request.path);
+        let names_host = |(name, _): &(String, String)| name.eq_ignore_ascii_case("host");
+        let mut request = request.clone();
+        if self.is_local && !request.fields.iter().any(names_host) {
+            request = request.with("Host", "127.0.0.1");
+        }
         let bytes = request.encode(self.cookie_line().as_deref());
-        let response = within(&what, self.exchange(request, &bytes)).await?;
+        let response = within(&what, self.exchange(&request, &bytes)).await?;
         self.remember(&response.head);
         Ok(response)
     }

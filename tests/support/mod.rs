@@ -17,6 +17,7 @@
 )]
 
 mod answer;
+pub mod api;
 pub mod backend;
 pub mod burdock;
 pub mod client;
@@ -33,6 +34,7 @@ pub mod ws;
 
 use std::time::{Duration, Instant};
 
+pub use api::Api;
 pub use backend::{Backend, Fault};
 pub use burdock::{Burdock, run_to_end};
 pub use client::{Client, Request, Response};

@@ -1,7 +1,7 @@
 // Everything about one instance, in a panel beside the page, and what can be done to it.
 
 import { element, icon, name, polyline, setData, setIcon, setText, svg } from "./dom.js";
-import { clock, count, latency, NONE, plural, rate } from "./format.js";
+import { clock, count, latency, NONE, plural, rate, secondsLeft } from "./format.js";
 import { STANDINGS, standing } from "./standing.js";
 
 const AXES = { membership: "Membership", admin: "Admin", health: "Health", breaker: "Breaker" };
@@ -133,18 +133,19 @@ export class Detail {
     parts.noEvents.hidden = events.length > 0;
   }
 
-  #writeDrain({ id, drain }) {
+  #writeDrain({ id, drain, admin }) {
     const { drainBox, drainText, drainBar } = this.#parts;
     const began = this.#store.drains.get(id);
-    drainBox.hidden = !drain || !began;
+    drainBox.hidden = !drain || !began || (drain.done && admin === "disabled");
     if (drainBox.hidden) return;
     const [all, left] = [began.sessions + began.tunnels, drain.sessions + drain.tunnels];
-    const seconds = Math.max(0, Math.round((began.ends - Date.now()) / 1_000));
+    const seconds = secondsLeft(began.ends);
+    const deadline = seconds === null ? "" : `, deadline in ${seconds} s`;
     setText(
       drainText,
       drain.done
         ? "The drain is done."
-        : `${plural(drain.sessions, "session")}, ${plural(drain.tunnels, "tunnel")} and ${plural(drain.requests, "request")} left, deadline in ${seconds} s`,
+        : `${plural(drain.sessions, "session")}, ${plural(drain.tunnels, "tunnel")} and ${plural(drain.requests, "request")} left${deadline}`,
     );
     drainBar.max = Math.max(all, 1);
     drainBar.value = drain.done ? drainBar.max : all - left;

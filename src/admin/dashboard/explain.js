@@ -88,20 +88,18 @@ function tell(
         path,
       )
     : "nobody";
-  const rows = (candidates ?? [])
-    .slice(0, CANDIDATES)
-    .map((it) =>
-      element(
-        "li",
-        { data: { tone: it.in ? "good" : "idle" } },
-        icon(it.in ? "ready" : "disabled"),
-        name(it.instance),
-        element("span", {
-          className: "soft",
-          textContent: `${it.in ? "in" : "out"}: ${it.reason ?? NONE}`,
-        }),
-      ),
-    );
+  const rows = (candidates ?? []).slice(0, CANDIDATES).map((it) =>
+    element(
+      "li",
+      { data: { tone: it.in ? "good" : "idle" } },
+      icon(it.in ? "ready" : "disabled"),
+      name(it.instance),
+      element("span", {
+        className: "soft",
+        textContent: `${it.in ? "in" : "out"}: ${it.reason ?? NONE}`,
+      }),
+    ),
+  );
   const more = (candidates ?? []).length - rows.length;
   return [
     element(

@@ -52,6 +52,10 @@ export function duration(seconds) {
   return rest ? `${first} ${rest}${NARROW}${nextUnit}` : first;
 }
 
+// Whole seconds from now until then, or null if nobody knows when.
+export const secondsLeft = (then) =>
+  then === null ? null : Math.max(0, Math.round((then - Date.now()) / 1_000));
+
 const clocks = new Intl.DateTimeFormat("en-GB", {
   hour: "2-digit",
   minute: "2-digit",

@@ -1,7 +1,7 @@
 // One instance in the table: the columns, and the nodes of a row that is in sight.
 
 import { element, icon, name, polyline, setData, setIcon, setName, setText, svg } from "./dom.js";
-import { count, latency, NONE, rate } from "./format.js";
+import { count, latency, NONE, rate, secondsLeft } from "./format.js";
 import { STANDINGS, standing } from "./standing.js";
 
 const seconds = (it, key) => it.rates.latency_seconds?.[key] ?? -1;
@@ -102,7 +102,8 @@ export class Row {
     setData(this.node, "instance", it.id);
     setIcon(this.shape, shape);
     setName(this.title, it.name);
-    const leaves = it.drain && began;
+    // What was disabled has nothing more to tell once it is empty.
+    const leaves = it.drain && began && !(it.drain.done && it.admin === "disabled");
     setText(this.standing, leaves ? `${says}, ${leavingWords(it.drain, began)}` : says);
     this.drained.hidden = !leaves;
     if (leaves) this.drained.style.width = `${gone(it.drain, began) * 100}%`;
@@ -144,8 +145,8 @@ export class Row {
 // What a drain has left to do, in few words; the panel has all of them.
 function leavingWords(drain, began) {
   if (drain.done) return "done";
-  const left = Math.max(0, Math.round((began.ends - Date.now()) / 1_000));
-  return `${count(drain.sessions + drain.tunnels)} left, ${left} s`;
+  const seconds = secondsLeft(began.ends);
+  return `${count(drain.sessions + drain.tunnels)} left${seconds === null ? "" : `, ${seconds} s`}`;
 }
 
 // The part of a drain that is behind it.

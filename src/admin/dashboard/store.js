@@ -125,7 +125,9 @@ export class Store extends EventTarget {
     const { drain, id } = instance;
     if (drain) {
       const began = this.drains.get(id) ?? { sessions: 0, tunnels: 0 };
-      const ends = Date.now() + (drain.deadline_seconds ?? 0) * 1_000;
+      // One that was removed has none before another has taken over.
+      const { deadline_seconds: left = null } = drain;
+      const ends = left === null ? null : Date.now() + left * 1_000;
       this.drains.set(id, {
         sessions: Math.max(began.sessions, drain.sessions),
         tunnels: Math.max(began.tunnels, drain.tunnels),

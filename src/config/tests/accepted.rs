@@ -13,7 +13,7 @@ fn the_smallest_file_has_every_default() {
     let config = config("instances: [127.0.0.1:9001, 127.0.0.1:9002]\nsession_affinity: true\n");
     assert_eq!(config.workers, Workers::Auto);
     assert_eq!(config.listeners[0].address, ([0, 0, 0, 0], 8080).into());
-    assert_eq!(config.admin, Some(Admin { address: Admin::DEFAULT_ADDRESS, explicit: false }));
+    assert_eq!(config.admin, Some(Admin::at(Admin::DEFAULT_ADDRESS, false)));
     let [service] = &config.services[..] else { panic!("one service") };
     assert_eq!((&service.name[..], &service.version.name[..]), ("default", "default"));
     assert_eq!((service.hosts.len(), &service.paths[..]), (0, &["/".to_owned()][..]));

@@ -138,7 +138,7 @@ const FIRST: &[(&str, usize, &str, &str)] = &[
         "instances: [a:1]\nadmin: { address: 10.0.0.1:1 }\n",
         2,
         "admin.address",
-        "the admin API has no authentication yet; allowed: a loopback address",
+        "there is no `token_file`; allowed: a loopback address",
     ),
     (
         "instances: [a:1]\ntrusted_proxies: [10.1.2.3/8]\n",
@@ -212,10 +212,10 @@ const FIRST: &[(&str, usize, &str, &str)] = &[
         "`certificates` is missing",
     ),
     (
-        "instances: [a:1]\nadmin:\n  address: 127.0.0.1:1\n  token_file: x\n",
+        "instances: [a:1]\nadmin:\n  address: 127.0.0.1:1\n  tokens: x\n",
         4,
-        "admin.token_file",
-        "unknown key; allowed in admin: address",
+        "admin.tokens",
+        "unknown key; allowed in admin: address, token_file, state_file",
     ),
     ("instances: [a:1]\naffinity_keys: secret\n", 2, "affinity_keys", "not in a form for keys"),
     ("instances: [a:1]\naffinity_keys: {}\n", 2, "affinity_keys", "`file` is missing"),

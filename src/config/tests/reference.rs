@@ -43,7 +43,7 @@ fn reference_yaml_shows_the_defaults() {
          liveness_check: {}\n",
     );
     // The one value that a file cannot give without showing that it was given.
-    defaults.admin = Some(Admin { address: Admin::DEFAULT_ADDRESS, explicit: true });
+    defaults.admin = Some(Admin::at(Admin::DEFAULT_ADDRESS, true));
     assert_eq!(reference, defaults);
 }
 

@@ -13,7 +13,7 @@ use crate::config::types::{
     Check, CheckTls, ClientLimits, Close, Closes, Concurrency, Condition, Config, Drain, Exit,
     FirstBurst, HashKey, HttpsRedirect, InitialState, Instance, InstanceTls, Limits, Listener,
     OnRestart, Protocol, ProxyVersion, Queue, RateLimit, Rebalance, RebalanceMode, Retry, SameSite,
-    Secure, Service, State, Timeouts, User, Version, Websocket, Workers,
+    Secure, Service, State, StateFile, Timeouts, User, Version, Websocket, Workers,
 };
 use crate::config::{effective, load, parse};
 
@@ -464,8 +464,15 @@ proptest! {
         // Somebody must be trusted where headers are.
         config.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
         config.admin = admin.map(|(explicit, port)| {
-            let named = Admin { address: ([127, 0, 0, 1], port).into(), explicit };
-            if explicit { named } else { Admin { address: Admin::DEFAULT_ADDRESS, ..named } }
+            let named = Admin {
+                state_file: match port % 3 {
+                    0 => StateFile::Beside,
+                    1 => StateFile::At("/var/lib/burdock.state".into()),
+                    _ => StateFile::Off,
+                },
+                ..Admin::at(([127, 0, 0, 1], port).into(), explicit)
+            };
+            if explicit { named } else { Admin::at(Admin::DEFAULT_ADDRESS, false) }
         });
         config.shutdown = shutdown;
         config.client_limits = client_limits;

@@ -127,16 +127,53 @@ impl Default for Forwarding {
 /// The admin listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
-    /// IP address and port; must be loopback.
+    /// IP address and port; must be loopback unless there is a token.
     pub address: SocketAddr,
     /// Whether the file names it. An address taken by default may be in use without harm.
     pub explicit: bool,
+    /// What whoever asks must know; read again at each reload.
+    pub token: Option<Token>,
+    /// Where what is changed at run time is kept.
+    pub state_file: StateFile,
 }
 
 impl Admin {
     /// `127.0.0.1:9900`.
     pub const DEFAULT_ADDRESS: SocketAddr =
         SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9900);
+
+    /// One without a token.
+    pub fn at(address: SocketAddr, explicit: bool) -> Self {
+        Self { address, explicit, token: None, state_file: StateFile::default() }
+    }
+}
+
+/// What whoever uses the admin API must know.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Where it stands.
+    pub file: PathBuf,
+    /// 16 to 1024 visible ASCII characters.
+    pub text: String,
+}
+
+impl std::fmt::Debug for Token {
+    /// It is a secret: only where it stands is shown.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// Where overrides are kept over a restart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum StateFile {
+    /// Beside the configuration, by its name with `.state` after it.
+    #[default]
+    Beside,
+    /// In this file.
+    At(PathBuf),
+    /// Nowhere: a restart forgets them.
+    Off,
 }
 
 /// Where the keys of affinity tokens come from. With neither, a key is made when one is needed.

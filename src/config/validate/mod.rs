@@ -3,13 +3,14 @@
 //! Rules of one part live in that part's file. Always answers a whole value: what was wrong is in
 //! the sink, and the caller throws the value away if anything is.
 
+mod admin;
 mod affinity;
 pub(super) mod checks;
 mod clients;
 mod instance_tls;
 mod instances;
 mod keys;
-mod names;
+pub(super) mod names;
 mod retry;
 mod service;
 mod tls;
@@ -24,8 +25,7 @@ use std::time::Duration;
 use super::node::{Fields, Node};
 use super::tree::Data;
 use super::types::{
-    Admin, AffinityKeys, ClientTimeouts, Config, Drain, Forwarding, Listener, Timeouts, User, Via,
-    Workers,
+    AffinityKeys, ClientTimeouts, Config, Drain, Forwarding, Listener, Timeouts, User, Via, Workers,
 };
 
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
@@ -41,7 +41,7 @@ pub(super) fn config(root: &Node<'_>) -> Option<Config> {
     let trusted_proxies = trusted_proxies.unwrap_or_default();
     let listeners = listeners(&mut fields, !trusted_proxies.is_empty());
     let forwarding = fields.take("forwarding").and_then(|node| forwarding(&node));
-    let admin = admin(&mut fields, &listeners);
+    let admin = admin::admin(&mut fields, &listeners);
     let affinity_keys = fields.take("affinity_keys").map(|node| keys::affinity_keys(&node));
     let access_log = fields.boolean("access_log", true);
     let (client_timeouts, timeouts) = timeouts(&mut fields);
@@ -181,35 +181,6 @@ fn via(node: &Node<'_>) -> Option<Via> {
         "off" => Some(None),
         name => Via::new(name).map(Some),
     })?
-}
-
-fn admin(fields: &mut Fields<'_>, listeners: &[Listener]) -> Option<Admin> {
-    let default = Admin { address: Admin::DEFAULT_ADDRESS, explicit: false };
-    let Some(node) = fields.take("admin") else { return Some(default) };
-    if node.is_off() {
-        return None;
-    }
-    if !matches!(node.tree.data, Data::Map(_)) {
-        return node.wrong("{ address: 127.0.0.1:9900 } or off");
-    }
-    let mut fields = node.fields("admin")?;
-    let address = fields.take("address");
-    if address.is_none() {
-        fields.missing("address", "IP:PORT such as 127.0.0.1:9900");
-    }
-    fields.finish();
-    let node = address?;
-    let address: SocketAddr =
-        node.parsed("IP:PORT such as 127.0.0.1:9900", |text| text.parse().ok())?;
-    if !address.ip().is_loopback() {
-        node.problem(format_args!(
-            "{address} can be reached from elsewhere and the admin API has no authentication yet; \
-             allowed: a loopback address such as 127.0.0.1:9900"
-        ));
-    } else if address.port() != 0 && listeners.iter().any(|listener| listener.address == address) {
-        node.problem(format_args!("{address} is also a listener; allowed: an address of its own"));
-    }
-    Some(Admin { address, explicit: true })
 }
 
 /// The limits of listeners, and what a version's limits are unless it says otherwise.

@@ -8,13 +8,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 pub(super) const NAME: &str = "1 to 63 letters, digits and . _ - : [ ]";
 
 /// Whether a service, version or instance may be called this.
-pub(super) fn is_name(text: &str) -> bool {
+pub(in crate::config) fn is_name(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-:[]".contains(&byte))
 }
 
 /// Whether this is `IPv4:port`, `[IPv6]:port` or `host:port` with a port from 1 to 65535.
-pub(super) fn is_address(text: &str) -> bool {
+pub(in crate::config) fn is_address(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let is_port = port.len() <= 5
         && port.bytes().all(|byte| byte.is_ascii_digit())

@@ -13,7 +13,7 @@ mod tests;
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
@@ -31,7 +31,11 @@ use crate::instance::rate::Rate;
 use crate::instance::recent::Recent;
 use crate::instance::rehomes::Rehomes;
 use crate::instance::tally::Tally;
-use crate::instance::{Departure, Identity, Instance, Kind, Lane, Source};
+use crate::instance::{Cause, Departure, Identity, Instance, Kind, Lane, Source, events};
+use crate::observe::events::Whose;
+use crate::observe::journal::Journal;
+use crate::observe::red::Red;
+use crate::observe::trend::Trend;
 use crate::tls::client::Connector;
 
 pub use crate::instance::tally::count;
@@ -85,8 +89,14 @@ pub struct Roster {
     pub bursts: Recent<Arc<Instance>>,
     /// What clients have left of `rate_limit`.
     pub asked: Recent<Instant>,
+    /// Takes note of what happens to it.
+    pub journal: Arc<Journal>,
     /// What became of sessions.
     pub tally: Tally,
+    /// What it has done lately.
+    pub(super) trend: Trend,
+    /// Its requests, by worker, once there are workers.
+    reds: OnceLock<Box<[Red]>>,
 }
 
 /// How instances are treated that come, go or say something of themselves.
@@ -123,8 +133,21 @@ impl Roster {
             sids: Recent::new(SID_LIFETIME),
             bursts: Recent::new(BURST),
             asked: Recent::new(QUOTA_LIFETIME),
+            journal: Arc::default(),
             tally: Tally::default(),
+            trend: Trend::new(now),
+            reds: OnceLock::new(),
         }
+    }
+
+    /// The same with a journal that it shares.
+    pub fn noting(self, journal: &Arc<Journal>) -> Self {
+        Self { journal: Arc::clone(journal), ..self }
+    }
+
+    /// Its name in events.
+    pub fn whose(&self) -> Whose {
+        Whose { service: self.service.clone(), version: self.version.clone(), instance: None }
     }
 
     /// Its service.
@@ -135,6 +158,16 @@ impl Roster {
     /// Its version.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// What this worker counts of its requests.
+    pub fn red(&self, worker: usize) -> Option<&Red> {
+        self.reds().get(worker)
+    }
+
+    /// What each worker has counted of its requests.
+    pub fn reds(&self) -> &[Red] {
+        self.reds.get().map_or(&[], |reds| reds)
     }
 
     /// What the configuration says of its tunnels today, however old they are.
@@ -347,6 +380,7 @@ impl Roster {
         *self.care.lock().unwrap_or_else(PoisonError::into_inner) = care;
         self.panic.limit(config.panic_threshold);
         let before = self.members.load_full();
+        self.reds.get_or_init(|| (0..workers).map(|_| Red::default()).collect());
         let mut reconciled = Reconciled::default();
         let mut all = Vec::with_capacity(config.instances.len());
         let known = before.all.iter();
@@ -419,6 +453,7 @@ impl Roster {
             return;
         }
         instance.set_membership(Membership::Gone);
+        events::drain_ended(instance, Cause::Removed);
         self.queue.evict(instance);
         instance.lanes().iter().for_each(|lane| lane.pool.clear());
         let before = self.members.load_full();
@@ -516,6 +551,17 @@ impl Roster {
         let members = self.members();
         let here = members.everyone().iter().flat_map(|instance| instance.lanes()).map(Lane::kept);
         here.sum::<u64>() + self.tally.kept.load(Ordering::Relaxed)
+    }
+}
+
+impl Reconciled {
+    /// Takes note of who came and went.
+    pub(crate) fn tell(&self) {
+        for (added, instances) in [(true, &self.added), (false, &self.removed)] {
+            if let Some(roster) = instances.first().and_then(|first| first.roster()) {
+                events::exchanged(&roster, added, instances);
+            }
+        }
     }
 }
 

@@ -126,7 +126,7 @@ impl Rig {
         let http2 = choices & 1 != 0;
         let listener = Listener { http2, ..Listener::at(address) };
         let manner = Manner::new(listener, &Arc::default()).expect("a plain listener");
-        connection::spawn(&worker, served, peer, Arc::new(manner));
+        connection::spawn(&worker, served, peer, (Arc::new(manner), Arc::default()));
         let received = talk(client, choices, said, &asked).await;
 
         instances.abort();

@@ -1,0 +1,195 @@
+//! What the admin API knows and whom it asks: it reads the live state itself, and hands every change
+//! to whoever runs the server, one at a time.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use http::StatusCode;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::admin::problem::Problem;
+use crate::admin::stream::Streams;
+use crate::config::overlay::Key;
+use crate::config::types::State;
+use crate::snapshot::Live;
+
+/// Changes that may wait for their turn.
+const QUEUE: usize = 64;
+/// Whoever asks for a change is told by then that nothing came of it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is asked of whoever runs the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Read the file again.
+    Reload,
+    /// Want something else of an instance.
+    Steer {
+        /// Which.
+        key: Key,
+        /// What.
+        wish: Wish,
+    },
+    /// Add an instance.
+    Add {
+        /// Who it is to be.
+        key: Key,
+        /// Where it listens.
+        address: String,
+        /// Its share of new sessions.
+        weight: u32,
+    },
+    /// Remove one that was added.
+    Remove {
+        /// Which.
+        key: Key,
+        /// How long it drains.
+        deadline: Option<Duration>,
+    },
+    /// Move tunnels to instances of this version that have too few.
+    Rebalance {
+        /// The service.
+        service: String,
+        /// The version.
+        version: String,
+    },
+}
+
+/// What is wanted of an instance. `None` leaves it, an inner `None` goes back to the file's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// Its state.
+    pub state: Option<Option<State>>,
+    /// How long it drains.
+    pub deadline: Option<Duration>,
+    /// Its weight.
+    pub weight: Option<Option<u32>>,
+}
+
+/// What came of an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// The file was read.
+    Reloaded {
+        /// The generation since.
+        generation: u64,
+        /// What changed.
+        changes: Vec<String>,
+        /// What will trouble clients.
+        warnings: Vec<String>,
+    },
+    /// An instance was steered; whether it is a new one.
+    Steered {
+        /// Whether it was added by this.
+        is_new: bool,
+    },
+    /// So many tunnels are to be moved.
+    Rebalancing {
+        /// How many.
+        tunnels: usize,
+    },
+}
+
+/// An order, and who waits for what comes of it.
+#[derive(Debug)]
+pub struct Asked {
+    /// What is asked.
+    pub order: Order,
+    /// Whom to tell.
+    pub answer: oneshot::Sender<Result<Done, Problem>>,
+}
+
+/// How the last reload went.
+#[derive(Debug, Clone)]
+pub struct LastReload {
+    /// When.
+    pub at: SystemTime,
+    /// Why the file was refused; empty if it was not.
+    pub problems: Vec<String>,
+    /// What its reader said; that of the last file that was taken.
+    pub warnings: Vec<String>,
+    /// When that was.
+    pub taken: SystemTime,
+}
+
+/// What everybody who answers knows.
+#[derive(Debug)]
+pub struct Desk {
+    /// What all workers share.
+    pub live: Arc<Live>,
+    /// The configuration's file.
+    pub file: Option<PathBuf>,
+    /// When this process began.
+    pub started: SystemTime,
+    /// Open streams.
+    pub streams: Streams,
+    last_reload: Mutex<LastReload>,
+    /// Why what is changed does not outlive the process, and since when.
+    unkept: Mutex<Option<(String, SystemTime)>>,
+    orders: mpsc::Sender<Asked>,
+}
+
+impl Desk {
+    /// A desk, and where its orders arrive.
+    pub fn new(
+        live: Arc<Live>,
+        file: Option<PathBuf>,
+        warnings: Vec<String>,
+        now: SystemTime,
+    ) -> (Self, mpsc::Receiver<Asked>) {
+        let (orders, arriving) = mpsc::channel(QUEUE);
+        let last = LastReload { at: now, problems: Vec::new(), warnings, taken: now };
+        let last_reload = Mutex::new(last);
+        let unkept = Mutex::default();
+        let streams = Streams::default();
+        (Self { live, file, started: now, streams, last_reload, unkept, orders }, arriving)
+    }
+
+    /// Has something done.
+    pub async fn ask(&self, order: Order) -> Result<Done, Problem> {
+        let (answer, told) = oneshot::channel();
+        let asked = async {
+            self.orders.send(Asked { order, answer }).await.ok()?;
+            told.await.ok()
+        };
+        let busy = |detail| Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
+        match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => Err(busy("this process is stopping, and takes no changes any more")),
+            Err(_late) => Err(busy("nothing came of it in time; see whether it was done")),
+        }
+    }
+
+    /// How the last reload went.
+    pub fn last_reload(&self) -> LastReload {
+        self.lock().clone()
+    }
+
+    /// The file was taken.
+    pub fn reloaded(&self, warnings: Vec<String>, at: SystemTime) {
+        *self.lock() = LastReload { at, problems: Vec::new(), warnings, taken: at };
+    }
+
+    /// The file was refused.
+    pub fn rejected(&self, problems: Vec<String>, at: SystemTime) {
+        let mut last = self.lock();
+        (last.at, last.problems) = (at, problems);
+    }
+
+    /// Whether what was changed is kept, and if not, why.
+    pub fn kept(&self, problem: Option<String>, now: SystemTime) {
+        let mut unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = unkept.as_ref().map_or(now, |(_, since)| *since);
+        *unkept = problem.map(|problem| (problem, since));
+    }
+
+    /// Why what is changed does not outlive the process, and since when.
+    pub fn unkept(&self) -> Option<(String, SystemTime)> {
+        self.unkept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LastReload> {
+        self.last_reload.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

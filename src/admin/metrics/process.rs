@@ -1,0 +1,110 @@
+//! Metrics of the whole process, and of its listeners.
+
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::admin::metrics::rows::{Labels, Rows, latency_bounds};
+use crate::listener::descriptors;
+use crate::observe::counters::Handshake;
+use crate::observe::events::Kind;
+use crate::observe::red::{CLASSES, Sums};
+use crate::observe::sink::sink;
+use crate::proxy::error::Reason;
+use crate::snapshot::{Live, Snapshot};
+
+/// Writes the rows of a metric of the process; whether it is one.
+pub(super) fn write(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bool {
+    let (counters, none) = (&live.counters, Labels::default());
+    let value = match rows.name {
+        "burdock_build_info" => {
+            rows.count(&none, &Labels::of(&[("version", env!("CARGO_PKG_VERSION"))]), 1);
+            return true;
+        }
+        "burdock_errors_total" => {
+            let reasons = Labels::each("reason", Reason::ALL.map(Reason::label));
+            rows.counts(&none, &reasons, Reason::ALL.map(|reason| counters.errors(reason)));
+            return true;
+        }
+        "burdock_tls_handshakes_total" => {
+            let outcomes = Labels::each("outcome", Handshake::ALL.map(Handshake::label));
+            rows.counts(&none, &outcomes, Handshake::ALL.map(|it| counters.handshakes(it)));
+            return true;
+        }
+        "burdock_tls_certificate_expiry_timestamp_seconds" => {
+            expiries(rows, snapshot);
+            return true;
+        }
+        "burdock_events_total" => {
+            let kinds = Labels::each("kind", Kind::ALL.map(Kind::label));
+            rows.counts(&none, &kinds, Kind::ALL.map(|kind| live.journal.count(kind)));
+            return true;
+        }
+        "burdock_start_timestamp_seconds" => return instant(rows, live.started),
+        "burdock_config_last_reload_timestamp_seconds" => {
+            return instant(rows, counters.last_reload().at);
+        }
+        "burdock_config_last_reload_success_timestamp_seconds" => {
+            return instant(rows, counters.last_success());
+        }
+        "burdock_workers" => live.workers as u64,
+        "burdock_config_generation" => snapshot.generation,
+        "burdock_config_last_reload_success" => {
+            u64::from(counters.last_reload().problems.is_empty())
+        }
+        "burdock_upgrades_failed_total" => counters.upgrades_failed.load(Ordering::Relaxed),
+        "burdock_client_connections" => counters.connections(),
+        "burdock_client_connections_total" => counters.accepted.load(Ordering::Relaxed),
+        "burdock_descriptors_max" => descriptors::most().unwrap_or(u64::MAX),
+        "burdock_descriptors_short" => counters.short(),
+        "burdock_descriptors_short_total" => counters.short_total.load(Ordering::Relaxed),
+        "burdock_retry_bytes" => live.kept.held(),
+        "burdock_retry_bodies_dropped_total" => live.kept.refused(),
+        "burdock_accept_errors_total" => counters.accept_errors.load(Ordering::Relaxed),
+        "burdock_log_lines_dropped_total" => sink().dropped(),
+        _ => return false,
+    };
+    rows.count(&none, &none, value);
+    true
+}
+
+fn instant(rows: &mut Rows<'_>, at: SystemTime) -> bool {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    rows.number(&Labels::default(), format_args!("{:.3}", since.as_secs_f64()));
+    true
+}
+
+fn expiries(rows: &mut Rows<'_>, snapshot: &Snapshot) {
+    for listener in &snapshot.config.listeners {
+        let address = listener.address.to_string();
+        for certificate in listener.tls.iter().flat_map(|tls| &tls.certificates) {
+            let host = certificate.names.first().map_or("", String::as_str);
+            let labels = Labels::of(&[("listener", &*address), ("certificate", host)]);
+            rows.number(&labels, certificate.not_after);
+        }
+    }
+}
+
+/// What has come in at each listener.
+pub(super) fn listeners(live: &Live) -> Vec<(Labels, Sums)> {
+    let listeners = live.listeners().into_iter();
+    let labelled =
+        listeners.map(|(address, sums)| (Labels::of(&[("listener", &*address.to_string())]), sums));
+    labelled.collect()
+}
+
+/// Writes the rows of a metric of listeners.
+pub(super) fn write_listeners(rows: &mut Rows<'_>, listeners: &[(Labels, Sums)]) {
+    let (classes, bounds) = (Labels::each("class", CLASSES), latency_bounds());
+    for (labels, sums) in listeners {
+        match rows.name {
+            "burdock_listener_requests_total" => rows.counts(labels, &classes, sums.answers),
+            "burdock_listener_errors_total" => {
+                rows.count(labels, &Labels::default(), sums.errors);
+            }
+            "burdock_listener_request_duration_seconds" => {
+                rows.spread(labels, &bounds, &sums.duration);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Metrics of versions, whatever instance it happens at.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::admin::metrics::rows::{Labels, Rows, latency_bounds};
+use crate::affinity::Rejection;
+use crate::affinity::order::Fate;
+use crate::health::Rehome;
+use crate::health::breaker::Trigger;
+use crate::health::check::Kind;
+use crate::instance::Roster;
+use crate::observe::counters::TunnelEnd;
+use crate::observe::latency::Spread;
+use crate::observe::red::{CLASSES, Sums};
+use crate::observe::tunnels::{CODES, Closer, LIFETIMES};
+use crate::snapshot::Snapshot;
+
+/// A version, and what its workers have counted.
+pub(super) struct Version<'a> {
+    roster: &'a Roster,
+    labels: Labels,
+    sums: Sums,
+}
+
+/// Reads every version.
+pub(super) fn read(snapshot: &Snapshot) -> Vec<Version<'_>> {
+    let rosters = snapshot.services().iter().map(|service| &*service.roster);
+    let version = |roster: &'_ Roster| {
+        Labels::of(&[("service", roster.service()), ("version", roster.version())])
+    };
+    rosters
+        .map(|roster| Version { roster, labels: version(roster), sums: Sums::of(roster.reds()) })
+        .collect()
+}
+
+/// Writes the rows of one version.
+pub(super) fn write(rows: &mut Rows<'_>, version: &Version<'_>) {
+    let Version { roster, labels, sums } = version;
+    let (tally, none) = (&roster.tally, Labels::default());
+    let value = match rows.name {
+        "burdock_client_requests_total" => {
+            return rows.counts(labels, &Labels::each("class", CLASSES), sums.answers);
+        }
+        "burdock_client_first_byte_seconds" => {
+            return rows.spread(labels, &latency_bounds(), &sums.first_byte);
+        }
+        "burdock_client_request_duration_seconds" => {
+            return rows.spread(labels, &latency_bounds(), &sums.duration);
+        }
+        "burdock_client_errors_total" => sums.errors,
+        "burdock_attempts_total" => sums.attempts,
+        "burdock_hedges_total" => read_one(&tally.hedges),
+        "burdock_hedges_won_total" => read_one(&tally.hedges_won),
+        "burdock_queue_length" => roster.queue.len() as u64,
+        "burdock_queued_total" => read_one(&tally.queued),
+        "burdock_panic" => u64::from(roster.is_in_panic()),
+        "burdock_breaker_held_total" => read_one(&tally.held),
+        "burdock_tunnels_opened_total" => read_one(&tally.tunnels),
+        _ => return write_several(rows, roster, labels),
+    };
+    rows.count(labels, &none, value);
+}
+
+/// Those that have several rows for a version.
+fn write_several(rows: &mut Rows<'_>, roster: &Roster, labels: &Labels) {
+    let (tally, name) = (&roster.tally, rows.name);
+    let mut by = |key: &str, values: &[&str], counters: &[AtomicU64]| {
+        let which = Labels::each(key, values.iter().copied());
+        rows.counts(labels, &which, counters.iter().map(read_one));
+    };
+    match name {
+        "burdock_retries_total" => by("reason", &Rehome::ALL.map(Rehome::label), &tally.retried),
+        "burdock_rehomes_total" => by("reason", &Rehome::ALL.map(Rehome::label), &tally.rehomed),
+        "burdock_affinity_rejected_total" => {
+            by("reason", &Rejection::ALL.map(Rejection::label), &tally.rejected);
+        }
+        "burdock_affinity_orders_total" => by("fate", &Fate::ALL.map(Fate::label), &tally.orders),
+        "burdock_breaker_opened_total" => {
+            by("cause", &Trigger::ALL.map(Trigger::label), &tally.opened);
+        }
+        "burdock_tunnels_ended_total" => {
+            by("cause", &TunnelEnd::ALL.map(TunnelEnd::label), &tally.ended);
+        }
+        "burdock_affinity_total" => {
+            let outcomes = ["new", "kept", "rehomed", "rejected", "keyed", "keyless"];
+            let rehomed = tally.rehomed.iter().map(read_one).sum();
+            let [new, rejected, keyed, keyless] =
+                [&tally.new, &tally.unhonoured, &tally.keyed, &tally.keyless].map(read_one);
+            let values = [new, roster.kept(), rehomed, rejected, keyed, keyless];
+            rows.counts(labels, &Labels::each("outcome", outcomes), values);
+        }
+        "burdock_tunnel_closes_total" => {
+            let codes = Labels::each("code", CODES);
+            for closer in Closer::ALL {
+                let labels = labels.clone().and("from", closer.label());
+                let sent = (0..CODES.len()).map(|place| tally.tunnel_closes.sent(closer, place));
+                rows.counts(&labels, &codes, sent);
+            }
+        }
+        "burdock_tunnel_duration_seconds" => {
+            let bounds: Vec<_> = LIFETIMES.iter().map(u64::to_string).collect();
+            let bounds = bounds.iter().map(String::as_str).chain(["+Inf"]);
+            let lifetimes = &tally.tunnel_lifetimes;
+            let bounds = Labels::each("le", bounds);
+            rows.histogram(labels, &bounds, &lifetimes.counts(), lifetimes.sum().as_secs_f64());
+        }
+        "burdock_probe_duration_seconds" => {
+            let bounds = latency_bounds();
+            for kind in Kind::ALL {
+                let labels = labels.clone().and("check", kind.label());
+                let mut spread = Spread::default();
+                spread.add(&tally.probes[kind as usize]);
+                rows.spread(&labels, &bounds, &spread);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn read_one(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}

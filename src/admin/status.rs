@@ -1,0 +1,217 @@
+//! `GET /api/v1/status`: everything at one look.
+
+use std::sync::atomic::Ordering;
+use std::time::{Instant, SystemTime};
+
+use http::StatusCode;
+use serde::Serialize;
+
+use crate::admin::desk::{Desk, LastReload};
+use crate::admin::problem::Problem;
+use crate::admin::reply::{self, Reply};
+use crate::admin::router::Question;
+use crate::admin::shapes::{Difference, Version, instant};
+use crate::config::types::{Acceptance, Config};
+use crate::listener::descriptors;
+use crate::observe::trend::Rates;
+use crate::snapshot::{Live, Phase, Snapshot};
+
+#[derive(Serialize)]
+struct Status {
+    burdock: Burdock,
+    config: Configuration,
+    connections: Connections,
+    descriptors: Descriptors,
+    totals: Rates,
+    listeners: Vec<Listener>,
+    services: Vec<Service>,
+    differences: Vec<Difference>,
+    warnings: Vec<Warning>,
+}
+
+#[derive(Serialize)]
+struct Burdock {
+    version: &'static str,
+    pid: u32,
+    started: String,
+    uptime_seconds: f64,
+    workers: usize,
+    phase: &'static str,
+}
+
+#[derive(Serialize)]
+struct Configuration {
+    generation: u64,
+    file: Option<String>,
+    last_reload: Reloaded,
+}
+
+#[derive(Serialize)]
+struct Reloaded {
+    ok: bool,
+    at: String,
+    problems: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Connections {
+    open: u64,
+    total: u64,
+}
+
+#[derive(Serialize)]
+struct Descriptors {
+    /// Nothing where there is no limit.
+    max: Option<u64>,
+    short: bool,
+}
+
+#[derive(Serialize)]
+struct Listener {
+    address: String,
+    tls: bool,
+    http2: bool,
+    proxy_protocol: &'static str,
+}
+
+#[derive(Serialize)]
+struct Service {
+    name: String,
+    hosts: Vec<String>,
+    paths: Vec<String>,
+    versions: Vec<Version>,
+}
+
+#[derive(Serialize)]
+struct Warning {
+    code: &'static str,
+    message: String,
+    cure: Option<String>,
+    since: String,
+    count: u64,
+}
+
+pub(super) fn answer(desk: &Desk, question: &Question) -> Result<Reply, Problem> {
+    let wanted: Vec<&str> =
+        question.query.all("services").flat_map(|names| names.split(',')).collect();
+    let with_instances = match question.query.one("instances")? {
+        None | Some("true") => true,
+        Some("false") => false,
+        Some(_) => return Err(Problem::wrong("instances: allowed: true, false")),
+    };
+    let snapshot = desk.live.snapshot();
+    if let Some(name) = wanted.iter().find(|name| !has(&snapshot, name)) {
+        return Err(Problem::unknown(format!("no service {name}; there are {}", named(&snapshot))));
+    }
+    Ok(reply::json(StatusCode::OK, &status(desk, &snapshot, &wanted, with_instances)))
+}
+
+fn status(desk: &Desk, snapshot: &Snapshot, wanted: &[&str], with_instances: bool) -> Status {
+    let (live, now, last) = (&desk.live, Instant::now(), desk.last_reload());
+    let mut services = Vec::new();
+    for (service, config) in snapshot.services().iter().zip(&snapshot.config.services) {
+        let (roster, overlay) = (&service.roster, &snapshot.overlay);
+        let is_wanted = wanted.is_empty() || wanted.contains(&&*config.name);
+        let look = (with_instances && is_wanted, now);
+        let version = Version::of(service.version(), roster, overlay, look);
+        if is_wanted {
+            services.push(Service {
+                name: config.name.clone(),
+                hosts: or_any(&config.hosts),
+                paths: config.paths.clone(),
+                versions: vec![version],
+            });
+        }
+    }
+    Status {
+        burdock: burdock(desk),
+        config: Configuration {
+            generation: snapshot.generation,
+            file: desk.file.as_ref().map(|file| file.display().to_string()),
+            last_reload: Reloaded {
+                ok: last.problems.is_empty(),
+                at: instant(last.at),
+                problems: last.problems.clone(),
+            },
+        },
+        connections: Connections {
+            open: live.counters.connections(),
+            total: live.counters.accepted.load(Ordering::Relaxed),
+        },
+        descriptors: Descriptors { max: descriptors::most(), short: live.counters.are_short() },
+        totals: live.telemetry.totals().rates,
+        listeners: listeners(&snapshot.config),
+        services,
+        differences: differences(snapshot),
+        warnings: warnings(desk, &last),
+    }
+}
+
+/// What differs from the file.
+pub(super) fn differences(snapshot: &Snapshot) -> Vec<Difference> {
+    snapshot.overlay.differences(&snapshot.filed).into_iter().map(Difference::from).collect()
+}
+
+fn burdock(desk: &Desk) -> Burdock {
+    let uptime = SystemTime::now().duration_since(desk.started).unwrap_or_default();
+    Burdock {
+        version: env!("CARGO_PKG_VERSION"),
+        pid: std::process::id(),
+        started: instant(desk.started),
+        uptime_seconds: uptime.as_secs_f64(),
+        workers: desk.live.workers,
+        phase: phase(&desk.live),
+    }
+}
+
+fn phase(live: &Live) -> &'static str {
+    match *live.phase().borrow() {
+        Phase::Serving => "serving",
+        Phase::Draining { .. } => "draining",
+    }
+}
+
+fn listeners(config: &Config) -> Vec<Listener> {
+    let row = |it: &crate::config::types::Listener| Listener {
+        address: it.address.to_string(),
+        tls: it.tls.is_some(),
+        http2: it.http2,
+        proxy_protocol: match it.proxy_protocol {
+            Acceptance::Off => "off",
+            Acceptance::Accept => "accept",
+            Acceptance::Require => "require",
+        },
+    };
+    config.listeners.iter().map(row).collect()
+}
+
+fn warnings(desk: &Desk, last: &LastReload) -> Vec<Warning> {
+    let of_file = last.warnings.iter().map(|message| Warning {
+        code: "config",
+        message: message.clone(),
+        cure: None,
+        since: instant(last.taken),
+        count: 1,
+    });
+    let unkept = desk.unkept().map(|(problem, since)| Warning {
+        code: "state_not_kept",
+        message: format!("a restart would forget what was changed at run time: {problem}"),
+        cure: Some("admin: { state_file: PATH }".to_owned()),
+        since: instant(since),
+        count: 1,
+    });
+    of_file.chain(unkept).collect()
+}
+
+fn or_any(hosts: &[String]) -> Vec<String> {
+    if hosts.is_empty() { vec!["*".to_owned()] } else { hosts.to_vec() }
+}
+
+fn has(snapshot: &Snapshot, name: &str) -> bool {
+    snapshot.services().iter().any(|service| service.roster.service() == name)
+}
+
+fn named(snapshot: &Snapshot) -> String {
+    let names = snapshot.services().iter().map(|service| service.roster.service());
+    names.take(10).collect::<Vec<_>>().join(", ")
+}

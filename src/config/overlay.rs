@@ -1,0 +1,362 @@
+//! What is to differ from the file at run time: states, weights and instances that somebody asked
+//! for while Burdock ran. A layer over the configuration, never a change of it.
+//!
+//! Pure: knows no clock, no live state and no network. An override stays until it is taken back,
+//! whatever the file says meanwhile; what the file makes meaningless is dropped by
+//! [`Overlay::prune`]. Its text is [`Overlay::to_text`], of a version of its own. Read [`Override`]
+//! first.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::types::{Config, Instance, Service, State, Version};
+
+/// The version of the text; another one is refused rather than guessed at.
+const FORMAT: u32 = 1;
+/// Instances that may be added in all: a caller that never removes any must not fill the memory.
+pub const MAX_ADDED: usize = 10_000;
+
+/// Who an override is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Key {
+    /// The service.
+    pub service: String,
+    /// The version.
+    pub version: String,
+    /// The instance.
+    pub name: String,
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}/{}", self.service, self.version, self.name)
+    }
+}
+
+/// An instance that the file does not name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Added {
+    /// `IP:port`, `[IPv6]:port` or `host:port`.
+    pub address: String,
+    /// Its weight as it was added.
+    pub weight: u32,
+}
+
+/// What is wanted of one instance instead of what the file says. Instants are milliseconds since the
+/// Unix epoch, so that they mean the same after a restart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Override {
+    /// Its state.
+    #[serde(with = "word", skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
+    /// When its drain ends, if it drains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<u64>,
+    /// Its weight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// What it is, if the file does not name it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub added: Option<Added>,
+    /// When this was last changed.
+    pub since: u64,
+}
+
+impl Override {
+    fn says_nothing(&self) -> bool {
+        let Self { state, deadline, weight, added, since: _ } = self;
+        state.is_none() && deadline.is_none() && weight.is_none() && added.is_none()
+    }
+}
+
+/// Every override.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overlay(BTreeMap<Key, Override>);
+
+/// One thing that differs from the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Of whom.
+    pub key: Key,
+    /// `state`, `weight` or `added`.
+    pub what: &'static str,
+    /// What the file says; nothing of an instance that it does not name.
+    pub file: Option<String>,
+    /// What counts.
+    pub now: String,
+    /// Since when.
+    pub since: u64,
+}
+
+/// Text that is no overlay.
+#[derive(Debug, thiserror::Error)]
+pub enum OverlayError {
+    /// Not in the form.
+    #[error("it is damaged: {0}")]
+    Damaged(#[from] serde_json::Error),
+    /// Another form.
+    #[error("it has format {0}, and this version of Burdock reads format {FORMAT}")]
+    Format(u32),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    format: u32,
+    overrides: Vec<Row>,
+}
+
+/// An override as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// Whose.
+    #[serde(flatten)]
+    pub key: Key,
+    /// What.
+    #[serde(flatten)]
+    pub wanted: Override,
+}
+
+impl Overlay {
+    /// What is wanted of one instance.
+    pub fn of(&self, key: &Key) -> Option<&Override> {
+        self.0.get(key)
+    }
+
+    /// Whether nothing is wanted.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many instances were added.
+    pub fn added(&self) -> usize {
+        self.0.values().filter(|wanted| wanted.added.is_some()).count()
+    }
+
+    /// Wants this of an instance from now on; what says nothing is forgotten.
+    pub fn set(&mut self, key: Key, wanted: Override) {
+        if wanted.says_nothing() {
+            self.0.remove(&key);
+        } else {
+            self.0.insert(key, wanted);
+        }
+    }
+
+    /// Wants nothing of it any more.
+    pub fn remove(&mut self, key: &Key) -> Option<Override> {
+        self.0.remove(key)
+    }
+
+    /// One row for each.
+    pub fn rows(&self) -> impl Iterator<Item = Row> {
+        self.0.iter().map(|(key, wanted)| Row { key: key.clone(), wanted: wanted.clone() })
+    }
+
+    /// From such rows.
+    pub fn of_rows(rows: impl IntoIterator<Item = Row>) -> Self {
+        let mut overlay = Self::default();
+        rows.into_iter().for_each(|row| overlay.set(row.key, row.wanted));
+        overlay
+    }
+
+    /// As text, for a file.
+    pub fn to_text(&self) -> String {
+        let document = Document { format: FORMAT, overrides: self.rows().collect() };
+        let mut text = serde_json::to_string_pretty(&document)
+            .expect("maps with keys of text and without floats have a text");
+        text.push('\n');
+        text
+    }
+
+    /// From such text.
+    pub fn from_text(text: &str) -> Result<Self, OverlayError> {
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let Format { format } = serde_json::from_str(text)?;
+        if format != FORMAT {
+            return Err(OverlayError::Format(format));
+        }
+        let Document { overrides, .. } = serde_json::from_str(text)?;
+        Ok(Self::of_rows(overrides))
+    }
+
+    /// The configuration with this over it. What has no place in it is passed over.
+    pub fn apply(&self, config: &Config) -> Config {
+        let mut config = config.clone();
+        for service in &mut config.services {
+            let version = &mut service.version;
+            for instance in &mut version.instances {
+                let key = key(&service.name, &version.name, &instance.name);
+                if let Some(wanted) = self.0.get(&key) {
+                    wanted.put_over(instance);
+                }
+            }
+            let mine = self
+                .0
+                .iter()
+                .filter(|(key, _)| key.service == service.name && key.version == version.name);
+            let named: HashSet<_> = version.instances.iter().map(|it| it.name.clone()).collect();
+            let mut more = Vec::new();
+            for (key, wanted) in mine {
+                let Some(added) = &wanted.added else { continue };
+                if !named.contains(&key.name) {
+                    let mut instance = Instance::at(added.address.clone());
+                    instance.name.clone_from(&key.name);
+                    instance.weight = added.weight;
+                    wanted.put_over(&mut instance);
+                    more.push(instance);
+                }
+            }
+            version.instances.extend(more);
+        }
+        config
+    }
+
+    /// Forgets what `config` leaves no place for; gives a sentence on each.
+    pub fn prune(&mut self, config: &Config) -> Vec<String> {
+        let (mut told, index) = (Vec::new(), Index::of(config));
+        let keys: Vec<Key> = self.0.keys().cloned().collect();
+        for key in keys {
+            let Some(wanted) = self.0.get_mut(&key) else { continue };
+            let Some(version) = index.version(&key) else {
+                told.push(format!("{key}: the file has no such version any more"));
+                self.0.remove(&key);
+                continue;
+            };
+            let named = version.by_name.get(&*key.name);
+            match (&wanted.added, named) {
+                (None, None) => {
+                    told.push(format!("{key}: the file does not name it any more"));
+                    self.0.remove(&key);
+                }
+                (Some(added), Some(named)) => {
+                    let how = if added.address == named.address { "too" } else { "elsewhere" };
+                    told.push(format!("{key}: the file names it {how}, and counts"));
+                    wanted.added = None;
+                    if wanted.says_nothing() {
+                        self.0.remove(&key);
+                    }
+                }
+                (Some(added), None) if version.addresses.contains(&*added.address) => {
+                    told.push(format!("{key}: the file names another at its address"));
+                    self.0.remove(&key);
+                }
+                (Some(_), None) | (None, Some(_)) => {}
+            }
+        }
+        told
+    }
+
+    /// What differs from `config`, the file. An override that says what the file says differs in
+    /// nothing, and stays all the same.
+    pub fn differences(&self, config: &Config) -> Vec<Difference> {
+        let mut found = Vec::new();
+        if self.is_empty() {
+            return found;
+        }
+        let index = Index::of(config);
+        for (key, wanted) in &self.0 {
+            let named = index.version(key).and_then(|it| it.by_name.get(&*key.name));
+            let mut push = |what, file: Option<String>, now: String| {
+                if file.as_ref() != Some(&now) {
+                    let since = wanted.since;
+                    found.push(Difference { key: key.clone(), what, file, now, since });
+                }
+            };
+            if let (Some(added), None) = (&wanted.added, named) {
+                push("added", None, added.address.clone());
+            }
+            if let Some(state) = wanted.state {
+                let file = named.map_or(State::Active, |named| named.state);
+                push("state", Some(file.word().to_owned()), state.word().to_owned());
+            }
+            if let Some(weight) = wanted.weight {
+                let added = wanted.added.as_ref().map(|added| added.weight);
+                let file = named.map(|named| named.weight).or(added);
+                push("weight", file.map(|file| file.to_string()), weight.to_string());
+            }
+        }
+        found
+    }
+}
+
+impl Override {
+    fn put_over(&self, instance: &mut Instance) {
+        instance.state = self.state.unwrap_or(instance.state);
+        instance.weight = self.weight.unwrap_or(instance.weight);
+    }
+}
+
+/// What a file names, found without looking through all of it for each override.
+struct Index<'a>(HashMap<(&'a str, &'a str), Named<'a>>);
+
+struct Named<'a> {
+    by_name: HashMap<&'a str, &'a Instance>,
+    addresses: HashSet<&'a str>,
+}
+
+impl<'a> Index<'a> {
+    fn of(config: &'a Config) -> Self {
+        let row = |service: &'a Service| {
+            let version = &service.version;
+            let by_name = version.instances.iter().map(|it| (&*it.name, it)).collect();
+            let addresses = version.instances.iter().map(|it| &*it.address).collect();
+            ((&*service.name, &*version.name), Named { by_name, addresses })
+        };
+        Self(config.services.iter().map(row).collect())
+    }
+
+    fn version<'b>(&'b self, key: &'b Key) -> Option<&'b Named<'a>> {
+        self.0.get(&(&*key.service, &*key.version))
+    }
+}
+
+/// The version that `key` is of.
+pub fn version<'a>(config: &'a Config, key: &Key) -> Option<&'a Version> {
+    let service = config.services.iter().find(|service| service.name == key.service)?;
+    (service.version.name == key.version).then_some(&service.version)
+}
+
+/// The instance of this name.
+pub fn file_instance<'a>(version: &'a Version, name: &str) -> Option<&'a Instance> {
+    version.instances.iter().find(|instance| instance.name == name)
+}
+
+fn key(service: &str, version: &str, name: &str) -> Key {
+    Key { service: service.to_owned(), version: version.to_owned(), name: name.to_owned() }
+}
+
+/// A state by its word in the configuration.
+mod word {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::config::types::State;
+
+    #[expect(clippy::ref_option, reason = "serde asks for it")]
+    pub(super) fn serialize<S: Serializer>(
+        state: &Option<State>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match state {
+            Some(state) => serializer.serialize_str(state.word()),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<State>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+        let known = State::WORDS.iter().find(|(word, _)| *word == text);
+        let (_, state) =
+            known.ok_or_else(|| D::Error::custom(format_args!("{text} is no state")))?;
+        Ok(Some(*state))
+    }
+}

@@ -1,0 +1,108 @@
+//! The layer over the file: what it changes, what it forgets, how it is written.
+
+use std::path::Path;
+
+use super::*;
+
+fn config(text: &str) -> Config {
+    crate::config::parse(text, Path::new("burdock.yaml")).unwrap().config
+}
+
+fn of(name: &str) -> Key {
+    key("default", "default", name)
+}
+
+fn added(address: &str) -> Override {
+    let added = Some(Added { address: address.to_owned(), weight: 3 });
+    Override { added, since: 7, ..Override::default() }
+}
+
+fn state(state: State) -> Override {
+    Override { state: Some(state), since: 7, ..Override::default() }
+}
+
+#[test]
+fn it_is_put_over_and_the_file_stays_as_it_is() {
+    let file = config("instances: [{name: a, address: 'a:1'}, {name: b, address: 'b:1'}]");
+    let mut overlay = Overlay::default();
+    assert_eq!(overlay.apply(&file), file);
+    overlay.set(of("a"), state(State::Draining));
+    overlay.set(of("c"), Override { weight: Some(5), ..added("c:1") });
+    let served = overlay.apply(&file);
+    let rows: Vec<_> = served.services[0].version.instances.iter().collect();
+    let told: Vec<_> = rows.iter().map(|it| (&*it.name, it.state, it.weight)).collect();
+    let expected = [("a", State::Draining, 1), ("b", State::Active, 1), ("c", State::Active, 5)];
+    assert_eq!(told, expected);
+    assert_eq!(file.services[0].version.instances.len(), 2);
+}
+
+#[test]
+fn it_comes_back_from_its_text() {
+    let mut overlay = Overlay::default();
+    overlay.set(of("a"), Override { deadline: Some(12), ..state(State::Draining) });
+    overlay.set(of("c"), Override { weight: Some(0), ..added("[::1]:1") });
+    assert_eq!(Overlay::from_text(&overlay.to_text()).unwrap(), overlay);
+    assert_eq!(Overlay::of_rows(overlay.rows()), overlay);
+}
+
+#[test]
+fn damaged_text_is_told_of() {
+    let whole = {
+        let mut overlay = Overlay::default();
+        overlay.set(of("a"), state(State::Disabled));
+        overlay.to_text()
+    };
+    for length in 0..whole.trim_end().len() {
+        assert!(Overlay::from_text(&whole[..length]).is_err(), "{length}");
+    }
+    let other = whole.replace("\"format\": 1", "\"format\": 2");
+    let error = Overlay::from_text(&other).unwrap_err().to_string();
+    assert_eq!(error, "it has format 2, and this version of Burdock reads format 1");
+    let other = whole.replace("disabled", "asleep");
+    assert!(Overlay::from_text(&other).unwrap_err().to_string().contains("asleep is no state"));
+}
+
+#[test]
+fn what_the_file_leaves_no_place_for_is_forgotten() {
+    let file = config(
+        "instances: [{name: a, address: 'a:1'}, {name: d, address: 'd:1'}, {name: e, address: 'e:1'}]",
+    );
+    let mut overlay = Overlay::default();
+    overlay.set(of("a"), state(State::Disabled));
+    overlay.set(of("gone"), state(State::Disabled));
+    overlay.set(key("other", "default", "x"), added("x:1"));
+    overlay.set(of("c"), added("c:1"));
+    overlay.set(of("d"), added("d:1"));
+    overlay.set(of("e"), Override { weight: Some(2), ..added("elsewhere:1") });
+    overlay.set(of("twin"), added("a:1"));
+    let told = overlay.prune(&file).join("\n");
+    for part in ["gone: ", "other/default/x: ", "default/d: ", "default/e: ", "twin: "] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    let left: Vec<_> = overlay.rows().map(|row| row.key.name).collect();
+    assert_eq!(left, ["a", "c", "e"]);
+    assert!(overlay.prune(&file).is_empty(), "and told of once");
+}
+
+#[test]
+fn differences_show_what_the_file_says() {
+    let file = config("instances: [{name: a, address: 'a:1', state: draining}, 'b:1']");
+    let mut overlay = Overlay::default();
+    overlay.set(of("a"), Override { weight: Some(4), ..state(State::Draining) });
+    overlay.set(of("b:1"), state(State::Disabled));
+    overlay.set(of("c"), added("c:1"));
+    let told: Vec<_> = overlay
+        .differences(&file)
+        .into_iter()
+        .map(|it| (it.key.name, it.what, it.file.unwrap_or_default(), it.now))
+        .collect();
+    let row = |name: &str, what, file: &str, now: &str| {
+        (name.to_owned(), what, file.to_owned(), now.to_owned())
+    };
+    let expected = [
+        row("a", "weight", "1", "4"),
+        row("b:1", "state", "active", "disabled"),
+        row("c", "added", "", "c:1"),
+    ];
+    assert_eq!(told, expected);
+}

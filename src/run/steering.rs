@@ -1,0 +1,265 @@
+//! What is asked of a running server: each order changes the layer over the file, which is then put
+//! in place as a reload is, and kept for the next process.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::StatusCode;
+
+use crate::admin::desk::{Asked, Done, Order, Wish};
+use crate::admin::problem::Problem;
+use crate::config::overlay::{self, Added, Key, MAX_ADDED, Overlay, Override};
+use crate::config::types::{Config, Drain, State};
+use crate::instance::{Departure, Instance};
+use crate::run::server::{Server, finish_drain};
+use crate::run::state_file;
+use crate::snapshot::Layers;
+use crate::tunnel::rebalance;
+
+/// The layers of a process that begins: what the one before it leaves, or what was kept.
+pub(super) fn layers(
+    filed: Arc<Config>,
+    inherited: Option<Overlay>,
+    config_file: Option<&Path>,
+) -> Layers {
+    let kept =
+        || state_file::path(filed.admin.as_ref(), config_file).map(|it| state_file::load(&it));
+    let overlay = inherited.or_else(kept).unwrap_or_default();
+    over(filed, overlay)
+}
+
+/// What of the overlay has a place over this file, over it.
+pub(super) fn over(filed: Arc<Config>, mut overlay: Overlay) -> Layers {
+    for forgotten in overlay.prune(&filed) {
+        tracing::warn!("forgotten what was asked for at run time: {forgotten}");
+    }
+    Layers { filed, overlay: Arc::new(overlay) }
+}
+
+/// A drain that is over at this time from now on.
+pub(super) fn within(timeout: Duration, drain: Drain) -> Drain {
+    Drain { timeout, spread: drain.spread.min(timeout) }
+}
+
+/// The file is not taken.
+pub(super) fn rejected(problems: Vec<String>) -> Problem {
+    let detail = "the configuration is rejected, and nothing has changed".to_owned();
+    Problem { status: StatusCode::UNPROCESSABLE_ENTITY, detail, problems }
+}
+
+/// Another process has been told already what it begins with.
+pub(super) fn under_way() -> Problem {
+    let detail = "another process is taking over; ask again in a moment";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+}
+
+impl Server {
+    /// The next order.
+    pub(super) async fn order(&mut self) -> Asked {
+        match self.orders.recv().await {
+            Some(asked) => asked,
+            // Closed as the server ends.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whoever asks from now on is told that it is too late.
+    pub(super) fn refuse_orders(&mut self) {
+        self.orders.close();
+        while self.orders.try_recv().is_ok() {}
+    }
+
+    /// Obeys while something else goes on, for those who have no file.
+    pub async fn obey_until<T>(&mut self, until: impl Future<Output = T>) -> T {
+        let mut until = std::pin::pin!(until);
+        loop {
+            tokio::select! {
+                done = until.as_mut() => return done,
+                Asked { order, answer } = self.order() => {
+                    // Whoever asked may be gone.
+                    let _ = answer.send(self.obey(order));
+                }
+            }
+        }
+    }
+
+    /// Counts configurations that were read.
+    pub(super) fn generation(&self) -> u64 {
+        self.live.snapshot().generation
+    }
+
+    /// Does what is asked for.
+    pub(super) fn obey(&mut self, order: Order) -> Result<Done, Problem> {
+        let now = SystemTime::now();
+        match order {
+            Order::Reload => Err(Problem::conflict("there is no file to read again")),
+            Order::Steer { key, wish } => self.steer(&key, &wish, now),
+            Order::Add { key, address, weight } => self.add(key, address, weight, now),
+            Order::Remove { key, deadline } => self.remove(&key, deadline),
+            Order::Rebalance { service, version } => self.rebalance(&service, &version),
+        }
+    }
+
+    fn steer(&mut self, key: &Key, wish: &Wish, now: SystemTime) -> Result<Done, Problem> {
+        let version = overlay::version(&self.layers.filed, key);
+        let version = version.ok_or_else(|| Problem::unknown(format!("no version of {key}")))?;
+        let file = overlay::file_instance(version, &key.name);
+        let before = self.layers.overlay.of(key).cloned().unwrap_or_default();
+        let mut wanted = before.clone();
+        let added = wanted.added.as_ref().map(|added| added.weight);
+        let Some(by_file) = file.map(|it| (it.state, it.weight)).or(Some(State::Active).zip(added))
+        else {
+            return Err(Problem::conflict(format!("{key} is removed, and what is left drains")));
+        };
+        let was = before.state.unwrap_or(by_file.0);
+        if let Some(state) = wish.state {
+            wanted.state = state.filter(|state| *state != by_file.0);
+        }
+        if let Some(weight) = wish.weight {
+            wanted.weight = weight.filter(|weight| *weight != by_file.1);
+        }
+        let is = wanted.state.unwrap_or(by_file.0);
+        // Kept as an instant: a restart must not begin a drain anew.
+        let timeout = wish.deadline.or((was != is).then_some(version.drain.timeout));
+        wanted.deadline = match (is, timeout) {
+            (State::Draining, Some(timeout)) => Some(millis(now + timeout)),
+            (State::Draining, None) => before.deadline,
+            (State::Active | State::Disabled, _) if wish.deadline.is_some() => {
+                return Err(Problem::conflict(format!("{key} does not drain: no deadline")));
+            }
+            (State::Active | State::Disabled, _) => None,
+        };
+        if wanted != before {
+            wanted.since = millis(now);
+            let (state, weight) = (is.word(), wanted.weight.unwrap_or(by_file.1));
+            tracing::info!(instance = %key, state, weight, by = "api", "steered");
+            let mut overlay = Overlay::clone(&self.layers.overlay);
+            let is_hastened = wanted.deadline != before.deadline && was == is;
+            overlay.set(key.clone(), wanted);
+            self.put(overlay, None);
+            if is_hastened {
+                self.hasten_known(key);
+            }
+        }
+        Ok(Done::Steered { is_new: false })
+    }
+
+    fn add(
+        &mut self,
+        key: Key,
+        address: String,
+        weight: u32,
+        now: SystemTime,
+    ) -> Result<Done, Problem> {
+        let version = overlay::version(&self.config, &key);
+        let version = version.ok_or_else(|| Problem::unknown(format!("no version of {key}")))?;
+        if let Some(known) = overlay::file_instance(version, &key.name) {
+            return match known.address == address {
+                true => Ok(Done::Steered { is_new: false }),
+                false => Err(Problem::conflict(format!("{key} is at {}", known.address))),
+            };
+        }
+        if let Some(twin) = version.instances.iter().find(|it| it.address == address) {
+            return Err(Problem::conflict(format!("{address} is that of {}", twin.name)));
+        }
+        if self.layers.overlay.added() >= MAX_ADDED {
+            return Err(Problem::conflict(format!("{MAX_ADDED} instances are added already")));
+        }
+        tracing::info!(instance = %key, address, weight, by = "api", "instance added");
+        let added = Some(Added { address, weight });
+        let mut overlay = Overlay::clone(&self.layers.overlay);
+        overlay.set(key, Override { added, since: millis(now), ..Override::default() });
+        self.put(overlay, None);
+        Ok(Done::Steered { is_new: true })
+    }
+
+    fn remove(&mut self, key: &Key, deadline: Option<Duration>) -> Result<Done, Problem> {
+        let mut overlay = Overlay::clone(&self.layers.overlay);
+        let is_added = overlay.of(key).is_some_and(|wanted| wanted.added.is_some());
+        let by_file = overlay::version(&self.layers.filed, key)
+            .is_some_and(|version| overlay::file_instance(version, &key.name).is_some());
+        if by_file {
+            let detail = format!("{key} is one of the file: remove it there, or disable it");
+            return Err(Problem::conflict(detail));
+        }
+        if is_added {
+            tracing::info!(instance = %key, by = "api", "instance removed");
+            overlay.remove(key);
+            self.put(overlay, deadline);
+        }
+        Ok(Done::Steered { is_new: false })
+    }
+
+    fn rebalance(&self, service: &str, version: &str) -> Result<Done, Problem> {
+        let snapshot = self.live.snapshot();
+        let mut services = snapshot.services().iter();
+        let known =
+            services.find(|it| it.roster.service() == service && it.roster.version() == version);
+        let unknown = || Problem::unknown(format!("no version {service}/{version}"));
+        let known = known.ok_or_else(unknown)?;
+        let registries: Vec<_> =
+            self.workers.iter().map(|worker| Arc::clone(&worker.registry)).collect();
+        let tunnels =
+            rebalance::ask(&known.roster, &registries, known.version().rebalance.tolerance);
+        tracing::info!(service, version, tunnels, by = "api", "rebalancing");
+        Ok(Done::Rebalancing { tunnels })
+    }
+
+    /// Serves by the file with this over it. What it removes drains within `limit`.
+    fn put(&mut self, overlay: Overlay, limit: Option<Duration>) {
+        self.layers.overlay = Arc::new(overlay);
+        let config = self.layers.served();
+        let keyring = Arc::clone(&self.live.snapshot().keyring);
+        let published = self.live.publish(self.layers.clone(), keyring);
+        self.prober.follow(published.snapshot.versions());
+        self.retire(&published, &config, limit);
+        self.config = config;
+        self.keep();
+    }
+
+    /// Writes the overlay where the next process finds it.
+    pub(super) fn keep(&self) {
+        let path = state_file::path(self.config.admin.as_ref(), self.file.as_deref());
+        let problem = path.and_then(|path| {
+            let error = state_file::store(&path, &self.layers.overlay).err()?;
+            let problem = format!("writing {}: {error}", path.display());
+            tracing::warn!("a restart would forget what was changed at run time: {problem}");
+            Some(problem)
+        });
+        self.desk.kept(problem, SystemTime::now());
+    }
+
+    /// Gives a drain the end that was asked for, if one was.
+    pub(super) fn hasten(&self, instance: &Instance) -> Option<Departure> {
+        let identity = instance.identity();
+        let key = Key {
+            service: identity.service.clone(),
+            version: identity.version.clone(),
+            name: identity.name.clone(),
+        };
+        let deadline = self.layers.overlay.of(&key)?.deadline?;
+        let left = Duration::from_millis(deadline.saturating_sub(millis(SystemTime::now())));
+        let drain = overlay::version(&self.layers.filed, &key)?.drain;
+        instance.drain_by(within(left, drain))
+    }
+
+    fn hasten_known(&self, key: &Key) {
+        let snapshot = self.live.snapshot();
+        let Some(roster) = snapshot.roster(&key.service, &key.version) else { return };
+        let members = roster.members();
+        let known = members.present().iter().find(|it| it.identity().name == key.name);
+        if let Some(instance) = known
+            && let Some(drain) = self.hasten(instance)
+        {
+            finish_drain(&self.live, Arc::clone(instance), drain);
+            self.live.nudge();
+        }
+    }
+}
+
+/// Since the Unix epoch.
+fn millis(at: SystemTime) -> u64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -105,7 +105,8 @@ pub(super) async fn answer(desk: &Desk, request: Request<Incoming>) -> Answer {
     Answer { reply: reply::secured(reply), streams }
 }
 
-/// In this order: whether it is the dashboard, which holds no data; whether it can be read, who asks, what for, whether it may, and only then its body.
+/// In this order: whether it is the dashboard, which holds no data; whether it can be read, who asks,
+/// what for, whether it may, and only then its body.
 async fn decide(desk: &Desk, request: Request<Incoming>) -> Result<Reply, Problem> {
     let (head, body) = request.into_parts();
     if let Some(page) = dashboard::answer(&head.method, head.uri.path(), &head.headers) {

@@ -9,11 +9,13 @@ const indexOf = (at) => Math.floor(at / STEP);
 export class Series {
   #steps = new Map(); // index -> { ticks, figures, rehomes }
   #lastTotals = null;
+  #isLoaded = false; // and no tick has come since
   now = 0;
 
   load(history) {
     this.#steps.clear();
     this.#lastTotals = null;
+    this.#isLoaded = true;
     const { series, step_seconds: seconds, until } = history;
     const end = Date.parse(until);
     const length = Math.max(
@@ -34,19 +36,9 @@ export class Series {
 
   add(tick) {
     const at = Date.parse(tick.at);
+    this.#join(indexOf(at), tick);
     const step = this.#step(at);
-    const { totals } = tick;
-    const latency = totals.latency_seconds ?? {};
-    this.#mean(step, {
-      requests_per_second: totals.requests_per_second,
-      errors_per_second: totals.errors_per_second,
-      p50: latency.p50,
-      p90: latency.p90,
-      p99: latency.p99,
-      tunnels: tick.tunnels,
-      sessions: tick.sessions,
-      connections: tick.connections,
-    });
+    this.#mean(step, figuresOf(tick));
     for (const [reason, total] of Object.entries(tick.rehomes_total ?? {})) {
       const before = this.#lastTotals?.[reason] ?? total;
       this.#count(step, reason, Math.max(0, total - before));
@@ -74,6 +66,14 @@ export class Series {
     return sum;
   }
 
+  // The history ends up to a step before the first tick after it: that is no gap.
+  #join(index, tick) {
+    if (!this.#isLoaded) return;
+    this.#isLoaded = false;
+    if (this.#steps.has(index - 2) && !this.#steps.has(index - 1))
+      this.#mean(this.#step((index - 1) * STEP), figuresOf(tick));
+  }
+
   #step(at) {
     const index = indexOf(at);
     if (!this.#steps.has(index)) this.#steps.set(index, { ticks: 0, figures: {}, rehomes: {} });
@@ -97,4 +97,10 @@ export class Series {
     if (!(n > 0)) return;
     step.rehomes[reason] = (step.rehomes[reason] ?? 0) + n;
   }
+}
+
+function figuresOf({ totals, tunnels, sessions, connections }) {
+  const { requests_per_second, errors_per_second, latency_seconds } = totals;
+  const { p50, p90, p99 } = latency_seconds ?? {};
+  return { requests_per_second, errors_per_second, p50, p90, p99, tunnels, sessions, connections };
 }

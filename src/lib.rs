@@ -12,7 +12,7 @@
 //!
 //! Beside it: [`config`] (file -> validated types), [`snapshot`] (what a request may read),
 //! [`tls`] (certificates, tickets, secured streams), [`health`] (checks and breaker), [`observe`]
-//! (logs), [`admin`] (metrics), [`run`] (puts all of
+//! (logs), [`admin`] (its API, metrics), [`run`] (puts all of
 //! it together), [`demo`] (embedded instances).
 //!
 //! # Words

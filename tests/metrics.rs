@@ -57,8 +57,11 @@ async fn requests_errors_and_durations_agree_with_what_clients_saw() {
     b.misbehaves(Fault::CloseBeforeAnswer);
     let statuses = [client.get("/x").await.status, client.get("/x").await.status];
     assert_eq!(BTreeSet::from(statuses), BTreeSet::from([502, 503]));
-    let elsewhere =
-        raw::exchange_text(burdock.address(), "GET / HTTP/1.1\r\nHost: b.test\r\n\r\n").await;
+    let elsewhere = raw::exchange_text(
+        burdock.address(),
+        "GET / HTTP/1.1\r\nHost: b.test\r\nConnection: close\r\n\r\n",
+    )
+    .await;
     assert!(elsewhere.starts_with("HTTP/1.1 404"), "{elsewhere}");
     let count = "burdock_listener_request_duration_seconds_count";
     burdock.wait_metric(count, &[], |n| n == 7.0).await;
@@ -89,7 +92,7 @@ async fn requests_errors_and_durations_agree_with_what_clients_saw() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_counts_as_one_request_and_two_attempts() {
+async fn a_retry_is_another_attempt_at_the_same_request() {
     let backends = Backend::several(&["a", "b"]).await;
     let all: Vec<_> = backends.iter().collect();
     let burdock = Burdock::start(&yaml(&all, "")).await;
@@ -100,7 +103,9 @@ async fn a_retry_counts_as_one_request_and_two_attempts() {
     }
     burdock.wait_metric("burdock_client_requests_total", &[("class", "2xx")], |n| n == 2.0).await;
     let metrics = burdock.metrics().await;
-    assert_eq!(metrics.sum("burdock_attempts_total", &[]), 3.0);
+    let retries = metrics.sum("burdock_retries_total", &[]);
+    assert!(retries >= 1.0);
+    assert_eq!(metrics.sum("burdock_attempts_total", &[]), 2.0 + retries);
     assert_eq!(metrics.sum("burdock_client_errors_total", &[]), 0.0);
     let slow = [("instance", "a")];
     assert_eq!(metrics.sum("burdock_instance_first_byte_seconds_count", &slow), 0.0);
@@ -229,7 +234,8 @@ impl Prometheus {
         let query: String = query.bytes().map(encode).collect();
         let path = format!("/api/v1/query?query={query}");
         let answer = Client::admin(self.address).get(&path).await;
-        serde_json::from_str(&answer.text()).expect("JSON")
+        // It says so in plain text as long as it isn't ready.
+        serde_json::from_str(&answer.text()).unwrap_or_default()
     }
 }
 

@@ -92,7 +92,7 @@ async fn events_are_told_as_they_happen_and_from_where_a_client_left_off() {
     let (status, kept) = Api::of(&burdock).get(&format!("events?format=json&since={seen}")).await;
     assert_eq!((status, &kept["events"][0]["id"]), (200, &json!(seen + 1)));
     let (status, problem) = Api::of(&burdock).get("events?since=yesterday").await;
-    assert_eq!(status, 400, "{problem}");
+    assert_eq!(status, 422, "{problem}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,7 +168,8 @@ async fn rates_probes_ticks_and_history_agree_with_what_was_done() {
         }
     })
     .await;
-    assert!((15.0..=21.0).contains(&requests), "{requests}");
+    // A step is a little longer or shorter on a busy machine.
+    assert!((10.0..=30.0).contains(&requests), "{requests}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -118,7 +118,8 @@ mod tests {
         let live = Arc::new(busy(1));
         let note = || live.journal.note(Event::Stopping { connections: 0, tunnels: 0 });
         (0..KEPT + 5).for_each(|_| note());
-        let mut body = stream(&live, 1, &Streams::default()).unwrap();
+        let streams = Streams::default();
+        let mut body = stream(&live, 1, &streams).unwrap();
         let mut text = String::new();
         while !text.contains(&format!("id: {}\n", KEPT + 5)) {
             let frame = body.frame().await.unwrap().unwrap();

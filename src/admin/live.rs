@@ -41,7 +41,8 @@ mod tests {
     async fn ticks_come_for_as_long_as_somebody_is_there() {
         let live = Arc::new(busy(1));
         let mut sampler = Sampler::new(Instant::now());
-        let mut body = stream(&live, &Streams::default()).unwrap();
+        let streams = Streams::default();
+        let mut body = stream(&live, &streams).unwrap();
         body.frame().await.unwrap().unwrap();
         sampler.look(&live, Instant::now());
         let frame = body.frame().await.unwrap().unwrap();

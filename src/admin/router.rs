@@ -1,6 +1,7 @@
 //! From a request to the resource that answers it. One file per resource; what all of them need
 //! (who asks, whether it may, how large a body is) is decided here, once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -145,7 +146,14 @@ async fn ask(desk: &Desk, of: Resource<'_>, question: &Question) -> Result<Reply
         Resource::Metrics => {
             // The exposition format's own content type, version included.
             let kind = "text/plain; version=0.0.4; charset=utf-8";
-            Ok(reply::bytes(StatusCode::OK, kind, metrics::render(&desk.live)))
+            // Of many instances it takes long enough for a probe to be late by it.
+            let live = Arc::clone(&desk.live);
+            let rendered = tokio::task::spawn_blocking(move || metrics::render(&live)).await;
+            let failed = |error| {
+                let detail = format!("reading the metrics: {error}");
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+            };
+            Ok(reply::bytes(StatusCode::OK, kind, rendered.map_err(failed)?))
         }
         Resource::Events => events::answer(desk, question),
         Resource::Live => live::answer(desk),

@@ -30,7 +30,7 @@ const WINDOW: usize = 10;
 /// Looks on until it is dropped.
 pub async fn run(live: Arc<Live>) {
     let mut sampler = Sampler::new(Instant::now());
-    let mut seconds = tokio::time::interval(SECOND);
+    let mut seconds = tokio::time::interval_at(tokio::time::Instant::now() + SECOND, SECOND);
     // What was missed is told as missing.
     seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {

@@ -131,7 +131,8 @@ mod tests {
             pen.wait(told.notified()).await;
             pen.write("data: 1\n\n".to_owned()).await;
         };
-        let mut body = hasty().open(tell).unwrap();
+        let streams = hasty();
+        let mut body = streams.open(tell).unwrap();
         for expected in [OPENING, ":\n\n", ":\n\n"] {
             assert_eq!(next(&mut body).await, expected);
         }
@@ -148,7 +149,8 @@ mod tests {
             while pen.write("data: x\n\n".to_owned()).await.is_some() {}
             told.notify_one();
         };
-        drop(Streams::default().open(tell).unwrap());
+        let streams = Streams::default();
+        drop(streams.open(tell).unwrap());
         over.notified().await;
     }
 

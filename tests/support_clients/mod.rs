@@ -156,6 +156,13 @@ pub fn program(script: &str, arguments: &[&str]) -> Process {
     Process::start(&interpreter, &arguments)
 }
 
+/// A command of the python environment.
+pub fn environment(command: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin").join(command);
+    installed(&path);
+    path
+}
+
 /// Chromium, by the first of its names that this machine has.
 pub fn browser() -> String {
     let path = std::env::var_os("PATH").unwrap_or_default();

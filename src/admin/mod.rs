@@ -1,4 +1,4 @@
-//! The admin listener: `/healthz`, `/metrics` and the API under `/api/v1`.
+//! The admin listener: `/healthz`, `/metrics`, the dashboard and the API under `/api/v1`.
 //!
 //! It reads the live state by itself, and hands what is to change to whoever runs the server, through
 //! the [`desk`]. Never on a request's path. Read `router` first, which leads to one file for each
@@ -7,6 +7,7 @@
 mod ask;
 mod auth;
 mod configuration;
+mod dashboard;
 pub mod desk;
 mod door;
 pub mod events;

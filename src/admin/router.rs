@@ -14,8 +14,8 @@ use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
 use crate::admin::reply::{self, PLAIN, Reply};
 use crate::admin::{
-    ask, auth, configuration, events, history, instances, live, metrics, openapi, rebalance, reload,
-    status,
+    ask, auth, configuration, dashboard, events, history, instances, live, metrics, openapi,
+    rebalance, reload, status,
 };
 
 /// Bytes of a request's body.
@@ -110,9 +110,13 @@ pub(super) async fn answer(desk: &Desk, request: Request<Incoming>) -> Answer {
     Answer { reply: reply::secured(reply), streams }
 }
 
-/// In this order: whether it can be read, who asks, what for, whether it may, and only then its body.
+/// In this order: whether it is the dashboard, which holds no data; whether it can be read, who asks,
+/// what for, whether it may, and only then its body.
 async fn decide(desk: &Desk, request: Request<Incoming>) -> Result<Reply, Problem> {
     let (head, body) = request.into_parts();
+    if let Some(page) = dashboard::answer(&head.method, head.uri.path(), &head.headers) {
+        return Ok(page);
+    }
     let malformed =
         || Problem::new(StatusCode::BAD_REQUEST, "the path is not percent-encoded UTF-8");
     let parts = parts(head.uri.path()).ok_or_else(malformed)?;

@@ -9,11 +9,16 @@ use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::Acme;
+
 /// How a listener speaks TLS.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tls {
-    /// At least one; the first is for clients that name no host, or one that no certificate has.
+    /// At least one, or else `acme` is there; the first is for clients that name no host, or one that
+    /// no certificate has.
     pub certificates: Vec<Certificate>,
+    /// More of them, which Burdock gets by itself.
+    pub acme: Option<Acme>,
     /// The oldest version that is spoken.
     pub min_version: TlsVersion,
     /// What resumes a session.

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Beside it: [`config`] (file -> validated types), [`snapshot`] (what a request may read),
-//! [`tls`] (certificates, tickets, secured streams), [`health`] (checks and breaker), [`observe`]
+//! [`tls`] (certificates, tickets, secured streams), [`acme`] (certificates from a CA), [`health`] (checks and breaker), [`observe`]
 //! (logs), [`admin`] (metrics), [`run`] (puts all of
 //! it together), [`demo`] (embedded instances).
 //!
@@ -35,9 +35,10 @@
 //! Rooms depend downwards only, and a test holds them to it: `config::types`, then `tls` and `config`,
 //! which looks with it at what it has read, then the pure decisions (`route`, `affinity`, `balance`,
 //! `proxy_protocol`, the machines of `health`, `proxy::retry`,
-//! `proxy::headers`, `proxy::error`, `tunnel::frames`), then `instance`, then `snapshot`, then
+//! `proxy::headers`, `proxy::error`, `tunnel::frames`), then `instance` and `acme`, then `snapshot`, then
 //! `proxy`, `tunnel`, `listener`, `admin` and the prober, then `run`.
 
+pub mod acme;
 pub mod admin;
 pub mod affinity;
 pub mod balance;

@@ -2,6 +2,7 @@
 //!
 //! Values are read when somebody asks; nothing is summed on a request's path.
 
+use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -18,6 +19,7 @@ use crate::observe::sink::sink;
 use crate::observe::tunnels::{CODES, Closer, LIFETIMES, Lifetimes};
 use crate::proxy::error::Reason;
 use crate::snapshot::{Live, Snapshot};
+use crate::tls::automatic::{Outcome, Subject};
 
 /// Everything that is exposed: name, type, help.
 pub const NAMES: &[(&str, &str, &str)] = &[
@@ -47,6 +49,16 @@ pub const NAMES: &[(&str, &str, &str)] = &[
         "burdock_tls_certificate_expiry_timestamp_seconds",
         "gauge",
         "When a certificate of a listener expires, since the Unix epoch, by the first host in it.",
+    ),
+    (
+        "burdock_acme_orders_total",
+        "counter",
+        "Certificates ordered from a CA by ACME, by outcome.",
+    ),
+    (
+        "burdock_acme_failures",
+        "gauge",
+        "Orders for a host that failed since the last one that did not.",
     ),
     (
         "burdock_log_lines_dropped_total",
@@ -204,8 +216,18 @@ fn process_rows(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bool {
             }
             return true;
         }
+        "burdock_acme_orders_total" => {
+            for outcome in Outcome::ALL {
+                rows.row(&[("outcome", outcome.label())], live.automatic.orders(outcome));
+            }
+            return true;
+        }
+        "burdock_acme_failures" => {
+            failure_rows(rows, live, snapshot);
+            return true;
+        }
         "burdock_tls_certificate_expiry_timestamp_seconds" => {
-            expiry_rows(rows, snapshot);
+            expiry_rows(rows, live, snapshot);
             return true;
         }
         "burdock_workers" => live.workers as u64,
@@ -229,13 +251,30 @@ fn process_rows(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bool {
     true
 }
 
-fn expiry_rows(rows: &mut Rows<'_>, snapshot: &Snapshot) {
+/// Two listeners may have one host in common.
+fn failure_rows(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) {
+    let listeners = &snapshot.config.listeners;
+    let acmes = listeners.iter().filter_map(|it| it.tls.as_ref()?.acme.as_ref());
+    for subject in acmes.flat_map(Subject::all).collect::<BTreeSet<_>>() {
+        let labels = [("domain", &*subject.domain), ("directory", &*subject.directory)];
+        rows.row(&labels, live.automatic.place(&subject).failures());
+    }
+}
+
+fn expiry_rows(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) {
     for listener in &snapshot.config.listeners {
         let address = listener.address.to_string();
         for certificate in listener.tls.iter().flat_map(|tls| &tls.certificates) {
             let host = certificate.names.first().map_or("", String::as_str);
             let labels = [("listener", &*address), ("certificate", host)];
             rows.row(&labels, certificate.not_after);
+        }
+        let acme = listener.tls.iter().filter_map(|tls| tls.acme.as_ref());
+        for subject in acme.flat_map(Subject::all) {
+            let labels = [("listener", &*address), ("certificate", &*subject.domain)];
+            if let Some(in_use) = live.automatic.place(&subject).in_use() {
+                rows.row(&labels, in_use.not_after);
+            }
         }
     }
 }

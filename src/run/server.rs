@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use pingora_runtime::{BlockingPoolOpts, NoStealRuntime, RuntimeOpts};
 
+use crate::acme::Keeper;
 use crate::affinity::token::Keyring;
 use crate::config::types::{Config, Drain, Service, Version, Workers};
 use crate::config::{ConfigErrors, Loaded, diff};
@@ -79,6 +80,7 @@ pub struct Server {
     doors: Doors,
     prober: health::prober::Prober,
     own_key: OwnKey,
+    keeper: Keeper,
 }
 
 impl std::fmt::Debug for Server {
@@ -90,7 +92,10 @@ impl std::fmt::Debug for Server {
 impl Server {
     /// Binds, probes, and only then accepts. `config_file` says where a key may be kept.
     pub async fn start(loaded: Loaded, config_file: Option<&Path>) -> Result<Self, StartError> {
-        Self::succeed(loaded, config_file, Inherited::default(), &[]).await
+        let mut server =
+            Self::succeed(loaded, config_file, Inherited::default(), &[]).await?;
+        server.keep_certificates();
+        Ok(server)
     }
 
     /// The same with sockets that are bound already, and only if each of the services that are
@@ -121,8 +126,11 @@ impl Server {
         let mut own_key = OwnKey::new(config_file);
         let keyring = own_key.keyring(&config.affinity_keys, has_affinity(&config))?;
         warn_unverified(None, &config);
+        let automatic = Arc::clone(doors.automatic());
+        let keeper = Keeper::new(Arc::clone(&automatic));
+        keeper.follow(&config);
         let (live, published) = Live::new(Arc::clone(&config), Arc::new(keyring), count);
-        let live = Arc::new(live);
+        let live = Arc::new(live.with(automatic));
         let prober = Prober::new({
             let live = Arc::clone(&live);
             Arc::new(move |instance, drain| {
@@ -158,6 +166,7 @@ impl Server {
             doors,
             prober,
             own_key,
+            keeper,
         };
         let registries = server.workers.iter().map(|worker| Arc::clone(&worker.registry)).collect();
         tokio::spawn(rebalance::run(Arc::clone(&server.live), registries));
@@ -170,6 +179,11 @@ impl Server {
         // Each has begun to accept after this.
         server.lap().await;
         Ok(server)
+    }
+
+    /// Gets certificates from now on, where the configuration says so: nobody else does.
+    pub(super) fn keep_certificates(&mut self) {
+        self.keeper.begin();
     }
 
     /// Resolves when each of these services has a ready instance, or is not in the configuration.
@@ -219,6 +233,9 @@ impl Server {
         let changes = diff(&self.config, &config);
         let live = Arc::clone(&self.live);
         let failed = &live.counters.reload_failed;
+        if cause == Cause::Signal {
+            self.keeper.nudge();
+        }
         if changes.is_empty() && config == self.config {
             let was_rejected = failed.swap(0, Ordering::Relaxed) != 0;
             if was_rejected || cause == Cause::Signal {
@@ -243,6 +260,7 @@ impl Server {
         let publish_ms = begun.elapsed().as_secs_f64() * 1000.0;
         self.prober.follow(published.snapshot.versions());
         self.retire(&published, &config);
+        self.keeper.follow(&config);
         self.exchange(&config, unserved);
         warn_unverified(Some(&self.config), &config);
         self.config = config;
@@ -262,6 +280,7 @@ impl Server {
     /// the deadline, or when `cut` resolves, drops the rest.
     pub async fn drain(mut self, cut: impl Future<Output = ()>) -> Drained {
         let Drain { timeout, spread } = self.config.shutdown;
+        self.keeper.stop();
         self.doors.close();
         self.say_draining(timeout);
         let now = Instant::now();
@@ -280,6 +299,7 @@ impl Server {
     /// before that; a [`Server::drain`] must follow.
     pub(super) async fn withdraw(&mut self, stopped: impl Future<Output = ()>) -> Option<Drained> {
         let Drain { timeout, spread } = self.config.upgrade;
+        self.keeper.stop();
         self.doors.close();
         self.doors.close_admin();
         self.say_draining(timeout);

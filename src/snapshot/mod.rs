@@ -18,6 +18,7 @@ use crate::instance::kept::Ledger;
 use crate::instance::roster::{Reconciled, Roster};
 use crate::observe::counters::Counters;
 use crate::route::Router;
+use crate::tls::automatic::Automatic;
 
 /// One configuration, ready to serve.
 #[derive(Debug)]
@@ -121,6 +122,8 @@ pub struct Live {
     pub kept: Arc<Ledger>,
     /// Worker threads.
     pub workers: usize,
+    /// Certificates that Burdock gets for itself.
+    pub automatic: Arc<Automatic>,
     phase: watch::Sender<Phase>,
     /// Whether the phase is another than `Serving`, for those who look at each request.
     leaving: AtomicBool,
@@ -149,12 +152,19 @@ impl Live {
             counters: Counters::default(),
             kept: Arc::default(),
             workers,
+            automatic: Arc::default(),
             phase: watch::Sender::new(Phase::Serving),
             leaving: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             nudges: (0..workers).map(|_| Notify::new()).collect(),
         };
         (live, Published { snapshot, changes })
+    }
+
+    /// The same, where handshakes find the certificates that Burdock gets for itself.
+    #[must_use]
+    pub fn with(self, automatic: Arc<Automatic>) -> Self {
+        Self { automatic, ..self }
     }
 
     /// What to serve by, for the length of one request.

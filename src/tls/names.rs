@@ -10,6 +10,8 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
+use crate::tls::automatic::Place;
+
 /// The host names in a certificate, in lower case, as far as they are names of hosts.
 pub fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, webpki::Error> {
     let certificate = EndEntityCert::try_from(certificate)?;
@@ -40,6 +42,14 @@ pub fn not_after(certificate: &CertificateDer<'_>) -> u64 {
     }
 }
 
+/// When `certificate` becomes good, in seconds since the Unix epoch.
+pub fn not_before(certificate: &CertificateDer<'_>) -> u64 {
+    match verdict(certificate, Duration::ZERO) {
+        Some(webpki::Error::CertNotValidYet { not_before, .. }) => not_before.as_secs(),
+        Some(_) | None => 0,
+    }
+}
+
 /// Whether `certificate` is good at `now`, since the Unix epoch.
 pub fn timely(certificate: &CertificateDer<'_>, now: Duration) -> Result<(), Untimely> {
     match verdict(certificate, now) {
@@ -60,7 +70,11 @@ fn verdict(certificate: &CertificateDer<'_>, now: Duration) -> Option<webpki::Er
 /// The certificates of a listener.
 #[derive(Debug)]
 pub(super) struct Choice {
-    default: Arc<CertifiedKey>,
+    default: Option<Arc<CertifiedKey>>,
+    /// Those that Burdock gets for itself; each has its whole name.
+    automatic: HashMap<String, Arc<Place>>,
+    /// The first of them, where there is no other default.
+    first: Option<Arc<Place>>,
     exact: HashMap<String, Arc<CertifiedKey>>,
     /// By what follows the `*.`.
     wildcards: HashMap<String, Arc<CertifiedKey>>,
@@ -68,8 +82,15 @@ pub(super) struct Choice {
 
 impl Choice {
     /// `default` for whoever names no host, or one that is not named by any.
-    pub(super) fn new(default: Arc<CertifiedKey>) -> Self {
-        Self { default, exact: HashMap::new(), wildcards: HashMap::new() }
+    pub(super) fn new(default: Option<Arc<CertifiedKey>>) -> Self {
+        let (exact, wildcards) = Default::default();
+        Self { default, automatic: HashMap::new(), first: None, exact, wildcards }
+    }
+
+    /// What will be in `place` for `name`; until then, whatever else there is.
+    pub(super) fn expect(&mut self, name: &str, place: Arc<Place>) {
+        self.first.get_or_insert_with(|| Arc::clone(&place));
+        self.automatic.insert(name.to_owned(), place);
     }
 
     /// `key` for `name`, unless another was there before.
@@ -82,22 +103,33 @@ impl Choice {
     }
 
     /// RFC 9525 section 6.3: a wildcard stands for one label, the first.
-    fn find(&self, host: &str) -> &Arc<CertifiedKey> {
+    fn find(&self, host: &str) -> Option<Arc<CertifiedKey>> {
         let host = host.to_ascii_lowercase();
+        if let Some(in_use) = self.automatic.get(&host).and_then(|place| place.in_use()) {
+            return Some(Arc::clone(&in_use.key));
+        }
         let below = || host.split_once('.').and_then(|(_, parent)| self.wildcards.get(parent));
-        self.exact.get(&host).or_else(below).unwrap_or(&self.default)
+        self.exact.get(&host).or_else(below).cloned().or_else(|| self.default())
+    }
+
+    /// For whoever names no host, or one that is not named by any; `None` as long as the first one
+    /// has not come.
+    fn default(&self) -> Option<Arc<CertifiedKey>> {
+        let first = || self.first.as_ref()?.in_use();
+        self.default.clone().or_else(|| first().map(|in_use| Arc::clone(&in_use.key)))
     }
 }
 
 impl ResolvesServerCert for Choice {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(hello.server_name().map_or(&self.default, |host| self.find(host))))
+        hello.server_name().map_or_else(|| self.default(), |host| self.find(host))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::automatic::InUse;
 
     fn made(names: &[&str]) -> rcgen::CertifiedKey<rcgen::KeyPair> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -120,7 +152,7 @@ mod tests {
     #[test]
     fn a_wildcard_stands_for_one_label_and_a_whole_name_goes_first() {
         let keys: Vec<_> = (0..3).map(|_| key(&made(&["x"]))).collect();
-        let mut choice = Choice::new(Arc::clone(&keys[0]));
+        let mut choice = Choice::new(Some(Arc::clone(&keys[0])));
         choice.add("*.test", &keys[1]);
         choice.add("a.test", &keys[2]);
         for (host, expected) in [
@@ -132,8 +164,34 @@ mod tests {
             ("other", 0),
             ("", 0),
         ] {
-            assert!(Arc::ptr_eq(choice.find(host), &keys[expected]), "{host}");
+            assert!(Arc::ptr_eq(&choice.find(host).unwrap(), &keys[expected]), "{host}");
         }
+    }
+
+    #[test]
+    fn one_that_is_expected_is_used_when_it_has_come() {
+        let [file, wildcard, own, new] = std::array::from_fn(|_| key(&made(&["x"])));
+        let put = |place: &Place, key: &Arc<CertifiedKey>| {
+            place.put(InUse { key: Arc::clone(key), not_before: 0, not_after: 1 });
+        };
+        let is = |found: Option<Arc<CertifiedKey>>, key| Arc::ptr_eq(&found.unwrap(), key);
+        let mut choice = Choice::new(Some(Arc::clone(&file)));
+        let place: Arc<Place> = Arc::default();
+        choice.expect("a.test", Arc::clone(&place));
+        assert!(is(choice.find("a.test"), &file));
+        choice.add("*.test", &wildcard);
+        assert!(is(choice.find("a.test"), &wildcard));
+        put(&place, &own);
+        assert!(is(choice.find("A.test"), &own) && is(choice.find("b.test"), &wildcard));
+        put(&place, &new);
+        assert!(is(choice.find("a.test"), &new) && is(choice.default(), &file));
+
+        let mut alone = Choice::new(None);
+        let place: Arc<Place> = Arc::default();
+        alone.expect("a.test", Arc::clone(&place));
+        assert!(alone.find("a.test").is_none() && alone.default().is_none());
+        put(&place, &own);
+        assert!(is(alone.find("other"), &own));
     }
 
     #[test]

@@ -103,7 +103,8 @@ async fn exchange(
 ) -> Result<Response<Full<Bytes>>, Unanswered> {
     let url = request.uri().clone();
     let bad = || Unanswered::Url(url.clone());
-    let authority = url.authority().filter(|_| url.scheme_str() == Some("https")).ok_or_else(bad)?;
+    let authority =
+        url.authority().filter(|_| url.scheme_str() == Some("https")).ok_or_else(bad)?;
     let to = authority.to_string();
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     let name = ServerName::try_from(host.to_owned()).map_err(|_| bad())?;

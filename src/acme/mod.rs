@@ -173,7 +173,8 @@ async fn attend(
         Ok(Done::Found) => standing.failures = 0,
         Ok(Done::NotBefore(at)) => standing.not_before = at,
         Ok(Done::Issued(issued)) => {
-            let expires = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(issued.not_after));
+            let expires =
+                httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(issued.not_after));
             place.put(issued);
             *standing = Standing { failures: 0, not_before: 0, share: standing.share };
             automatic.ended(place, Outcome::Issued);
@@ -222,7 +223,11 @@ async fn work(
     }
     if let Some(at) = pace::bound(&store.orders(), domain, now()) {
         let wait_s = at.saturating_sub(now());
-        tracing::warn!(domain, wait_s, "there were enough orders in the last hour; the next one waits");
+        tracing::warn!(
+            domain,
+            wait_s,
+            "there were enough orders in the last hour; the next one waits"
+        );
         return Ok(Done::NotBefore(at));
     }
     let ordered = order(acme, domain, &store, &automatic.challenges);

@@ -8,6 +8,7 @@ use instant_acme::{
     NewAccount, NewOrder, Order, OrderStatus, Problem, RetryPolicy,
 };
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
+use rustls::crypto::ring;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -16,7 +17,7 @@ use crate::acme::store::{self, Store, StoreError};
 use crate::config::types::{Acme, Challenge};
 use crate::tls::automatic::{InUse, Outcome};
 use crate::tls::challenges::{Challenges, Shown};
-use crate::tls::{names, server};
+use crate::tls::names;
 
 /// What passes by itself is tried again this often at once.
 const TRIES: u32 = 2;
@@ -156,9 +157,10 @@ async fn attempt(
     drop(shown);
     if !matches!(seen, Ok(OrderStatus::Ready)) {
         let seen = seen.err().map(Why::from);
-        return Err(why_unproved(&mut order).await.or(seen).unwrap_or_else(|| {
-            Why::Unproved("it does not say why".to_owned())
-        }));
+        return Err(why_unproved(&mut order)
+            .await
+            .or(seen)
+            .unwrap_or_else(|| Why::Unproved("it does not say why".to_owned())));
     }
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new([domain.to_owned()])?;
@@ -167,20 +169,12 @@ async fn attempt(
     let chain = order.poll_certificate(&POLLING).await?;
     let pem = format!("{}{chain}", key.serialize_pem());
     let issued = store::in_use(pem.as_bytes(), domain).map_err(|why| Why::Unfit(tame(&why)))?;
-    if let Err(untimely) = names::timely(&issued.key.cert[0], now) {
-        // It may begin now; the clock has gone on since it was asked for.
-        let is_over = untimely == names::Untimely::Expired;
-        let why = if is_over { "it has expired" } else { "its time begins later, by our clock" };
-        if is_over || issued.not_before > now.as_secs() + POLL_SKEW {
-            return Err(Why::Unfit(why.to_owned()));
-        }
+    if names::timely(&issued.key.cert[0], now) == Err(names::Untimely::Expired) {
+        return Err(Why::Unfit("it has expired".to_owned()));
     }
     store.keep_certificate(domain, &pem)?;
     Ok(issued)
 }
-
-/// The clocks of a CA and of this machine may be apart by this, in seconds.
-const POLL_SKEW: u64 = 3600;
 
 /// The account that is kept, or a new one.
 async fn account(acme: &Acme, store: &Store, client: &Client) -> Result<Account, Why> {
@@ -255,7 +249,8 @@ fn show(
         Challenge::Http01 => {
             // RFC 8555 section 8.3: it will be a part of a path and of an answer of ours.
             let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-            let is_token = (1..=256).contains(&handle.token.len()) && handle.token.bytes().all(safe);
+            let is_token =
+                (1..=256).contains(&handle.token.len()) && handle.token.bytes().all(safe);
             if !is_token {
                 return Err(Why::Unfit("its token is no base64url".to_owned()));
             }
@@ -274,8 +269,9 @@ fn certificate(domain: &str, digest: &[u8]) -> Result<CertifiedKey, Why> {
     params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
     let certificate = params.self_signed(&key)?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    server::matched(vec![certificate.der().clone()], &key)
-        .map_err(|error| Why::Key(error.to_string()))
+    // That they match is known here, and could not be looked at: the extension is a critical one.
+    let key = ring::sign::any_supported_type(&key).map_err(|error| Why::Key(error.to_string()))?;
+    Ok(CertifiedKey::new(vec![certificate.der().clone()], key))
 }
 
 /// What the CA saw instead of a proof, as far as it tells.

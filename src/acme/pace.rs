@@ -108,7 +108,10 @@ mod tests {
     #[test]
     fn waits_grow_and_are_spread() {
         let minutes = |failures, share| backoff(failures, share).as_secs_f64() / 60.0;
-        assert_eq!([0, 1, 2, 7, 8, u32::MAX].map(|n| minutes(n, 0.0)), [1., 5., 15., 480., 480., 480.]);
+        assert_eq!(
+            [0, 1, 2, 7, 8, u32::MAX].map(|n| minutes(n, 0.0)),
+            [1., 5., 15., 480., 480., 480.]
+        );
         assert!((minutes(0, 1.0) - 1.1).abs() < 1e-9);
     }
 

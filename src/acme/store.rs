@@ -213,7 +213,9 @@ mod tests {
     fn what_is_kept_is_found_and_its_owners_alone() {
         let scratch = Scratch::new("kept");
         let store = Store::of(&scratch.0, "https://ca.test/dir");
-        assert!(store.certificate("a.test").unwrap().is_none() && store.account().unwrap().is_none());
+        assert!(
+            store.certificate("a.test").unwrap().is_none() && store.account().unwrap().is_none()
+        );
         let lock = store.lock().unwrap().expect("nobody has it");
         assert!(store.lock().unwrap().is_none(), "only one has it");
         drop(lock);

@@ -50,11 +50,7 @@ pub const NAMES: &[(&str, &str, &str)] = &[
         "gauge",
         "When a certificate of a listener expires, since the Unix epoch, by the first host in it.",
     ),
-    (
-        "burdock_acme_orders_total",
-        "counter",
-        "Certificates ordered from a CA by ACME, by outcome.",
-    ),
+    ("burdock_acme_orders_total", "counter", "Certificates ordered from a CA by ACME, by outcome."),
     (
         "burdock_acme_failures",
         "gauge",

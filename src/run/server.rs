@@ -92,8 +92,7 @@ impl std::fmt::Debug for Server {
 impl Server {
     /// Binds, probes, and only then accepts. `config_file` says where a key may be kept.
     pub async fn start(loaded: Loaded, config_file: Option<&Path>) -> Result<Self, StartError> {
-        let mut server =
-            Self::succeed(loaded, config_file, Inherited::default(), &[]).await?;
+        let mut server = Self::succeed(loaded, config_file, Inherited::default(), &[]).await?;
         server.keep_certificates();
         Ok(server)
     }

@@ -132,7 +132,8 @@ mod tests {
         let first = challenges.tell("t0", "t0.print");
         let second = challenges.tell("t1", "t1.print");
         assert_eq!(challenges.proof(path).as_deref(), Some("t0.print"));
-        for other in ["/t0", "/.well-known/acme-challenge/", "/.well-known/acme-challenge/t0/", "t0"]
+        for other in
+            ["/t0", "/.well-known/acme-challenge/", "/.well-known/acme-challenge/t0/", "t0"]
         {
             assert_eq!(challenges.proof(other), None, "{other}");
         }

@@ -39,8 +39,7 @@ pub(super) fn acme(node: &Node<'_>) -> Option<Acme> {
         None => Some(node.sink.resolve(STATE)),
         Some(node) => node.text("the path of a folder").map(|path| node.sink.resolve(path)),
     };
-    let renew_before =
-        fields.take("renew_before").filter(|node| node.as_text() != Some("auto"));
+    let renew_before = fields.take("renew_before").filter(|node| node.as_text() != Some("auto"));
     let renew_before = renew_before.and_then(|node| node.duration(RENEW_BEFORE));
     let external_account = fields.switched("external_account", external_account);
     let needed = "true, which says that you agree to the CA's terms of service";

@@ -122,7 +122,11 @@ fn certificates(node: &Node<'_>, path: &Path, text: &str) -> Option<Vec<Certific
     None
 }
 
-pub(super) fn authorities(node: &Node<'_>, path: &Path, text: &str) -> Option<Arc<[CertificateDer<'static>]>> {
+pub(super) fn authorities(
+    node: &Node<'_>,
+    path: &Path,
+    text: &str,
+) -> Option<Arc<[CertificateDer<'static>]>> {
     let found = certificates(node, path, text)?;
     let mut store = RootCertStore::empty();
     for (index, certificate) in found.iter().enumerate() {

@@ -8,10 +8,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{RootCertStore, ServerConfig, SignatureAlgorithm, SupportedProtocolVersion};
 use sha2::{Digest, Sha256};
 
-use crate::config::types::{Certificate, ClientCertificates, Hsts, Tickets, Tls, TlsVersion};
+use crate::config::types::{
+    Certificate, ClientCertificates, Hsts, KeyKind, Tickets, Tls, TlsVersion,
+};
 use crate::tls::automatic::{Automatic, Subject};
 use crate::tls::names::Choice;
 use crate::tls::tickets::{Keys, OwnKeys, Sealer};
@@ -36,6 +38,16 @@ pub fn certified(certificate: &Certificate) -> Result<CertifiedKey, TlsError> {
     let mut certified = matched(certificate.chain.clone(), &certificate.private_key)?;
     certified.ocsp.clone_from(&certificate.response);
     Ok(certified)
+}
+
+/// What `key` signs with.
+pub fn kind(key: &PrivateKeyDer<'_>) -> Result<KeyKind, TlsError> {
+    Ok(match ring::sign::any_supported_type(key)?.algorithm() {
+        SignatureAlgorithm::ED25519 => KeyKind::Ed25519,
+        SignatureAlgorithm::ECDSA => KeyKind::Ecdsa,
+        // ring has no other.
+        _ => KeyKind::Rsa,
+    })
 }
 
 /// A chain with the key that belongs to its first certificate.
@@ -114,14 +126,23 @@ fn verifier(
 fn choice(tls: &Tls, automatic: &Automatic) -> Result<Choice, TlsError> {
     let mut keys = Vec::with_capacity(tls.certificates.len());
     for certificate in &tls.certificates {
-        keys.push((Arc::new(certified(certificate)?), &certificate.names));
+        keys.push((Arc::new(certified(certificate)?), certificate));
     }
-    let mut choice = Choice::new(keys.first().map(|(default, _)| Arc::clone(default)));
+    let first = tls.certificates.first();
+    let host = first.and_then(|first| first.names.first());
+    // Its like with other keys are for the same clients.
+    let is_default = |certificate: &&Certificate| {
+        first.is_some_and(|first| std::ptr::eq(first, *certificate))
+            || host.is_some_and(|host| certificate.names.contains(host))
+    };
+    keys.sort_by_key(|(_, certificate)| certificate.kind);
+    let defaults = keys.iter().filter(|(_, certificate)| is_default(certificate));
+    let mut choice = Choice::new(defaults.map(|(key, _)| Arc::clone(key)).collect());
     for subject in tls.acme.iter().flat_map(Subject::all) {
         choice.expect(&subject.domain, automatic.place(&subject));
     }
-    for (key, names) in &keys {
-        names.iter().for_each(|name| choice.add(name, key));
+    for (key, certificate) in &keys {
+        certificate.names.iter().for_each(|name| choice.add(name, key));
     }
     Ok(choice)
 }

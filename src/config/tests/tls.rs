@@ -45,7 +45,7 @@ fn texts_of_many_shapes_come_back_equal_and_show_no_key() {
         ),
         format!(
             "{{ {A}, acme: {{ domains: [A.test, b.test], email: x@a.test, ca: b.pem, state: here, \
-             renew_before: 10d, challenge: http-01, directory: 'https://ca.test:1/d?x', \
+             renew_before: 10d, challenge: tls-alpn-01, directory: 'https://ca.test:1/d?x', \
              external_account: {{ key_id: '1', key_file: t.keys }}, agree_to_terms: true }} }}"
         ),
         "{ acme: { domains: [a.test], ca: b.pem, agree_to_terms: true } }".to_owned(),
@@ -115,7 +115,7 @@ fn what_does_not_go_together_is_said_at_its_line() {
             "{ certificates: [{ cert: a.pem, key: a.key }, { cert: a.pem, key: a.key }] }"
                 .to_owned(),
             "tls.certificates[1]",
-            "a.test is also named by a.pem",
+            "a.test is also named by a.pem, which has an ECDSA key too",
         ),
         (acme(""), "tls.acme", "`agree_to_terms` is missing; needed: true"),
         (acme("agree_to_terms: false"), "tls.acme.agree_to_terms", "no CA signs anything without"),

@@ -25,7 +25,9 @@ pub use clients::{Acceptance, Access, ClientLimits, Limits, ProxyVersion, RateLi
 pub use health::{Breaker, Check, CheckTls, Concurrency, InitialState, OnRestart};
 pub use instance_tls::{ClientCertificate, InstanceTls};
 pub use retry::{Condition, Retry};
-pub use tls::{Certificate, ClientCertificates, Hsts, HttpsRedirect, Tickets, Tls, TlsVersion};
+pub use tls::{
+    Certificate, ClientCertificates, Hsts, HttpsRedirect, KeyKind, Tickets, Tls, TlsVersion,
+};
 pub use tunnels::{Action, Close, Closes, Exit, Rebalance, RebalanceMode, Websocket};
 pub use via::Via;
 

@@ -51,6 +51,8 @@ pub struct Certificate {
     pub not_after: u64,
     /// The certificate, then those that lead to its root.
     pub chain: Vec<CertificateDer<'static>>,
+    /// What its key signs with.
+    pub kind: KeyKind,
     /// The key that belongs to it.
     pub private_key: Arc<PrivateKeyDer<'static>>,
     /// Stapled to it (RFC 6066 section 8).
@@ -66,6 +68,28 @@ impl fmt::Debug for Certificate {
             .field("names", &self.names)
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()
+    }
+}
+
+/// What a key signs with, those that go first being the better ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeyKind {
+    /// RFC 8032.
+    Ed25519,
+    /// On a curve of NIST.
+    Ecdsa,
+    /// Slow, and known to every client.
+    Rsa,
+}
+
+impl KeyKind {
+    /// Its name in messages.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ed25519 => "Ed25519",
+            Self::Ecdsa => "ECDSA",
+            Self::Rsa => "RSA",
+        }
     }
 }
 

@@ -70,9 +70,14 @@ fn certificates(fields: &mut Fields<'_>, has_others: bool) -> Option<Vec<Certifi
             item.problem(message);
         }
         for name in &certificate.names {
-            if let Some(other) = known.iter().find(|other| other.names.contains(name)) {
-                let other = other.cert.display();
-                item.problem(format_args!("{name} is also named by {other}; allowed: one of them"));
+            let is_alike =
+                |other: &&Certificate| other.kind == certificate.kind && other.names.contains(name);
+            if let Some(other) = known.iter().find(is_alike) {
+                let (kind, other) = (certificate.kind.word(), other.cert.display());
+                item.problem(format_args!(
+                    "{name} is also named by {other}, which has an {kind} key too; allowed: one of \
+                     each kind, ECDSA and RSA"
+                ));
             }
         }
         known.push(certificate);
@@ -106,6 +111,13 @@ fn certificate(item: &Node<'_>) -> Option<Certificate> {
             return None;
         }
     };
+    let kind = match server::kind(&private_key) {
+        Ok(kind) => kind,
+        Err(error) => {
+            key?.problem(format_args!("{} cannot be used: {error}", key_path.display()));
+            return None;
+        }
+    };
     let certificate = Certificate {
         cert: cert_path,
         key: key_path,
@@ -113,6 +125,7 @@ fn certificate(item: &Node<'_>) -> Option<Certificate> {
         names,
         not_after: names::not_after(&chain[0]),
         chain,
+        kind,
         private_key: Arc::new(private_key),
         response,
     };

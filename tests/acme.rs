@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustls_pki_types::CertificateDer;
-use support::burdock::scratch;
+use support::burdock::{scratch, signal_process};
 use support::pebble::{Pebble, Port, Ways, account, acme, files, ports};
 use support::tls::{Authority, Tls, connect, shown};
 use support::wire::Conn;
@@ -57,7 +57,8 @@ impl Site {
         let config = self.folder.join("burdock.yaml");
         std::fs::write(&config, text).expect("write the config");
         let path = config.display().to_string();
-        Burdock::spawn(self.folder.clone(), config, &["run", "-c", &path]).await
+        Burdock::spawn(self.folder.clone(), config, &["run", "-c", &path, "--pid-file", "pid"])
+            .await
     }
 
     /// The certificate that clients of `host` see who trust whom `client` does.
@@ -175,6 +176,36 @@ async fn a_certificate_is_replaced_in_time_while_connections_go_on() {
     assert_ne!(before, after);
     assert_eq!(status(&mut kept, "/").await, 200);
     assert_eq!(burdock.reloads().len(), 0);
+}
+
+/// A process that nobody here has started, ended when dropped.
+struct Heir(i32);
+
+impl Drop for Heir {
+    fn drop(&mut self) {
+        signal_process(self.0, libc::SIGKILL);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_upgrade_the_process_that_serves_renews() {
+    let mut site = Site::new().await;
+    let text = site.text("domains: [a.test], renew_before: 10s", "");
+    let text = format!("{text}upgrade: {{ timeout: 0s, spread: 0s }}\n");
+    let pebble = site.pebble(&Ways { validity: Some(20), ..Ways::default() }).await;
+    let mut burdock = site.burdock(&text).await;
+    issued(&burdock, 1).await;
+    let client = pebble.client().await;
+    let before = site.seen(&client, "a.test").await.expect("a certificate that counts");
+    burdock.signal(libc::SIGUSR2);
+    assert_eq!(burdock.exit_code().await, 0, "{}", burdock.output());
+    let named = std::fs::read_to_string(site.folder.join("pid")).expect("a pid file");
+    let _heir = Heir(named.trim().parse().expect("a number"));
+    assert_eq!(site.seen(&client, "a.test").await.as_ref(), Some(&before), "what was kept");
+    // It counts from zero.
+    issued(&burdock, 1).await;
+    let after = site.seen(&client, "a.test").await.expect("a certificate that counts");
+    assert_ne!(before, after);
 }
 
 #[tokio::test(flavor = "multi_thread")]

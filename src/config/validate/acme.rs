@@ -122,7 +122,9 @@ fn email(node: &Node<'_>) -> Option<String> {
 fn directory_url(text: &str) -> Option<String> {
     let url: Uri = text.parse().ok()?;
     let has_user = url.authority()?.as_str().contains('@');
-    (url.scheme_str() == Some("https") && !has_user).then(|| text.to_owned())
+    // It is a label of a metric as well.
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\".contains(&byte));
+    (url.scheme_str() == Some("https") && !has_user && is_plain).then(|| text.to_owned())
 }
 
 fn ca(fields: &mut Fields<'_>) -> Option<CaRoots> {

@@ -85,10 +85,8 @@ async fn status(conn: &mut Conn, path: &str) -> u16 {
 fn is_kept_secret(burdock: &Burdock, state: &Path) {
     let files = files(state);
     let secrets = files.iter().filter(|file| file.extension().is_some_and(|it| it == "pem"));
-    let mut secrets: Vec<_> = secrets
-        .map(|file| std::fs::read_to_string(file).unwrap().lines().nth(1).unwrap().to_owned())
-        .collect();
-    let key = account(state)["credentials"]["key_pkcs8"].as_str().unwrap().to_owned();
+    let mut secrets: Vec<_> = secrets.map(|file| second_line(file)).collect();
+    let key = account(state)["credentials"]["key_pkcs8"].as_str().expect("a key").to_owned();
     secrets.push(key);
     let shown = support::run_to_end(&burdock.directory, &["check", "burdock.yaml"]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
@@ -97,9 +95,19 @@ fn is_kept_secret(burdock: &Burdock, state: &Path) {
         assert!(!burdock.output().contains(&secret) && !shown.contains(&secret));
     }
     for file in files {
-        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700), "{file:?}");
+        let mode = |path: &Path| path.metadata().expect("a file").permissions().mode() & 0o777;
+        assert_eq!(
+            (mode(&file), mode(file.parent().expect("a folder"))),
+            (0o600, 0o700),
+            "{file:?}"
+        );
     }
+}
+
+/// Some of what a PEM file holds.
+fn second_line(file: &Path) -> String {
+    let text = std::fs::read_to_string(file).expect("read a file");
+    text.lines().nth(1).expect("a second line").to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]

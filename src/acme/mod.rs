@@ -1,8 +1,8 @@
 //! Certificates from a CA that speaks ACME (RFC 8555): asked for in time, kept in a folder, put into use
 //! without a reload.
 //!
-//! [`Keeper`] has the task that does it; [`pace`] says when, [`order`] talks to the CA, [`client`] is
-//! how it is reached, [`store`] is the folder. Knows nothing of listeners: what it gets goes to a
+//! [`Keeper`] has the task that does it; `pace` says when, `order` talks to the CA, `client` is
+//! how it is reached, `store` is the folder. Knows nothing of listeners: what it gets goes to a
 //! [`Place`], where handshakes look. A failure here never touches what is in use.
 
 mod client;

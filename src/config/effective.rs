@@ -3,6 +3,8 @@
 //! Every key with its value, defaults included; secrets as their number only. The text loads again
 //! to an equal [`Config`], unless keys of affinity tokens stand in the configuration itself.
 
+mod acme;
+
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -129,7 +131,14 @@ fn listener(out: &mut Text, listener: &Listener) {
 
 fn tls(out: &mut Text, tls: &Tls) {
     let path = |path: &Path| scalar(&path.display().to_string());
-    out.line("certificates:");
+    match &tls.acme {
+        None => out.key("acme", "off"),
+        Some(it) => out.map("acme", |out| acme::acme(out, it)),
+    }
+    match &tls.certificates[..] {
+        [] => out.key("certificates", "[]"),
+        [..] => out.line("certificates:"),
+    }
     for it in &tls.certificates {
         let ocsp = it.ocsp.as_deref().map_or("none".to_owned(), path);
         let [cert, key] = [&it.cert, &it.key].map(|file| path(file));

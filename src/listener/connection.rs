@@ -33,7 +33,7 @@ use crate::observe::red::Red;
 use crate::proxy::answer::AnswerBody;
 use crate::proxy::client::{Arrival, Client, HeadBytes, Waits};
 use crate::proxy::error::Reason;
-use crate::proxy::{exchange, headers, redirect};
+use crate::proxy::{challenge, exchange, headers, redirect};
 use crate::proxy_protocol::Ends;
 use crate::tunnel::Side;
 
@@ -62,6 +62,9 @@ pub(super) struct Answering(Pin<Box<dyn Future<Output = Response<AnswerBody>> + 
 
 impl Answering {
     pub(super) fn new(client: Arc<Client>, request: Request<Incoming>) -> Self {
+        if let Some(proof) = challenge::proof(&client, &request) {
+            return Self(Box::pin(challenge::handle(client, &request, proof)));
+        }
         match client.arrival.redirect {
             None => Self(Box::pin(crate::proxy::handle(client, request))),
             Some(to) => Self(Box::pin(redirect::handle(client, request, to))),

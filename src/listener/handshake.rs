@@ -5,9 +5,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustls::{AlertDescription, Error, HandshakeKind};
+use rustls::server::Acceptor;
+use rustls::{AlertDescription, Error, HandshakeKind, ServerConfig};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use crate::listener::Worker;
 use crate::listener::connection::{LINGER, linger};
@@ -15,6 +17,7 @@ use crate::listener::manner::Secure;
 use crate::listener::transport::Transport;
 use crate::observe::counters::Handshake;
 use crate::snapshot::Phase;
+use crate::tls::challenges;
 use crate::tls::server::H2;
 use crate::tls::session::Session;
 use crate::tls::stream::{Stream, Wire};
@@ -82,8 +85,20 @@ async fn shake(stream: TcpStream, secure: &Secure) -> Shaken {
         Ok(0) => return Err((Handshake::Closed, None)),
         Err(error) => return Err((Handshake::Closed, Some(error))),
     }
-    let accepted = secure.acceptor.accept(Wire::new(stream)).await;
-    let stream = Stream::new(accepted.map_err(|error| (cause(&error), Some(error)))?);
+    let failed = |error: io::Error| (cause(&error, secure), Some(error));
+    let wire = Wire::new(stream);
+    let accepted = match &secure.proving {
+        None => secure.acceptor.accept(wire).await.map_err(failed)?,
+        Some(proving) => {
+            let begun = LazyConfigAcceptor::new(Acceptor::default(), wire).await.map_err(failed)?;
+            if challenges::asks(&begun.client_hello()) {
+                return Err(prove(begun, proving).await);
+            }
+            let config = Arc::clone(secure.acceptor.config());
+            begun.into_stream(config).await.map_err(failed)?
+        }
+    };
+    let stream = Stream::new(accepted);
     let connection = stream.session();
     let outcome = match connection.handshake_kind() {
         Some(HandshakeKind::Resumed) => Handshake::Resumed,
@@ -97,13 +112,24 @@ async fn shake(stream: TcpStream, secure: &Secure) -> Shaken {
     Ok((outcome, Greeted { transport, session, http2 }))
 }
 
+/// Shows what a CA asks for, which is all that such a connection is for (RFC 8737 section 4).
+async fn prove(
+    begun: StartHandshake<Wire>,
+    proving: &Arc<ServerConfig>,
+) -> (Handshake, Option<io::Error>) {
+    match begun.into_stream(Arc::clone(proving)).await {
+        Ok(mut stream) => (Handshake::Proof, stream.shutdown().await.err()),
+        Err(error) => (Handshake::NoProof, Some(error)),
+    }
+}
+
 async fn refuse_plain(mut stream: TcpStream) {
     if stream.write_all(PLAIN_HTTP).await.is_ok() {
         linger(Transport::plain(stream)).await;
     }
 }
 
-fn cause(error: &io::Error) -> Handshake {
+fn cause(error: &io::Error, secure: &Secure) -> Handshake {
     let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<Error>()) else {
         return Handshake::Closed;
     };
@@ -114,6 +140,8 @@ fn cause(error: &io::Error) -> Handshake {
             Handshake::ClientCertificate
         }
         Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Handshake::Incompatible,
+        // So rustls says that there is none to show.
+        Error::General(_) if secure.tls.acme.is_some() => Handshake::NoCertificate,
         _ => Handshake::Malformed,
     }
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::types::{Listener, Tls};
-use crate::tls::server::{self, TlsError};
-use crate::tls::tickets::OwnKeys;
+use crate::config::types::{Challenge, Listener, Tls};
+use crate::tls::challenges;
+use crate::tls::server::{self, Shared, TlsError};
 
 /// See the module.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Manner {
 pub(super) struct Secure {
     pub(super) acceptor: TlsAcceptor,
     pub(super) tls: Arc<Tls>,
+    /// For a CA that looks by a handshake whether a host is ours.
+    pub(super) proving: Option<Arc<ServerConfig>>,
 }
 
 impl std::fmt::Debug for Secure {
@@ -30,13 +33,19 @@ impl std::fmt::Debug for Secure {
 }
 
 impl Manner {
-    /// Makes it; `own` seals session tickets where the configuration names no keys.
-    pub fn new(listener: Listener, own: &Arc<OwnKeys>) -> Result<Self, TlsError> {
+    /// Makes it.
+    pub fn new(listener: Listener, shared: &Shared) -> Result<Self, TlsError> {
         let secure = match &listener.tls {
             None => None,
             Some(tls) => {
-                let acceptor = server::build(tls, listener.http2, own)?.into();
-                Some(Secure { acceptor, tls: Arc::clone(tls) })
+                let acceptor = server::build(tls, listener.http2, shared)?.into();
+                let proves =
+                    tls.acme.as_ref().is_some_and(|it| it.challenge == Challenge::TlsAlpn01);
+                let proving = match proves {
+                    true => Some(challenges::server(&shared.automatic.challenges)?),
+                    false => None,
+                };
+                Some(Secure { acceptor, tls: Arc::clone(tls), proving })
             }
         };
         Ok(Self { listener, secure })

@@ -116,11 +116,17 @@ pub enum Handshake {
     Incompatible,
     /// What came was no handshake.
     Malformed,
+    /// A CA looked whether a host is ours, and saw it.
+    Proof,
+    /// Somebody asked for such a proof, and there was none.
+    NoProof,
+    /// The first certificate has not come yet.
+    NoCertificate,
 }
 
 impl Handshake {
     /// Every outcome, in the order of the metric's rows.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Full,
         Self::Resumed,
         Self::Timeout,
@@ -130,6 +136,9 @@ impl Handshake {
         Self::ClientCertificate,
         Self::Incompatible,
         Self::Malformed,
+        Self::Proof,
+        Self::NoProof,
+        Self::NoCertificate,
     ];
 
     /// The label in metrics.
@@ -144,6 +153,9 @@ impl Handshake {
             Self::ClientCertificate => "client_certificate",
             Self::Incompatible => "incompatible",
             Self::Malformed => "malformed",
+            Self::Proof => "acme_proof",
+            Self::NoProof => "acme_no_proof",
+            Self::NoCertificate => "no_certificate",
         }
     }
 }

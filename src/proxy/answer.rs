@@ -266,6 +266,17 @@ pub fn redirect(
     response
 }
 
+/// What a CA asks for, to the byte.
+pub fn proof(mut exchange: Box<Exchange>, proof: String) -> Response<AnswerBody> {
+    exchange.answered(StatusCode::OK);
+    exchange.sent = proof.len() as u64;
+    let mut response = Response::new(AnswerBody::Own(Some(Bytes::from(proof))));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    insist(&exchange, headers);
+    response
+}
+
 /// A few words of Burdock's own.
 fn own(exchange: &mut Exchange, status: StatusCode, label: &str) -> Response<AnswerBody> {
     let text = format!("{} {label}\n", status.as_u16());

@@ -4,11 +4,13 @@
 //! pieces are next door: [`headers`] and [`retry`] decide, [`forward`], [`streams`] and [`upgrade`]
 //! talk to an instance, [`tries`] says where to next, [`race`] asks two, [`session`] knows the token,
 //! [`notice`] tells the client of it, [`exchange`] keeps the account, [`answer`] is the body. On a
-//! listener that sends its clients to https, [`redirect`] answers instead.
+//! listener that sends its clients to https, [`redirect`] answers instead; a CA that looks whether a
+//! host is ours hears from [`challenge`].
 
 pub mod admission;
 pub mod answer;
 pub mod burst;
+pub mod challenge;
 pub mod client;
 pub mod coming;
 pub mod error;

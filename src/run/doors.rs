@@ -18,7 +18,8 @@ use crate::listener::manner::Manner;
 use crate::listener::{self, BindError, Bound, Worker};
 use crate::run::StartError;
 use crate::run::inherited::{Given, Inherited};
-use crate::tls::tickets::OwnKeys;
+use crate::tls::automatic::Automatic;
+use crate::tls::server::Shared;
 
 /// A listener that another one takes over from goes on this long: clients that it has greeted may
 /// still be on their way, by a round trip.
@@ -75,14 +76,19 @@ pub(super) struct Doors {
     /// The tasks that accept, on all workers.
     accepting: JoinSet<()>,
     admin: Option<Open<Scraped>>,
-    /// Keys of session tickets, for all listeners that have none of their own.
-    own_keys: Arc<OwnKeys>,
+    /// What the handshakes of all listeners share.
+    shared: Shared,
 }
 
 impl Doors {
     /// The addresses that accept clients.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         self.open.iter().map(|open| open.address).collect()
+    }
+
+    /// Certificates that Burdock gets for itself.
+    pub(super) fn automatic(&self) -> &Arc<Automatic> {
+        &self.shared.automatic
     }
 
     /// The address of the admin listener.
@@ -102,7 +108,7 @@ impl Doors {
         let stays = |open: &Listening| asked.iter().any(|new| open.is_at(new.address));
         let mut listeners = Vec::with_capacity(asked.len());
         for new in asked {
-            let manner = Arc::new(Manner::new(new.clone(), &self.own_keys)?);
+            let manner = Arc::new(Manner::new(new.clone(), &self.shared)?);
             let overlaps = |open: &Listening| overlap(open.address, new.address);
             let bound = if is_open(new.address) {
                 None

@@ -177,6 +177,7 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
         // It is gone, and so nobody else serves.
         tracing::warn!(%error, "the process before this one does not know that it is relieved");
     }
+    server.keep_certificates();
     systemd::ready();
     let mut pulse = systemd::watchdog().map(tokio::time::interval);
     let mut handover: Option<Handover> = None;

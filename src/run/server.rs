@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use pingora_runtime::{BlockingPoolOpts, NoStealRuntime, RuntimeOpts};
 use tokio::sync::mpsc;
 
+use crate::acme::Keeper;
 use crate::admin::desk::{Asked, Desk};
 use crate::admin::sampler;
 use crate::affinity::token::Keyring;
@@ -107,6 +108,7 @@ pub struct Server {
     pub(super) desk: Arc<Desk>,
     /// What is asked of this server at run time.
     pub(super) orders: mpsc::Receiver<Asked>,
+    keeper: Keeper,
 }
 
 impl std::fmt::Debug for Server {
@@ -119,7 +121,9 @@ impl Server {
     /// Binds, probes, and only then accepts. `config_file` says where a key may be kept.
     pub async fn start(loaded: Loaded, config_file: Option<&Path>) -> Result<Self, StartError> {
         let before = Before { inherited: Inherited::default(), served: &[], overlay: None };
-        Self::succeed(loaded, config_file, before).await
+        let mut server = Self::succeed(loaded, config_file, before).await?;
+        server.keep_certificates();
+        Ok(server)
     }
 
     /// The same where another process served before.
@@ -149,8 +153,11 @@ impl Server {
         let mut own_key = OwnKey::new(config_file);
         let keyring = own_key.keyring(&config.affinity_keys, has_affinity(&config))?;
         warn_unverified(None, &config);
+        let automatic = Arc::clone(doors.automatic());
+        let keeper = Keeper::new(Arc::clone(&automatic));
+        keeper.follow(&config);
         let (live, published) = Live::new(layers.clone(), Arc::new(keyring), count);
-        let live = Arc::new(live);
+        let live = Arc::new(live.with(automatic));
         warn(&live.journal, &loaded.warnings);
         let prober = Prober::new({
             let live = Arc::clone(&live);
@@ -194,6 +201,7 @@ impl Server {
             layers,
             desk: Arc::new(desk),
             orders,
+            keeper,
         };
         let registries = server.workers.iter().map(|worker| Arc::clone(&worker.registry)).collect();
         tokio::spawn(rebalance::run(Arc::clone(&server.live), registries));
@@ -208,6 +216,11 @@ impl Server {
         // Each has begun to accept after this.
         server.lap().await;
         Ok(server)
+    }
+
+    /// Gets certificates from now on, where the configuration says so: nobody else does.
+    pub(super) fn keep_certificates(&mut self) {
+        self.keeper.begin();
     }
 
     /// Resolves when each of these services has a ready instance, or is not in the configuration.
@@ -267,6 +280,9 @@ impl Server {
         let filed = Arc::new(loaded.config);
         let changes = diff(&self.layers.filed, &filed);
         let live = Arc::clone(&self.live);
+        if cause != Cause::File {
+            self.keeper.nudge();
+        }
         if changes.is_empty() && filed == self.layers.filed {
             let was_rejected = live.counters.reloaded();
             self.desk.reloaded(loaded.warnings, SystemTime::now());
@@ -295,6 +311,7 @@ impl Server {
         self.prober.follow(published.snapshot.versions());
         let before = std::mem::replace(&mut self.layers, layers);
         self.retire(&published, &config, None);
+        self.keeper.follow(&config);
         self.exchange(&config, unserved);
         warn_unverified(Some(&self.config), &config);
         self.config = config;
@@ -322,6 +339,7 @@ impl Server {
     pub async fn drain(mut self, cut: impl Future<Output = ()>) -> Drained {
         let Drain { timeout, spread } = self.config.shutdown;
         self.refuse_orders();
+        self.keeper.stop();
         self.doors.close();
         self.say_draining(timeout);
         let now = Instant::now();
@@ -341,6 +359,7 @@ impl Server {
     pub(super) async fn withdraw(&mut self, stopped: impl Future<Output = ()>) -> Option<Drained> {
         let Drain { timeout, spread } = self.config.upgrade;
         self.refuse_orders();
+        self.keeper.stop();
         self.doors.close();
         self.doors.close_admin();
         self.desk.streams.end();

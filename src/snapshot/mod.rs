@@ -28,6 +28,7 @@ use crate::observe::journal::Journal;
 use crate::observe::red::{Red, Sums};
 use crate::observe::telemetry::Telemetry;
 use crate::route::{Route, Router};
+use crate::tls::automatic::Automatic;
 
 /// One configuration, ready to serve.
 #[derive(Debug)]
@@ -176,6 +177,8 @@ pub struct Live {
     pub kept: Arc<Ledger>,
     /// Worker threads.
     pub workers: usize,
+    /// Certificates that Burdock gets for itself.
+    pub automatic: Arc<Automatic>,
     phase: watch::Sender<Phase>,
     /// Whether the phase is another than `Serving`, for those who look at each request.
     leaving: AtomicBool,
@@ -214,12 +217,19 @@ impl Live {
             findings: Findings::default(),
             kept: Arc::default(),
             workers,
+            automatic: Arc::default(),
             phase: watch::Sender::new(Phase::Serving),
             leaving: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             nudges: (0..workers).map(|_| Notify::new()).collect(),
         };
         (live, Published { snapshot, changes })
+    }
+
+    /// The same, where handshakes find the certificates that Burdock gets for itself.
+    #[must_use]
+    pub fn with(self, automatic: Arc<Automatic>) -> Self {
+        Self { automatic, ..self }
     }
 
     /// What this worker counts of the requests that come in at `address`. Kept for as long as it is

@@ -5,10 +5,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::SignatureScheme;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
+
+use crate::tls::automatic::Place;
 
 /// The host names in a certificate, in lower case, as far as they are names of hosts.
 pub fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, webpki::Error> {
@@ -40,6 +43,14 @@ pub fn not_after(certificate: &CertificateDer<'_>) -> u64 {
     }
 }
 
+/// When `certificate` becomes good, in seconds since the Unix epoch.
+pub fn not_before(certificate: &CertificateDer<'_>) -> u64 {
+    match verdict(certificate, Duration::ZERO) {
+        Some(webpki::Error::CertNotValidYet { not_before, .. }) => not_before.as_secs(),
+        Some(_) | None => 0,
+    }
+}
+
 /// Whether `certificate` is good at `now`, since the Unix epoch.
 pub fn timely(certificate: &CertificateDer<'_>, now: Duration) -> Result<(), Untimely> {
     match verdict(certificate, now) {
@@ -57,47 +68,91 @@ fn verdict(certificate: &CertificateDer<'_>, now: Duration) -> Option<webpki::Er
     certificate.verify_for_usage(&[], &[], &[], time, usage, None, None).err()
 }
 
+/// Certificates for the same hosts with keys of several kinds, the better ones first.
+type Keys = Vec<Arc<CertifiedKey>>;
+
 /// The certificates of a listener.
 #[derive(Debug)]
 pub(super) struct Choice {
-    default: Arc<CertifiedKey>,
-    exact: HashMap<String, Arc<CertifiedKey>>,
+    defaults: Keys,
+    /// Those that Burdock gets for itself; each has its whole name.
+    automatic: HashMap<String, Arc<Place>>,
+    /// The first of them, where there is no other default.
+    first: Option<Arc<Place>>,
+    exact: HashMap<String, Keys>,
     /// By what follows the `*.`.
-    wildcards: HashMap<String, Arc<CertifiedKey>>,
+    wildcards: HashMap<String, Keys>,
 }
 
 impl Choice {
-    /// `default` for whoever names no host, or one that is not named by any.
-    pub(super) fn new(default: Arc<CertifiedKey>) -> Self {
-        Self { default, exact: HashMap::new(), wildcards: HashMap::new() }
+    /// `defaults` for whoever names no host, or one that is not named by any.
+    pub(super) fn new(defaults: Keys) -> Self {
+        let (exact, wildcards) = Default::default();
+        Self { defaults, automatic: HashMap::new(), first: None, exact, wildcards }
     }
 
-    /// `key` for `name`, unless another was there before.
+    /// What will be in `place` for `name`; until then, whatever else there is.
+    pub(super) fn expect(&mut self, name: &str, place: Arc<Place>) {
+        self.first.get_or_insert_with(|| Arc::clone(&place));
+        self.automatic.insert(name.to_owned(), place);
+    }
+
+    /// `key` for `name`; those that were there before go first.
     pub(super) fn add(&mut self, name: &str, key: &Arc<CertifiedKey>) {
         let (map, name) = match name.strip_prefix("*.") {
             Some(parent) => (&mut self.wildcards, parent),
             None => (&mut self.exact, name),
         };
-        map.entry(name.to_owned()).or_insert_with(|| Arc::clone(key));
+        map.entry(name.to_owned()).or_default().push(Arc::clone(key));
     }
 
-    /// RFC 9525 section 6.3: a wildcard stands for one label, the first.
-    fn find(&self, host: &str) -> &Arc<CertifiedKey> {
+    /// The best one for `host` with a key whose signature the client can verify; the best one of all
+    /// if it can verify none, which tells it so. RFC 9525 section 6.3: a wildcard stands for one
+    /// label, the first.
+    fn find(&self, host: &str, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let host = host.to_ascii_lowercase();
-        let below = || host.split_once('.').and_then(|(_, parent)| self.wildcards.get(parent));
-        self.exact.get(&host).or_else(below).unwrap_or(&self.default)
+        let own = self.automatic.get(&host).and_then(|place| place.in_use());
+        let own = own.as_ref().map(|in_use| &in_use.key);
+        let whole = self.exact.get(&host).into_iter().flatten();
+        let parent = host.split_once('.').and_then(|(_, parent)| self.wildcards.get(parent));
+        let named = own.into_iter().chain(whole).chain(parent.into_iter().flatten());
+        best(named, schemes).or_else(|| self.default(schemes))
     }
+
+    /// For whoever names no host, or one that is not named by any; `None` as long as the first one
+    /// has not come.
+    fn default(&self, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let first = || Some(Arc::clone(&self.first.as_ref()?.in_use()?.key));
+        best(self.defaults.iter(), schemes).or_else(first)
+    }
+}
+
+fn best<'a>(
+    mut keys: impl Iterator<Item = &'a Arc<CertifiedKey>>,
+    schemes: &[SignatureScheme],
+) -> Option<Arc<CertifiedKey>> {
+    let can = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
+    let first = keys.next()?;
+    let found = if can(&first) { Some(first) } else { keys.find(can) };
+    Some(Arc::clone(found.unwrap_or(first)))
 }
 
 impl ResolvesServerCert for Choice {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(hello.server_name().map_or(&self.default, |host| self.find(host))))
+        let schemes = hello.signature_schemes();
+        match hello.server_name() {
+            Some(host) => self.find(host, schemes),
+            None => self.default(schemes),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::automatic::InUse;
+
+    const ECDSA: [SignatureScheme; 1] = [SignatureScheme::ECDSA_NISTP256_SHA256];
 
     fn made(names: &[&str]) -> rcgen::CertifiedKey<rcgen::KeyPair> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -120,7 +175,7 @@ mod tests {
     #[test]
     fn a_wildcard_stands_for_one_label_and_a_whole_name_goes_first() {
         let keys: Vec<_> = (0..3).map(|_| key(&made(&["x"]))).collect();
-        let mut choice = Choice::new(Arc::clone(&keys[0]));
+        let mut choice = Choice::new(vec![Arc::clone(&keys[0])]);
         choice.add("*.test", &keys[1]);
         choice.add("a.test", &keys[2]);
         for (host, expected) in [
@@ -132,8 +187,64 @@ mod tests {
             ("other", 0),
             ("", 0),
         ] {
-            assert!(Arc::ptr_eq(choice.find(host), &keys[expected]), "{host}");
+            assert!(Arc::ptr_eq(&choice.find(host, &ECDSA).unwrap(), &keys[expected]), "{host}");
         }
+    }
+
+    #[test]
+    fn of_several_kinds_a_client_gets_the_best_that_it_can_verify() {
+        let of = |algorithm| {
+            let pair = rcgen::KeyPair::generate_for(algorithm).unwrap();
+            let params = rcgen::CertificateParams::new(vec!["x".to_owned()]).unwrap();
+            let cert = params.self_signed(&pair).unwrap();
+            key(&rcgen::CertifiedKey { cert, signing_key: pair })
+        };
+        let (one, two) = (of(&rcgen::PKCS_ECDSA_P256_SHA256), of(&rcgen::PKCS_ED25519));
+        let is = |found: Option<Arc<CertifiedKey>>, key| Arc::ptr_eq(&found.unwrap(), key);
+        let mut choice = Choice::new(vec![Arc::clone(&one), Arc::clone(&two)]);
+        choice.add("*.test", &one);
+        choice.add("*.test", &two);
+        let (edwards, rsa) = ([SignatureScheme::ED25519], [SignatureScheme::RSA_PSS_SHA256]);
+        for host in ["a.test", "other"] {
+            assert!(is(choice.find(host, &ECDSA), &one), "{host}");
+            assert!(is(choice.find(host, &[edwards[0], ECDSA[0]]), &one), "{host}");
+            assert!(is(choice.find(host, &edwards), &two), "{host}");
+            assert!(is(choice.find(host, &rsa), &one), "{host}");
+        }
+        // What comes by itself is of one kind; the others stay for who needs them.
+        let (place, own): (Arc<Place>, _) = (Arc::default(), of(&rcgen::PKCS_ECDSA_P256_SHA256));
+        place.put(InUse { key: Arc::clone(&own), not_before: 0, not_after: 1 });
+        choice.expect("a.test", place);
+        assert!(is(choice.find("a.test", &ECDSA), &own));
+        assert!(is(choice.find("a.test", &edwards), &two));
+    }
+
+    #[test]
+    fn one_that_is_expected_is_used_when_it_has_come() {
+        let [file, wildcard, own, new] = std::array::from_fn(|_| key(&made(&["x"])));
+        let put = |place: &Place, key: &Arc<CertifiedKey>| {
+            place.put(InUse { key: Arc::clone(key), not_before: 0, not_after: 1 });
+        };
+        let is = |found: Option<Arc<CertifiedKey>>, key| Arc::ptr_eq(&found.unwrap(), key);
+        let mut choice = Choice::new(vec![Arc::clone(&file)]);
+        let place: Arc<Place> = Arc::default();
+        choice.expect("a.test", Arc::clone(&place));
+        assert!(is(choice.find("a.test", &ECDSA), &file));
+        choice.add("*.test", &wildcard);
+        assert!(is(choice.find("a.test", &ECDSA), &wildcard));
+        put(&place, &own);
+        assert!(
+            is(choice.find("A.test", &ECDSA), &own) && is(choice.find("b.test", &ECDSA), &wildcard)
+        );
+        put(&place, &new);
+        assert!(is(choice.find("a.test", &ECDSA), &new) && is(choice.default(&ECDSA), &file));
+
+        let mut alone = Choice::new(Vec::new());
+        let place: Arc<Place> = Arc::default();
+        alone.expect("a.test", Arc::clone(&place));
+        assert!(alone.find("a.test", &ECDSA).is_none() && alone.default(&ECDSA).is_none());
+        put(&place, &own);
+        assert!(is(alone.find("other", &ECDSA), &own));
     }
 
     #[test]

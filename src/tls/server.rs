@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use http::header::HeaderValue;
 use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{RootCertStore, ServerConfig, SignatureAlgorithm, SupportedProtocolVersion};
 use sha2::{Digest, Sha256};
 
-use crate::config::types::{Certificate, ClientCertificates, Hsts, Tickets, Tls, TlsVersion};
+use crate::config::types::{
+    Certificate, ClientCertificates, Hsts, KeyKind, Tickets, Tls, TlsVersion,
+};
+use crate::tls::automatic::{Automatic, Subject};
 use crate::tls::names::Choice;
 use crate::tls::tickets::{Keys, OwnKeys, Sealer};
 
@@ -31,10 +35,29 @@ pub enum TlsError {
 
 /// A certificate with a key that is known to be its own.
 pub fn certified(certificate: &Certificate) -> Result<CertifiedKey, TlsError> {
-    let key = ring::sign::any_supported_type(&certificate.private_key)?;
-    let mut certified = CertifiedKey::new(certificate.chain.clone(), key);
-    certified.keys_match()?;
+    let mut certified = matched(certificate.chain.clone(), &certificate.private_key)?;
     certified.ocsp.clone_from(&certificate.response);
+    Ok(certified)
+}
+
+/// What `key` signs with.
+pub fn kind(key: &PrivateKeyDer<'_>) -> Result<KeyKind, TlsError> {
+    Ok(match ring::sign::any_supported_type(key)?.algorithm() {
+        SignatureAlgorithm::ED25519 => KeyKind::Ed25519,
+        SignatureAlgorithm::ECDSA => KeyKind::Ecdsa,
+        // ring has no other.
+        _ => KeyKind::Rsa,
+    })
+}
+
+/// A chain with the key that belongs to its first certificate.
+pub fn matched(
+    chain: Vec<CertificateDer<'static>>,
+    key: &PrivateKeyDer<'_>,
+) -> Result<CertifiedKey, TlsError> {
+    let key = ring::sign::any_supported_type(key)?;
+    let certified = CertifiedKey::new(chain, key);
+    certified.keys_match()?;
     Ok(certified)
 }
 
@@ -47,8 +70,17 @@ pub fn roots(asked: &ClientCertificates) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// Builds it; `own` seals tickets where the configuration names no keys.
-pub fn build(tls: &Tls, http2: bool, own: &Arc<OwnKeys>) -> Result<Arc<ServerConfig>, TlsError> {
+/// What a listener's handshakes share with those of others.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Seals tickets where the configuration names no keys.
+    pub own_keys: Arc<OwnKeys>,
+    /// Certificates that Burdock gets for itself.
+    pub automatic: Arc<Automatic>,
+}
+
+/// Builds it.
+pub fn build(tls: &Tls, http2: bool, shared: &Shared) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let versions: &[&SupportedProtocolVersion] = match tls.min_version {
         TlsVersion::Tls12 => &[&TLS13, &TLS12],
@@ -60,7 +92,7 @@ pub fn build(tls: &Tls, http2: bool, own: &Arc<OwnKeys>) -> Result<Arc<ServerCon
         None => builder.with_no_client_auth(),
         Some(asked) => builder.with_client_cert_verifier(verifier(asked, provider)?),
     };
-    let mut config = builder.with_cert_resolver(Arc::new(choice(&tls.certificates)?));
+    let mut config = builder.with_cert_resolver(Arc::new(choice(tls, &shared.automatic)?));
     config.alpn_protocols = match http2 {
         true => vec![H2.to_vec(), HTTP1.to_vec()],
         false => vec![HTTP1.to_vec()],
@@ -69,7 +101,7 @@ pub fn build(tls: &Tls, http2: bool, own: &Arc<OwnKeys>) -> Result<Arc<ServerCon
     config.session_storage = Arc::new(NoServerSessionStorage {});
     let keys = match &tls.tickets {
         Tickets::Off => None,
-        Tickets::Auto => Some(Keys::Own(Arc::clone(own))),
+        Tickets::Auto => Some(Keys::Own(Arc::clone(&shared.own_keys))),
         Tickets::Shared { keys, .. } => Some(Keys::Shared(keys.clone())),
     };
     match keys {
@@ -91,15 +123,26 @@ fn verifier(
     })
 }
 
-fn choice(certificates: &[Certificate]) -> Result<Choice, TlsError> {
-    let mut keys = Vec::with_capacity(certificates.len());
-    for certificate in certificates {
-        keys.push((Arc::new(certified(certificate)?), &certificate.names));
+fn choice(tls: &Tls, automatic: &Automatic) -> Result<Choice, TlsError> {
+    let mut keys = Vec::with_capacity(tls.certificates.len());
+    for certificate in &tls.certificates {
+        keys.push((Arc::new(certified(certificate)?), certificate));
     }
-    let (default, _) = keys.first().ok_or(rustls::Error::NoCertificatesPresented)?;
-    let mut choice = Choice::new(Arc::clone(default));
-    for (key, names) in &keys {
-        names.iter().for_each(|name| choice.add(name, key));
+    let first = tls.certificates.first();
+    let host = first.and_then(|first| first.names.first());
+    // Its like with other keys are for the same clients.
+    let is_default = |certificate: &&Certificate| {
+        first.is_some_and(|first| std::ptr::eq(first, *certificate))
+            || host.is_some_and(|host| certificate.names.contains(host))
+    };
+    keys.sort_by_key(|(_, certificate)| certificate.kind);
+    let defaults = keys.iter().filter(|(_, certificate)| is_default(certificate));
+    let mut choice = Choice::new(defaults.map(|(key, _)| Arc::clone(key)).collect());
+    for subject in tls.acme.iter().flat_map(Subject::all) {
+        choice.expect(&subject.domain, automatic.place(&subject));
+    }
+    for (key, certificate) in &keys {
+        certificate.names.iter().for_each(|name| choice.add(name, key));
     }
     Ok(choice)
 }

@@ -17,6 +17,7 @@ mod support;
 mod case;
 mod floods;
 mod frames;
+mod framing;
 mod interim;
 mod judge;
 mod origin;

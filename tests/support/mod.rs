@@ -23,6 +23,7 @@ pub mod burdock;
 pub mod client;
 pub mod h2;
 pub mod load;
+pub mod pebble;
 pub mod process;
 pub mod raw;
 pub mod secured;

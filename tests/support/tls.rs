@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::client::Resumption;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -88,6 +89,12 @@ pub struct Tls {
 }
 
 impl Tls {
+    /// Trusts the certificate in `pem`, and nothing else.
+    pub fn trusting(pem: &[u8]) -> Self {
+        let root = CertificateDer::from_pem_slice(pem).expect("a certificate");
+        Self { roots: vec![root], ..Self::default() }
+    }
+
     #[must_use]
     pub fn alpn(mut self, protocol: &str) -> Self {
         self.protocols.push(protocol.as_bytes().to_vec());

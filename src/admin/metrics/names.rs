@@ -45,6 +45,12 @@ pub const NAMES: &[(&str, &str, &str)] = &[
         "gauge",
         "When a certificate of a listener expires, since the Unix epoch, by the first host in it.",
     ),
+    ("burdock_acme_orders_total", "counter", "Certificates ordered from a CA by ACME, by outcome."),
+    (
+        "burdock_acme_failures",
+        "gauge",
+        "Orders for a host that failed since the last one that did not.",
+    ),
     ("burdock_events_total", "counter", "What has happened, by kind of event."),
     (
         "burdock_log_lines_dropped_total",

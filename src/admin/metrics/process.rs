@@ -1,5 +1,6 @@
 //! Metrics of the whole process, and of its listeners.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,6 +12,7 @@ use crate::observe::red::{CLASSES, Sums};
 use crate::observe::sink::sink;
 use crate::proxy::error::Reason;
 use crate::snapshot::{Live, Snapshot};
+use crate::tls::automatic::{Outcome, Subject};
 
 /// Writes the rows of a metric of the process; whether it is one.
 pub(super) fn write(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bool {
@@ -30,8 +32,17 @@ pub(super) fn write(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bo
             rows.counts(&none, &outcomes, Handshake::ALL.map(|it| counters.handshakes(it)));
             return true;
         }
+        "burdock_acme_orders_total" => {
+            let outcomes = Labels::each("outcome", Outcome::ALL.map(Outcome::label));
+            rows.counts(&none, &outcomes, Outcome::ALL.map(|it| live.automatic.orders(it)));
+            return true;
+        }
+        "burdock_acme_failures" => {
+            failures(rows, live, snapshot);
+            return true;
+        }
         "burdock_tls_certificate_expiry_timestamp_seconds" => {
-            expiries(rows, snapshot);
+            expiries(rows, live, snapshot);
             return true;
         }
         "burdock_events_total" => {
@@ -74,13 +85,30 @@ fn instant(rows: &mut Rows<'_>, at: SystemTime) -> bool {
     true
 }
 
-fn expiries(rows: &mut Rows<'_>, snapshot: &Snapshot) {
+/// Two listeners may have one host in common.
+fn failures(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) {
+    let listeners = &snapshot.config.listeners;
+    let acmes = listeners.iter().filter_map(|it| it.tls.as_ref()?.acme.as_ref());
+    for subject in acmes.flat_map(Subject::all).collect::<BTreeSet<_>>() {
+        let labels = [("domain", &*subject.domain), ("directory", &*subject.directory)];
+        rows.number(&Labels::of(&labels), live.automatic.place(&subject).failures());
+    }
+}
+
+fn expiries(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) {
     for listener in &snapshot.config.listeners {
         let address = listener.address.to_string();
         for certificate in listener.tls.iter().flat_map(|tls| &tls.certificates) {
             let host = certificate.names.first().map_or("", String::as_str);
             let labels = Labels::of(&[("listener", &*address), ("certificate", host)]);
             rows.number(&labels, certificate.not_after);
+        }
+        let acme = listener.tls.iter().filter_map(|tls| tls.acme.as_ref());
+        for subject in acme.flat_map(Subject::all) {
+            let labels = [("listener", &*address), ("certificate", &*subject.domain)];
+            if let Some(in_use) = live.automatic.place(&subject).in_use() {
+                rows.number(&Labels::of(&labels), in_use.not_after);
+            }
         }
     }
 }

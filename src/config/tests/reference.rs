@@ -64,6 +64,8 @@ fn asked_of_tls() -> BTreeSet<(&'static str, &'static str)> {
     let text = "listeners:\n  - address: :443\n    tls:\n      \
                 certificates: [{ cert: F/a.pem, key: F/a.key }]\n      \
                 tickets: { file: F/t.keys }\n      hsts: {}\n      \
+                acme: { domains: [a.test], agree_to_terms: true, ca: F/a.pem, \
+                external_account: { key_id: x, key_file: F/t.keys } }\n      \
                 client_certificates: { ca: F/a.pem }\n  \
                 - { address: ':80', https_redirect: {} }\n";
     let text = text.replace("F/", &format!("{}/", folder.0.display()));
@@ -72,13 +74,15 @@ fn asked_of_tls() -> BTreeSet<(&'static str, &'static str)> {
 }
 
 /// Every kind of map that the code reads; a kind that is missing here is found by its parent's row.
-const KINDS: [&str; 37] = [
+const KINDS: [&str; 39] = [
     "configuration",
     "listener",
     "access",
     "https_redirect",
     "tls",
     "certificate",
+    "acme",
+    "external_account",
     "tickets",
     "client_certificates",
     "hsts",

@@ -43,6 +43,12 @@ fn texts_of_many_shapes_come_back_equal_and_show_no_key() {
             "{{ {A}, client_certificates: {{ ca: b.pem, mode: optional, certificate_header: off, \
              fingerprint_header: X-Print }} }}"
         ),
+        format!(
+            "{{ {A}, acme: {{ domains: [A.test, b.test], email: x@a.test, ca: b.pem, state: here, \
+             renew_before: 10d, challenge: tls-alpn-01, directory: 'https://ca.test:1/d?x', \
+             external_account: {{ key_id: '1', key_file: t.keys }}, agree_to_terms: true }} }}"
+        ),
+        "{ acme: { domains: [a.test], ca: b.pem, agree_to_terms: true } }".to_owned(),
         "{ certificates: [{ cert: a.pem, key: a.key, ocsp: a.ocsp }, { cert: b.pem, key: b.key }] }"
             .to_owned(),
     ] {
@@ -85,6 +91,8 @@ fn what_does_not_go_together_is_said_at_its_line() {
     folder.file("bare.pem", rcgen::generate_simple_self_signed([]).unwrap().cert.pem());
     let pair = |pair: &str| format!("{{ certificates: [{{ {pair} }}] }}");
     let more = |more: &str| format!("{{ {A}, {more} }}");
+    let acme = |rest: &str| format!("{{ acme: {{ ca: a.pem, domains: [a.test], {rest} }} }}");
+    let agreed = |rest: &str| format!("{{ acme: {{ agree_to_terms: true, {rest} }} }}");
     for (tls, path, message) in [
         ("{}".to_owned(), "tls", "`certificates` is missing"),
         ("{ certificates: [] }".to_owned(), "tls.certificates", "no certificate; needed"),
@@ -107,7 +115,37 @@ fn what_does_not_go_together_is_said_at_its_line() {
             "{ certificates: [{ cert: a.pem, key: a.key }, { cert: a.pem, key: a.key }] }"
                 .to_owned(),
             "tls.certificates[1]",
-            "a.test is also named by a.pem",
+            "a.test is also named by a.pem, which has an ECDSA key too",
+        ),
+        (acme(""), "tls.acme", "`agree_to_terms` is missing; needed: true"),
+        (acme("agree_to_terms: false"), "tls.acme.agree_to_terms", "no CA signs anything without"),
+        (agreed("domains: []"), "tls.acme.domains", "0 hosts; allowed: 1 to 100"),
+        (agreed("domains: ['*.test']"), "tls.acme.domains[0]", "proofs in the DNS only"),
+        (agreed("domains: [a.test, A.test]"), "tls.acme.domains[1]", "listed twice"),
+        (agreed("domains: [192.0.2.1]"), "tls.acme.domains[0]", "hosts such as www.example.com"),
+        (agreed("domains: [a_b.test]"), "tls.acme.domains[0]", "hosts such as www.example.com"),
+        (agreed("domains: [a.test], email: you"), "tls.acme.email", "such as you@example.com"),
+        (
+            agreed("domains: [a.test], directory: 'http://ca.test/'"),
+            "tls.acme.directory",
+            "the https:// URL of an ACME directory",
+        ),
+        (
+            agreed("domains: [a.test], challenge: dns-01"),
+            "tls.acme.challenge",
+            "tls-alpn-01, http-01",
+        ),
+        (agreed("domains: [a.test], ca: empty"), "tls.acme.ca", "no certificate in it"),
+        (agreed("domains: [a.test], renew_before: 0s"), "tls.acme.renew_before", "from 1s"),
+        (
+            agreed("domains: [a.test], external_account: { key_id: x }"),
+            "tls.acme.external_account",
+            "`key_file` is missing",
+        ),
+        (
+            agreed("domains: [a.test], external_account: { key_id: x, key_file: a.pem }"),
+            "tls.acme.external_account.key_file",
+            "no key in it; needed: base64url",
         ),
         (more("min_version: 1.1"), "tls.min_version", "allowed: 1.2, 1.3"),
         (more("tickets: secret"), "tls.tickets", "allowed: auto, off, { file: PATH }"),
@@ -142,6 +180,17 @@ fn a_certificate_out_of_its_time_is_taken_with_a_warning() {
     let [warning] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
     assert!(warning.starts_with("listeners[0].tls.certificates[0]: the certificate "), "{warning}");
     assert!(warning.ends_with("a.pem has expired"), "{warning}");
+}
+
+#[test]
+fn a_proof_by_http_needs_a_plain_listener() {
+    let folder = Folder::new("tls-acme-plain");
+    certificates(&folder, &["a"]);
+    let acme = "acme: { domains: [a.test], ca: a.pem, agree_to_terms: true, challenge: http-01 }";
+    let alone = loaded(&folder, &format!("{{ {acme} }}")).unwrap();
+    assert!(alone.warnings[0].contains("no listener is a plain one"), "{:?}", alone.warnings);
+    let beside = loaded(&folder, &format!("{{ {acme} }}\n  - ':80'")).unwrap();
+    assert_eq!(beside.warnings, [""; 0]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! been filled in. Only `config::load` builds a [`Config`]. This file knows no YAML, no network and
 //! no other room of the crate. Read [`Config`] first, then [`Version`].
 
+mod acme;
 mod clients;
 mod health;
 mod instance_tls;
@@ -19,11 +20,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use acme::{Acme, CaRoots, Challenge, ExternalAccount};
 pub use clients::{Acceptance, Access, ClientLimits, Limits, ProxyVersion, RateLimit};
 pub use health::{Breaker, Check, CheckTls, Concurrency, InitialState, OnRestart};
 pub use instance_tls::{ClientCertificate, InstanceTls};
 pub use retry::{Condition, Retry};
-pub use tls::{Certificate, ClientCertificates, Hsts, HttpsRedirect, Tickets, Tls, TlsVersion};
+pub use tls::{
+    Certificate, ClientCertificates, Hsts, HttpsRedirect, KeyKind, Tickets, Tls, TlsVersion,
+};
 pub use tunnels::{Action, Close, Closes, Exit, Rebalance, RebalanceMode, Websocket};
 pub use via::Via;
 

@@ -9,11 +9,16 @@ use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::Acme;
+
 /// How a listener speaks TLS.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tls {
-    /// At least one; the first is for clients that name no host, or one that no certificate has.
+    /// At least one, or else `acme` is there; the first is for clients that name no host, or one that
+    /// no certificate has.
     pub certificates: Vec<Certificate>,
+    /// More of them, which Burdock gets by itself.
+    pub acme: Option<Acme>,
     /// The oldest version that is spoken.
     pub min_version: TlsVersion,
     /// What resumes a session.
@@ -46,6 +51,8 @@ pub struct Certificate {
     pub not_after: u64,
     /// The certificate, then those that lead to its root.
     pub chain: Vec<CertificateDer<'static>>,
+    /// What its key signs with.
+    pub kind: KeyKind,
     /// The key that belongs to it.
     pub private_key: Arc<PrivateKeyDer<'static>>,
     /// Stapled to it (RFC 6066 section 8).
@@ -61,6 +68,28 @@ impl fmt::Debug for Certificate {
             .field("names", &self.names)
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()
+    }
+}
+
+/// What a key signs with, those that go first being the better ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeyKind {
+    /// RFC 8032.
+    Ed25519,
+    /// On a curve of NIST.
+    Ecdsa,
+    /// Slow, and known to every client.
+    Rsa,
+}
+
+impl KeyKind {
+    /// Its name in messages.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ed25519 => "Ed25519",
+            Self::Ecdsa => "ECDSA",
+            Self::Rsa => "RSA",
+        }
     }
 }
 

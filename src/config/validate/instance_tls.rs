@@ -82,7 +82,7 @@ impl Node<'_> {
 }
 
 /// The authorities of the system, read once for each reading of the configuration.
-fn system_roots(node: &Node<'_>) -> Option<Arc<[CertificateDer<'static>]>> {
+pub(super) fn system_roots(node: &Node<'_>) -> Option<Arc<[CertificateDer<'static>]>> {
     match node.sink.system_roots.get_or_init(read::system_roots) {
         Ok(roots) => Some(Arc::clone(roots)),
         Err(why) => {
@@ -94,7 +94,7 @@ fn system_roots(node: &Node<'_>) -> Option<Arc<[CertificateDer<'static>]>> {
     }
 }
 
-fn file(node: &Node<'_>, allowed: &str) -> Option<(PathBuf, String)> {
+pub(super) fn file(node: &Node<'_>, allowed: &str) -> Option<(PathBuf, String)> {
     let path = node.sink.resolve(node.text(allowed)?);
     node.sink.watch(&path);
     match read::text(&path) {
@@ -122,7 +122,11 @@ fn certificates(node: &Node<'_>, path: &Path, text: &str) -> Option<Vec<Certific
     None
 }
 
-fn authorities(node: &Node<'_>, path: &Path, text: &str) -> Option<Arc<[CertificateDer<'static>]>> {
+pub(super) fn authorities(
+    node: &Node<'_>,
+    path: &Path,
+    text: &str,
+) -> Option<Arc<[CertificateDer<'static>]>> {
     let found = certificates(node, path, text)?;
     let mut store = RootCertStore::empty();
     for (index, certificate) in found.iter().enumerate() {

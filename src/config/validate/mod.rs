@@ -3,6 +3,7 @@
 //! Rules of one part live in that part's file. Always answers a whole value: what was wrong is in
 //! the sink, and the caller throws the value away if anything is.
 
+mod acme;
 mod admin;
 mod affinity;
 pub(super) mod checks;
@@ -122,6 +123,7 @@ fn listeners(fields: &mut Fields<'_>, is_anyone_trusted: bool) -> Vec<Listener> 
     if listeners.is_empty() {
         listeners.push(Listener::at(DEFAULT));
     }
+    acme::warn(fields.node.sink, &listeners);
     listeners
 }
 

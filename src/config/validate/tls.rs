@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::acme;
 use super::keys::{absolute, key_file};
 use super::names::is_token;
 use super::{LIMIT, WAIT};
@@ -27,7 +28,9 @@ const HSTS_YEAR: Duration = Duration::from_secs(365 * 86_400);
 /// How a listener speaks TLS; problems are in the sink.
 pub(super) fn tls(node: &Node<'_>) -> Option<Arc<Tls>> {
     let mut fields = node.fields("tls")?;
-    let certificates = certificates(&mut fields);
+    let acme = fields.take("acme").filter(|node| !node.is_off());
+    let certificates = certificates(&mut fields, acme.is_some());
+    let acme = acme.map(|node| acme::acme(&node));
     let min_version = fields.take("min_version").and_then(|node| version(&node));
     let tickets = fields.take("tickets").and_then(|node| tickets(&node));
     let client_certificates = fields.switched("client_certificates", client_certificates);
@@ -36,6 +39,7 @@ pub(super) fn tls(node: &Node<'_>) -> Option<Arc<Tls>> {
     fields.finish();
     Some(Arc::new(Tls {
         certificates: certificates?,
+        acme: acme.map_or(Some(None), |acme| acme.map(Some))?,
         min_version: min_version.unwrap_or_default(),
         tickets: tickets.unwrap_or_default(),
         client_certificates,
@@ -44,13 +48,17 @@ pub(super) fn tls(node: &Node<'_>) -> Option<Arc<Tls>> {
     }))
 }
 
-fn certificates(fields: &mut Fields<'_>) -> Option<Vec<Certificate>> {
+/// At least one, unless there will be others.
+fn certificates(fields: &mut Fields<'_>, has_others: bool) -> Option<Vec<Certificate>> {
     let Some(node) = fields.take("certificates") else {
+        if has_others {
+            return Some(Vec::new());
+        }
         fields.missing("certificates", "a list of { cert: PATH, key: PATH }");
         return None;
     };
     let items = node.list("{ cert: PATH, key: PATH }")?;
-    if items.is_empty() {
+    if items.is_empty() && !has_others {
         node.problem("no certificate; needed: at least one, { cert: PATH, key: PATH }");
     }
     let mut known: Vec<Certificate> = Vec::new();
@@ -62,14 +70,19 @@ fn certificates(fields: &mut Fields<'_>) -> Option<Vec<Certificate>> {
             item.problem(message);
         }
         for name in &certificate.names {
-            if let Some(other) = known.iter().find(|other| other.names.contains(name)) {
-                let other = other.cert.display();
-                item.problem(format_args!("{name} is also named by {other}; allowed: one of them"));
+            let is_alike =
+                |other: &&Certificate| other.kind == certificate.kind && other.names.contains(name);
+            if let Some(other) = known.iter().find(is_alike) {
+                let (kind, other) = (certificate.kind.word(), other.cert.display());
+                item.problem(format_args!(
+                    "{name} is also named by {other}, which has an {kind} key too; allowed: one of \
+                     each kind, ECDSA and RSA"
+                ));
             }
         }
         known.push(certificate);
     }
-    (known.len() == items.len() && !known.is_empty()).then_some(known)
+    (known.len() == items.len() && (has_others || !known.is_empty())).then_some(known)
 }
 
 fn certificate(item: &Node<'_>) -> Option<Certificate> {
@@ -98,6 +111,13 @@ fn certificate(item: &Node<'_>) -> Option<Certificate> {
             return None;
         }
     };
+    let kind = match server::kind(&private_key) {
+        Ok(kind) => kind,
+        Err(error) => {
+            key?.problem(format_args!("{} cannot be used: {error}", key_path.display()));
+            return None;
+        }
+    };
     let certificate = Certificate {
         cert: cert_path,
         key: key_path,
@@ -105,6 +125,7 @@ fn certificate(item: &Node<'_>) -> Option<Certificate> {
         names,
         not_after: names::not_after(&chain[0]),
         chain,
+        kind,
         private_key: Arc::new(private_key),
         response,
     };

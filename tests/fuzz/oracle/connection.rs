@@ -23,6 +23,7 @@ use burdock::config::types::{Config, Listener};
 use burdock::listener::manner::Manner;
 use burdock::listener::{Worker, connection};
 use burdock::snapshot::Live;
+use burdock::tls::server::Shared;
 use burdock::tunnel::registry::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -125,7 +126,7 @@ impl Rig {
         let (client, (served, peer)) = (connected.0.expect("open"), connected.1.expect("open"));
         let http2 = choices & 1 != 0;
         let listener = Listener { http2, ..Listener::at(address) };
-        let manner = Manner::new(listener, &Arc::default()).expect("a plain listener");
+        let manner = Manner::new(listener, &Shared::default()).expect("a plain listener");
         connection::spawn(&worker, served, peer, (Arc::new(manner), Arc::default()));
         let received = talk(client, choices, said, &asked).await;
 

@@ -1,0 +1,34 @@
+//! What a CA is told that asks by HTTP whether a host is ours (RFC 8555 section 8.3).
+//!
+//! It comes before everything else that a listener or a service says of requests, and only for what
+//! is being proved now: any other request goes the ordinary way.
+
+use std::sync::Arc;
+
+use http::header::HOST;
+use http::{Method, Request, Response};
+use hyper::body::{Body, Incoming};
+
+use crate::proxy::answer::{self, AnswerBody};
+use crate::proxy::client::Client;
+use crate::proxy::exchange::Exchange;
+
+/// The proof that `request` asks for, if it does and there is one.
+pub fn proof(client: &Client, request: &Request<Incoming>) -> Option<String> {
+    let proof = client.live.automatic.challenges.proof(request.uri().path())?;
+    let is_plain = request.method() == Method::GET && request.body().is_end_stream();
+    (is_plain && !client.is_framed_twice()).then_some(proof)
+}
+
+/// Answers with it.
+pub fn handle(
+    client: Arc<Client>,
+    request: &Request<Incoming>,
+    proof: String,
+) -> impl Future<Output = Response<AnswerBody>> + Send + use<> {
+    let mut exchange = Exchange::begin(client, request);
+    let snapshot = exchange.client.live.snapshot();
+    exchange.log_as(&snapshot);
+    exchange.host = request.headers().get(HOST).cloned();
+    std::future::ready(answer::proof(exchange, proof))
+}

@@ -11,7 +11,7 @@ best peer, which is never Burdock nor the forwarder. All samples are kept in `be
 Needs wrk and h2load, and openssl for a certificate; HAProxy and nginx by apt. Scenarios:
 """
 
-import argparse, datetime, json, os, platform, re, subprocess, sys, tempfile, time
+import argparse, datetime, json, os, platform, re, signal, subprocess, sys, tempfile, time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -156,6 +156,8 @@ def main():
     options = arguments()
     if options.check or options.report:
         return sys.exit(report.publish(check=options.check))
+    # Processes are ended however this program is.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     raise_descriptor_limit()
     install(options.peers)
     peers = chosen(options.peers)

@@ -45,8 +45,10 @@ class Bench:
         self.rounds, self.seconds = options.rounds, options.seconds
         self.quiet, self.round, self.can = options.noise, 0, {}
 
-    def meter(self, running):
-        return Meter(running.pid, [self.instances.pid] if running.pid != self.instances.pid else [])
+    def meter(self, running, *clients):
+        """`clients` are those that outlive what is measured, as they are no noise."""
+        ours = {self.instances.pid, *(client.process.pid for client in clients)}
+        return Meter(running.pid, ours - {running.pid})
 
     def counts_calls(self, running):
         return self.round == 0

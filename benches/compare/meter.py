@@ -68,8 +68,8 @@ class Meter:
         after = self.look()
         grown = {key: after[key] - before[key] for key in before}
         ticked = grown["user"] + grown["system"]
-        idle = max(grown["machine"] - grown["ours"], 0) / grown["wall"] / os.cpu_count()
-        return Cost(grown["cpu"], grown["user"] / ticked if ticked else 0, grown["wall"], idle)
+        others = max(grown["machine"] - grown["ours"], 0) / grown["wall"] / os.cpu_count()
+        return Cost(grown["cpu"], grown["user"] / ticked if ticked else 0, grown["wall"], others)
 
     def memory(self):
         return sum(map(resident, tree(self.pid)))

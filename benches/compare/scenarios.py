@@ -7,7 +7,6 @@ from typing import Callable
 
 from configuration import Wanted
 from load import Client, cookies, get, h2load, sessions, uploads, wrk
-from meter import Meter
 
 TUNNELS = (1000, 5000, 9000)
 GROWTH = (10, 1000, 10000)
@@ -109,7 +108,7 @@ def talk(size):
     def sample(bench, running):
         client = Client("talk", f"127.0.0.1:{running.port}", TALKERS, size, bench.seconds)
         client.hear()
-        result, cost = bench.meter(running).during(client.hear)
+        result, cost = bench.meter(running, client).during(client.hear)
         client.end()
         return result | {"rate": result["messages"] / bench.seconds} | cost.per(result["messages"])
 
@@ -133,7 +132,7 @@ def paced(share):
     def sample(bench, running):
         rate = share(bench, running) / 2
         client = Client("pace", f"127.0.0.1:{running.port}", "/50", round(rate), bench.seconds * 2, 64)
-        result, cost = bench.meter(running).during(client.hear)
+        result, cost = bench.meter(running, client).during(client.hear)
         client.end()
         return result | {"rate": rate, "noise": cost.noise}
 

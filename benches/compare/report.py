@@ -130,7 +130,9 @@ def figures(results):
 def overview(results):
     """For the project's README: the first figure of each point, and Burdock's ratio to the best."""
     names = [name for name in results["versions"] if name != OURS]
-    lines = [heading(results) + ".\n", f"| what | Burdock | {' | '.join(names)} | Burdock to the best |",
+    taken = {f"{scenario.letter}{label}{name}": samples for scenario, points in known(results)
+             for label, each in points.items() for name, samples in each.items()}
+    lines = [f"{heading(results)}{circumstances(taken)}.\n", f"| what | Burdock | {' | '.join(names)} | Burdock to the best |",
              "|---|" + "---|" * (len(names) + 2)]
     for scenario, points in known(results):
         if scenario.letter not in SHOWN:

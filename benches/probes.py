@@ -12,7 +12,7 @@ seconds, so that what else the machine does meets all of them; the median round 
 import argparse, selectors, socket, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 
-from peers import BURDOCK, cpu, end, free_port, raise_descriptor_limit
+from processes import BURDOCK, cpu, end, free_port, raise_descriptor_limit
 
 INSTANCES = 1000
 INTERVAL = 5

@@ -167,3 +167,12 @@ fn every_defence_names_tests_that_exist() {
     }
     assert!(named >= 20, "{named} tests");
 }
+
+#[test]
+fn tables_and_plots_of_the_comparison_are_what_its_newest_results_say() {
+    let mut check = std::process::Command::new("python3");
+    let output = check.args(["benches/compare", "--check"]).current_dir(root()).output();
+    let output = output.expect("python3");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+}

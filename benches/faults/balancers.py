@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from peers import BURDOCK, free_port, wait_for
+from processes import BURDOCK, free_port, wait_for
 
 from hosts import PORT, with_parent
 

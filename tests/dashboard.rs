@@ -38,6 +38,7 @@ impl Page {
     }
 
     /// What became of a command; nothing may have troubled the page until then.
+    #[expect(clippy::needless_pass_by_value, reason = "json! makes a value")]
     fn does(&mut self, command: Value) -> Value {
         self.0.say(&command.to_string());
         self.0.wait_for("an answer", TIMEOUT, |line| {
@@ -77,6 +78,7 @@ impl Played {
         Self { page, api, _burdock: burdock, _backend: backend }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "json! makes a value")]
     fn plays(&mut self, line: Value) {
         self.api.say(&line.to_string());
     }

@@ -47,7 +47,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    fn new(outcome: Outcome, said: impl ToString) -> Self {
+    fn new(outcome: Outcome, said: &(impl ToString + ?Sized)) -> Self {
         Self { outcome, said: said.to_string(), report: None, incarnation: None }
     }
 
@@ -89,9 +89,9 @@ fn alpn(check: &Check, protocol: Protocol) -> Alpn {
 pub(super) async fn probe(check: &Check, place: Place<'_>) -> Answer {
     match tokio::time::timeout(check.timeout, ask(check, place)).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => Answer::new(Outcome::NoAnswer, error),
+        Ok(Err(error)) => Answer::new(Outcome::NoAnswer, &error),
         Err(_elapsed) => {
-            Answer::new(Outcome::NoAnswer, format_args!("no answer in {:?}", check.timeout))
+            Answer::new(Outcome::NoAnswer, &format_args!("no answer in {:?}", check.timeout))
         }
     }
 }
@@ -112,7 +112,7 @@ async fn ask(check: &Check, place: Place<'_>) -> Result<Answer, ProbeError> {
     if let Some(service) = &check.grpc {
         return Ok(match ask_grpc(stream, service, &server).await? {
             Ok(()) => Answer::new(Outcome::Pass, "SERVING"),
-            Err(said) => Answer::new(Outcome::Refused, said),
+            Err(said) => Answer::new(Outcome::Refused, &said),
         });
     }
     let Some(path) = &check.path else {
@@ -126,7 +126,7 @@ async fn ask(check: &Check, place: Place<'_>) -> Result<Answer, ProbeError> {
     let passes =
         check.expected_statuses.iter().any(|(from, to)| (*from..=*to).contains(&status.as_u16()));
     let outcome = if passes { Outcome::Pass } else { Outcome::Refused };
-    let mut answer = Answer::new(outcome, status);
+    let mut answer = Answer::new(outcome, &status);
     // An answer of somebody else in its place, a sidecar's 502, says nothing of what it wants.
     let speaks = passes || response.headers().contains_key(agent::FIELD);
     answer.report = (check.agent && speaks).then(|| report(response.headers(), address));

@@ -2,6 +2,7 @@
 //! it down in order. Only this room knows all the others.
 
 mod doors;
+mod ending;
 mod handover;
 mod inherited;
 mod keys;
@@ -35,10 +36,11 @@ use crate::run::pid_file::PidFile;
 use crate::run::server::Before;
 use crate::tls::server::TlsError;
 
+pub use ending::Drained;
 pub use handover::HandoverError;
 pub use keys::{KeyError, new_key};
 pub use privileges::PrivilegeError;
-pub use server::{Cause, Drained, Server};
+pub use server::{Cause, Server};
 pub use upgrade::{UpgradeError, upgrade};
 
 /// Where the configuration comes from, at the start and at each reload.

@@ -66,7 +66,7 @@ fn recorded() -> Counts {
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let words: Vec<_> = line.split_whitespace().collect();
         let [compiler, path, count] = words[..] else { panic!("{line}") };
-        let count = count.parse().unwrap();
+        let count = count.parse().expect("a count");
         counts.entry(compiler.to_owned()).or_default().insert(path.to_owned(), count);
     }
     counts
@@ -82,7 +82,7 @@ async fn executed(path: &Counted, rounds: u64) -> u64 {
     );
     let directory = scratch();
     let file = directory.join("burdock.yaml");
-    std::fs::write(&file, text).unwrap();
+    std::fs::write(&file, text).expect("write the config");
     let counts = directory.join("counts.txt");
     let mut command = Command::new("valgrind");
     command
@@ -115,10 +115,10 @@ async fn executed(path: &Counted, rounds: u64) -> u64 {
         std::fs::read_to_string(&counts).ok().filter(|text| text.contains("I   refs:"))
     })
     .await;
-    let line = text.lines().find(|line| line.contains("I   refs:")).unwrap();
+    let line = text.lines().find(|line| line.contains("I   refs:")).expect("the count");
     let digits: String =
-        line.rsplit(':').next().unwrap().chars().filter(char::is_ascii_digit).collect();
-    digits.parse().unwrap()
+        line.rsplit(':').next().expect("its end").chars().filter(char::is_ascii_digit).collect();
+    digits.parse().expect("a number")
 }
 
 async fn per_round(path: &Counted) -> u64 {
@@ -164,5 +164,5 @@ fn write(counts: &Counts) {
             text.push_str(&format!("{compiler} {path} {count}\n"));
         }
     }
-    std::fs::write(record(), text).unwrap();
+    std::fs::write(record(), text).expect("write the record");
 }

@@ -15,8 +15,8 @@ async fn one(rest: &str) -> (Backend, Burdock) {
 }
 
 async fn answer(conn: &mut support::wire::Conn) -> u16 {
-    let head = within("an answer", conn.head()).await.unwrap().expect("an answer");
-    within("its body", conn.body(head.response_framing("GET"))).await.unwrap();
+    let head = within("an answer", conn.head()).await.expect("a whole head").expect("an answer");
+    within("its body", conn.body(head.response_framing("GET"))).await.expect("its body");
     head.status()
 }
 

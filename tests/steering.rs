@@ -39,12 +39,12 @@ async fn stop(burdock: &mut Burdock) {
 
 async fn differences(api: &mut Api) -> Vec<(String, String, Value, String)> {
     let status = api.status().await;
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
     let row = |it: &Value| {
         assert_eq!(it["by"], "api");
         (text(&it["id"]), text(&it["what"]), it["file"].clone(), text(&it["now"]))
     };
-    status["differences"].as_array().unwrap().iter().map(row).collect()
+    status["differences"].as_array().expect("a list").iter().map(row).collect()
 }
 
 fn difference(name: &str, what: &str, file: Value, now: &str) -> (String, String, Value, String) {

@@ -1,7 +1,7 @@
 //! The Prometheus exposition: values are read when somebody asks; nothing is summed on a request's
 //! path.
 //!
-//! [`names`] is the table of everything, and each entry is looked up by its name in one of three
+//! `names` is the table of everything, and each entry is looked up by its name in one of three
 //! places: what belongs to the process, to a version, or to an instance. What is read of the many
 //! instances is read once, before anything is written of it.
 

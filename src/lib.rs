@@ -44,6 +44,7 @@ pub mod balance;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod drill;
 pub mod health;
 pub mod instance;
 pub mod listener;

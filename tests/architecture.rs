@@ -32,6 +32,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("cli", 6),
     ("main", 6),
     ("demo", 6),
+    ("drill", 1),
 ];
 
 /// Used from layer 3 upwards, and itself uses only the pure layers below that.

@@ -13,7 +13,7 @@
 //! Beside it: [`config`] (file -> validated types), [`snapshot`] (what a request may read),
 //! [`tls`] (certificates, tickets, secured streams), [`health`] (checks and breaker), [`observe`]
 //! (logs), [`admin`] (metrics), [`run`] (puts all of
-//! it together), [`demo`] (embedded instances).
+//! it together), [`demo`] (embedded instances), [`drill`] (rehearsed failures, by the wire alone).
 //!
 //! # Words
 //!
@@ -28,6 +28,7 @@
 //! | breaker | passive ejection: closed passes, open refuses, half-open tries |
 //! | drain | refuse new sessions, keep bound ones, until a deadline |
 //! | tunnel | an upgraded connection |
+//! | drill | a scripted failure with limits on what clients may notice |
 //! | attempt, retry | one try at an instance; the same request again on another |
 //!
 //! # Direction

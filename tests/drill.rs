@@ -31,11 +31,17 @@ struct Without {
 }
 
 const AFFINITY: &[(&str, &str)] = &[("session_affinity: true", "session_affinity: false")];
-const RETRY: &[(&str, &str)] = &[("  instances:\n", "  retry: off\n  breaker: off\n  instances:\n")];
+const RETRY: &[(&str, &str)] =
+    &[("  instances:\n", "  retry: off\n  breaker: off\n  instances:\n")];
 
 const WITHOUT: [Without; 15] = [
     Without { drill: "kill-one", feature: "retry", replace: RETRY, missed: &["errors"] },
-    Without { drill: "kill-one", feature: "affinity", replace: AFFINITY, missed: &["needless_moves"] },
+    Without {
+        drill: "kill-one",
+        feature: "affinity",
+        replace: AFFINITY,
+        missed: &["needless_moves"],
+    },
     Without {
         drill: "hang-one",
         feature: "checks",
@@ -52,7 +58,10 @@ const WITHOUT: [Without; 15] = [
     Without {
         drill: "rolling-restart",
         feature: "a drain that closes tunnels",
-        replace: &[("  drain: {", "  websocket: { closes: { draining: { action: keep } } }\n  drain: {")],
+        replace: &[(
+            "  drain: {",
+            "  websocket: { closes: { draining: { action: keep } } }\n  drain: {",
+        )],
         missed: &["closed with 1012"],
     },
     Without {
@@ -70,14 +79,20 @@ const WITHOUT: [Without; 15] = [
     Without {
         drill: "deploy-new-version",
         feature: "a drain that closes tunnels",
-        replace: &[("  drain: {", "  websocket: { closes: { removed: { action: keep } } }\n  drain: {")],
+        replace: &[(
+            "  drain: {",
+            "  websocket: { closes: { removed: { action: keep } } }\n  drain: {",
+        )],
         missed: &["closed with 1012"],
     },
     Without { drill: "reload-storm", feature: "affinity", replace: AFFINITY, missed: &["moved"] },
     Without {
         drill: "drain-for-maintenance",
         feature: "a drain that closes tunnels",
-        replace: &[("  drain: {", "  websocket: { closes: { draining: { action: keep } } }\n  drain: {")],
+        replace: &[(
+            "  drain: {",
+            "  websocket: { closes: { draining: { action: keep } } }\n  drain: {",
+        )],
         missed: &["closed with 1012"],
     },
     Without {
@@ -92,8 +107,18 @@ const WITHOUT: [Without; 15] = [
         replace: &[("max_lifetime: 3s", "max_lifetime: none")],
         missed: &["closed with 1001"],
     },
-    Without { drill: "balancer-killed", feature: "affinity", replace: AFFINITY, missed: &["moved"] },
-    Without { drill: "balancer-upgraded", feature: "affinity", replace: AFFINITY, missed: &["moved"] },
+    Without {
+        drill: "balancer-killed",
+        feature: "affinity",
+        replace: AFFINITY,
+        missed: &["moved"],
+    },
+    Without {
+        drill: "balancer-upgraded",
+        feature: "affinity",
+        replace: AFFINITY,
+        missed: &["moved"],
+    },
 ];
 
 /// How a drill ended.
@@ -173,7 +198,8 @@ fn missed(report: &Value) -> Vec<&str> {
 fn every_shipped_drill_passes_and_misses_without_what_it_rehearses() {
     let files = std::fs::read_dir(folder()).expect("config/drills");
     let files = files.map(|entry| entry.expect("a readable entry").path());
-    let files: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == "yaml")).collect();
+    let files: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|e| e == "yaml")).collect();
     assert!(files.len() >= 12, "{files:?}");
     for file in &files {
         let name = file.file_stem().expect("a name").to_string_lossy();
@@ -250,8 +276,10 @@ fn a_seed_injects_the_same_faults_at_the_same_times() {
 #[test]
 fn a_report_can_be_read_by_people_and_compared() {
     let folder = scratch();
-    let scenario = written(&folder, "about: <b>bold</b>\nsteps: []\nexpect: { errors: 0, moved: 0 }\n");
-    let [page, good] = ["page.html", "good.json"].map(|name| folder.join(name).display().to_string());
+    let scenario =
+        written(&folder, "about: <b>bold</b>\nsteps: []\nexpect: { errors: 0, moved: 0 }\n");
+    let [page, good] =
+        ["page.html", "good.json"].map(|name| folder.join(name).display().to_string());
     let bad = folder.join("bad.json").display().to_string();
     let ended = drill(&scenario, &["--html", &page]);
     assert!(ended.output.contains("failed:") && ended.code == Some(4), "{}", ended.output);
@@ -262,7 +290,9 @@ fn a_report_can_be_read_by_people_and_compared() {
     }
     std::fs::write(&good, better.to_string()).expect("write a report");
     let page = std::fs::read_to_string(&page).expect("a page");
-    assert!(page.contains("&lt;b&gt;bold") && !page.contains("<b>bold") && !page.contains("<script"));
+    assert!(
+        page.contains("&lt;b&gt;bold") && !page.contains("<b>bold") && !page.contains("<script")
+    );
     assert!(page.matches("<svg").count() >= 4 && page.contains("prefers-color-scheme: dark"));
     for (a, b, code) in [(&bad, &good, 0), (&good, &bad, 4), (&good, &good, 0)] {
         let output = run_to_end(&folder, &["drill", "compare", a, b]);
@@ -279,7 +309,10 @@ fn a_wrong_scenario_is_3_and_wrong_usage_2() {
     let output = run_to_end(&folder, &["drill", &path]);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(3), "{told}");
-    assert!(told.contains("scenario.yaml:9: steps[0].krash: unknown key, did you mean `crash`?"), "{told}");
+    assert!(
+        told.contains("scenario.yaml:9: steps[0].krash: unknown key, did you mean `crash`?"),
+        "{told}"
+    );
     for usage in [&["drill"][..], &["drill", "x.yaml", "--nothing"], &["drill", "compare", "a"]] {
         assert_eq!(run_to_end(&folder, usage).status.code(), Some(2), "{usage:?}");
     }

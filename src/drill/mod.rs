@@ -100,10 +100,7 @@ pub async fn run(options: &Options, stop: impl Future<Output = ()>) -> Result<Ve
         let (file, path) = (options.scenario.clone(), path.to_owned());
         ConfigErrors::new(&options.scenario, vec![Problem { file, line, path, message }])
     };
-    let Some(config) = scenario.config.clone() else {
-        let message = "`config` is missing; needed: what the embedded balancer runs".to_owned();
-        return Err(refuse(1, "", message).into());
-    };
+    let config = Arc::clone(&scenario.config);
     let plan = plan::plan(&scenario, plan::cast(&config))
         .map_err(|impossible| refuse(impossible.line, "steps", impossible.message))?;
     let report = rehearse(&scenario, &plan, config, options.allow_exec, stop).await?;

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
@@ -85,35 +87,57 @@ impl Browser {
         outcome
     }
 
-    async fn exchange(
+    /// Asks for an upgrade, and gives what the connection has become.
+    pub(super) async fn upgrade(
         &mut self,
-        mut request: Request<Bytes>,
-        mut take: impl FnMut(&[u8]),
-    ) -> Result<Answer, Trouble> {
+        request: Request<Bytes>,
+    ) -> Result<(Upgraded, Option<Name>), Trouble> {
+        let patience = self.patience;
+        let upgrading = async {
+            // One that is kept might end while it is asked.
+            self.connection = None;
+            let response = self.begin(request).await?;
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                return Err(Trouble::Status(response.status().as_u16()));
+            }
+            let name = named(&response);
+            let upgraded = hyper::upgrade::on(response).await.map_err(|_| Trouble::Broke)?;
+            Ok((upgraded, name))
+        };
+        timeout(patience, upgrading).await.unwrap_or(Err(Trouble::Late))
+    }
+
+    /// Sends what is asked, and keeps the cookies that come with the answer's head.
+    async fn begin(&mut self, mut request: Request<Bytes>) -> Result<Response<Incoming>, Trouble> {
         let headers = request.headers_mut();
         if let Ok(host) = HeaderValue::from_str(&self.host) {
             headers.insert(header::HOST, host);
         }
         self.jar.send(headers);
-        let mut response = self.send(request).await?;
+        let response = self.send(request).await?;
         self.jar.keep(response.headers());
+        Ok(response)
+    }
+
+    async fn exchange(
+        &mut self,
+        request: Request<Bytes>,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<Answer, Trouble> {
+        let mut response = self.begin(request).await?;
         while let Some(frame) = response.body_mut().frame().await {
             let frame = frame.map_err(|_| Trouble::Cut)?;
             if let Some(data) = frame.data_ref() {
                 take(data);
             }
         }
-        let instance = response.headers().get(wire::INSTANCE);
-        let instance = instance.and_then(|name| name.to_str().ok()).map(Name::from);
+        let instance = named(&response);
         Ok(Answer { instance, status: response.status(), body: Vec::new() })
     }
 
     /// A kept connection that ends before anything of an answer has come is no failure: a browser
     /// sends the request again on a new one, where that is safe (RFC 9112 section 9.3.1).
-    async fn send(
-        &mut self,
-        request: Request<Bytes>,
-    ) -> Result<http::Response<hyper::body::Incoming>, Trouble> {
+    async fn send(&mut self, request: Request<Bytes>) -> Result<Response<Incoming>, Trouble> {
         let is_safe = request.method().is_safe();
         let kept = match self.connection.take() {
             Some(mut connection) => connection.sender.ready().await.is_ok().then_some(connection),
@@ -146,9 +170,16 @@ impl Browser {
         let shake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, connection) = shake.map_err(|_| Trouble::Broke)?;
         // What ends it is told by the request that was on it.
-        let task = tokio::spawn(async move { drop(connection.await) }).abort_handle();
+        let task =
+            tokio::spawn(async move { drop(connection.with_upgrades().await) }).abort_handle();
         Ok(Connection { sender, task })
     }
+}
+
+/// Who answered; answers of the balancer itself name nobody.
+fn named(response: &Response<Incoming>) -> Option<Name> {
+    let name = response.headers().get(wire::INSTANCE)?;
+    name.to_str().ok().map(Name::from)
 }
 
 /// Cookies of one host; paths and lifetimes do not matter to a drill.

@@ -4,6 +4,7 @@
 //! Start at [`drive`].
 
 mod browser;
+mod frames;
 mod polling;
 mod sessions;
 mod websocket;

@@ -4,27 +4,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
-use http::header::{self, HeaderValue};
-use tokio::net::TcpStream;
+use bytes::Bytes;
+use http::{Request, header};
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::browser::Jar;
+use super::browser::Browser;
+use super::frames::{Come, Socket};
 use super::{Client, Flaw, Name, Trouble};
 use crate::drill::record::End;
 use crate::drill::wire;
 
 /// Between an end and the next opening; up to twice that, so that clients don't come all at once.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long a Close may take to be answered.
-const FAREWELL: Duration = Duration::from_millis(500);
+/// Any 16 bytes in base64 (RFC 6455 section 4.1); a client that is no browser gains nothing by chance.
+const KEY: &str = "YnVyZG9jayBkcmlsbHMgIQ==";
 
 /// An open tunnel.
 struct Tunnel {
-    socket: WebSocketStream<TcpStream>,
+    socket: Socket,
     to: Name,
 }
 
@@ -38,7 +35,7 @@ enum Waited {
 
 /// Sends until the end.
 pub(super) async fn run(mut client: Client) {
-    let (mut jar, mut number) = (Jar::default(), 0_u64);
+    let (mut browser, mut number) = (Browser::new(&client.common), 0_u64);
     let mut tunnel: Option<Tunnel> = None;
     while let Some(due) = client.upcoming() {
         let open = match &mut tunnel {
@@ -48,7 +45,7 @@ pub(super) async fn run(mut client: Client) {
                     return;
                 }
                 let begun = client.common.record.now();
-                match open(&mut client, &mut jar).await {
+                match open(&mut client, &mut browser).await {
                     Ok(open) => tunnel.insert(open),
                     Err(trouble) => {
                         client.note(begun, Some(trouble));
@@ -61,7 +58,7 @@ pub(super) async fn run(mut client: Client) {
         };
         let waited = tokio::select! {
             goes_on = client.sleep(due) => if goes_on { Waited::Due(due) } else { Waited::Over },
-            code = end(&mut open.socket) => Waited::Ended(code),
+            code = end(&client, &mut open.socket) => Waited::Ended(code),
         };
         let ended = match waited {
             Waited::Over => break,
@@ -87,8 +84,8 @@ pub(super) async fn run(mut client: Client) {
             client.sleep(client.common.record.now() + pause).await;
         }
     }
-    if let Some(mut open) = tunnel {
-        let _ = timeout(FAREWELL, open.socket.close(None)).await;
+    if let Some(open) = tunnel {
+        open.socket.close().await;
     }
 }
 
@@ -116,71 +113,46 @@ fn leave(client: &Client, from: &Name, lost: Lost) {
     record.notes().ends.push(End { at, from: Arc::clone(from), code });
 }
 
-async fn open(client: &mut Client, jar: &mut Jar) -> Result<Tunnel, Trouble> {
-    let patience = client.common.patience;
-    let opening = async {
-        let address = client.common.address;
-        let stream = TcpStream::connect(address).await.map_err(|_| Trouble::Refused)?;
-        let _ = stream.set_nodelay(true);
-        let url = format!("ws://{address}{}", wire::WEBSOCKET);
-        let mut request = url.into_client_request().map_err(|_| Trouble::Refused)?;
-        if let Ok(host) = HeaderValue::from_str(&client.common.host) {
-            request.headers_mut().insert(header::HOST, host);
-        }
-        jar.send(request.headers_mut());
-        match client_async(request, stream).await {
-            Ok(opened) => Ok(opened),
-            Err(Error::Http(answer)) => Err(Trouble::Status(answer.status().as_u16())),
-            Err(_) => Err(Trouble::Broke),
-        }
-    };
-    let (socket, answer) = timeout(patience, opening).await.unwrap_or(Err(Trouble::Late))?;
-    jar.keep(answer.headers());
-    let name = answer.headers().get(wire::INSTANCE).and_then(|name| name.to_str().ok());
-    let to = Name::from(name.unwrap_or_default());
+async fn open(client: &mut Client, browser: &mut Browser) -> Result<Tunnel, Trouble> {
+    let request = Request::builder()
+        .uri(wire::WEBSOCKET)
+        .header(header::CONNECTION, "upgrade")
+        .header(header::UPGRADE, "websocket")
+        .header(header::SEC_WEBSOCKET_VERSION, "13")
+        .header(header::SEC_WEBSOCKET_KEY, KEY);
+    let request = request.body(Bytes::new()).unwrap_or_default();
+    let (upgraded, name) = browser.upgrade(request).await?;
+    let to = name.unwrap_or_default();
     client.answered_by(&to);
     let record = &client.common.record;
     record.notes().opened.push((record.now(), Arc::clone(&to)));
-    Ok(Tunnel { socket, to })
+    Ok(Tunnel { socket: Socket::new(upgraded), to })
 }
 
 /// Sends a number and waits for it.
 async fn echo(client: &Client, tunnel: &mut Tunnel, number: u64) -> Result<(), Lost> {
     let socket = &mut tunnel.socket;
-    if socket.send(Message::text(number.to_string())).await.is_err() {
-        // What the other side said before it left is still to be read.
-        return Err(Lost::Ended(end(socket).await));
-    }
+    // What the other side said before it left is still to be read.
+    let _ = socket.send(&number.to_string()).await;
     loop {
         match socket.next().await {
-            Some(Ok(Message::Text(text))) => match text.parse::<u64>() {
+            Come::Text(text) => match text.parse::<u64>() {
                 Ok(come) if come == number => return Ok(()),
                 Ok(come) if come < number => client.flaw(Flaw::Duplicated),
                 Ok(_) => client.flaw(Flaw::Reordered),
                 Err(_) => client.flaw(Flaw::Wrong),
             },
-            Some(Ok(Message::Close(frame))) => {
-                let code = frame.map_or(1005, |frame| u16::from(frame.code));
-                // The answer to the Close goes out with the next look.
-                let _ = timeout(FAREWELL, socket.next()).await;
-                return Err(Lost::Ended(Some(code)));
-            }
-            Some(Ok(_)) => {}
-            Some(Err(_)) | None => return Err(Lost::Ended(None)),
+            Come::End(code) => return Err(Lost::Ended(code)),
         }
     }
 }
 
 /// Resolves at the end of a tunnel on which nothing is expected, with the code of its Close.
-async fn end(socket: &mut WebSocketStream<TcpStream>) -> Option<u16> {
-    let mut code = None;
+async fn end(client: &Client, socket: &mut Socket) -> Option<u16> {
     loop {
         match socket.next().await {
-            Some(Ok(Message::Close(frame))) => {
-                code = Some(frame.map_or(1005, |frame| u16::from(frame.code)));
-            }
-            Some(Ok(_)) => {}
-            Some(Err(_)) | None => return code,
+            Come::Text(_) => client.flaw(Flaw::Duplicated),
+            Come::End(code) => return code,
         }
     }
 }

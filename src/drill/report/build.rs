@@ -167,7 +167,8 @@ fn place(at: Duration, last: usize) -> usize {
 }
 
 fn seconds(evidence: &Evidence<'_>, lasted: Duration) -> Vec<Second> {
-    let count = usize::try_from(lasted.as_secs_f64().ceil() as u64).unwrap_or(1).max(1);
+    // The little that a drill takes longer than its duration is no second of its own.
+    let count = usize::try_from(lasted.as_secs_f64().round() as u64).unwrap_or(1).max(1);
     let mut seconds = vec![Second::default(); count];
     let mut times: Vec<Vec<Duration>> = vec![Vec::new(); count];
     for sample in &evidence.notes.samples {

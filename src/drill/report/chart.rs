@@ -9,6 +9,9 @@ const LEFT: f64 = 56.0;
 const TOP: f64 = 14.0;
 const BELOW: f64 = 26.0;
 const RIGHT: f64 = 14.0;
+/// The width of a letter of a label, and how many one has.
+const LETTER: f64 = 6.0;
+const LABEL: usize = 60;
 
 /// One line of a chart.
 #[derive(Debug)]
@@ -26,6 +29,22 @@ pub(super) struct Band {
     pub(super) from: f64,
     pub(super) until: f64,
     pub(super) name: String,
+}
+
+/// One band for each time in which anything is marked: one over another would hide it.
+pub(super) fn merged(mut bands: Vec<Band>) -> Vec<Band> {
+    bands.sort_by(|a, b| a.from.total_cmp(&b.from));
+    let mut merged: Vec<Band> = Vec::new();
+    for band in bands {
+        match merged.last_mut().filter(|last| band.from <= last.until) {
+            Some(last) => {
+                last.until = last.until.max(band.until);
+                last.name = format!("{}, {}", last.name, band.name);
+            }
+            None => merged.push(band),
+        }
+    }
+    merged
 }
 
 /// A chart over seconds.
@@ -67,6 +86,7 @@ impl Chart<'_> {
             // What was over at once is still to be seen.
             let wide = (until - from).max(2.0);
             let name = escaped(&band.name);
+            self.write_label(out, band, from)?;
             writeln!(
                 out,
                 "<rect class=\"band\" x=\"{from:.1}\" y=\"{TOP}\" width=\"{wide:.1}\" \
@@ -92,6 +112,18 @@ impl Chart<'_> {
             self.write_series(out, series, &y)?;
         }
         writeln!(out, "</svg>")
+    }
+
+    /// As much of the name as fits until the drawing's end.
+    fn write_label(&self, out: &mut String, band: &Band, from: f64) -> std::fmt::Result {
+        let fits = ((LEFT + WIDTH - from) / LETTER) as usize;
+        let mut name: String = band.name.chars().take(fits.min(LABEL)).collect();
+        if name.len() < band.name.len() {
+            name.pop();
+            name.push('…');
+        }
+        let (x, y, name) = (from + 4.0, TOP + 12.0, escaped(&name));
+        writeln!(out, "<text class=\"axis\" x=\"{x:.1}\" y=\"{y}\">{name}</text>")
     }
 
     fn write_time(&self, out: &mut String) -> std::fmt::Result {
@@ -187,6 +219,14 @@ mod tests {
             !svg.contains("<script>") && !svg.contains("<b>") && !svg.contains("x\"\""),
             "{svg}"
         );
+    }
+
+    #[test]
+    fn bands_that_overlap_are_one() {
+        let band = |from, until, name: &str| Band { from, until, name: name.to_owned() };
+        let merged = merged(vec![band(5.0, 6.0, "c"), band(1.0, 3.0, "a"), band(2.0, 4.0, "b")]);
+        let told: Vec<_> = merged.iter().map(|b| (b.from, b.until, &*b.name)).collect();
+        assert_eq!(told, [(1.0, 4.0, "a, b"), (5.0, 6.0, "c")]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Report;
-use super::chart::{Band, Chart, Series, escaped};
+use super::chart::{Band, Chart, Series, escaped, merged};
 
 const STYLE: &str = include_str!("page.css");
 /// Colours of the style sheet.
@@ -59,13 +59,17 @@ fn head(out: &mut String, report: &Report) -> std::fmt::Result {
 
 fn tiles(out: &mut String, report: &Report) -> std::fmt::Result {
     let slowest = report.latency.values().map(|it| it.p99).fold(0.0, f64::max);
+    let slowest = match slowest {
+        ms if ms < 1000.0 => format!("{ms:.0} ms"),
+        ms => format!("{:.1} s", ms / 1000.0),
+    };
     let tiles = [
-        (report.requests.to_string(), "requests"),
-        (report.error_count.to_string(), "errors"),
-        (format!("{} of {}", report.moves.total, report.moves.sessions), "moves of sessions"),
-        (report.moves.needless.to_string(), "needless moves"),
-        (format!("{slowest:.1} ms"), "p99 of the slowest kind"),
-        (report.tunnels.opened.to_string(), "tunnels opened"),
+        (report.requests.to_string(), "requests".to_owned()),
+        (report.error_count.to_string(), "errors".to_owned()),
+        (report.moves.total.to_string(), format!("moves of {} sessions", report.moves.sessions)),
+        (report.moves.needless.to_string(), "needless moves".to_owned()),
+        (slowest, "p99, slowest clients".to_owned()),
+        (report.tunnels.opened.to_string(), "tunnels opened".to_owned()),
     ];
     writeln!(out, "<div class=\"tiles\">")?;
     for (value, what) in tiles {
@@ -80,7 +84,8 @@ fn limits(out: &mut String, report: &Report) -> std::fmt::Result {
         "<h2>Limits</h2>\n<div class=\"wide\"><table><tr><th></th><th>what</th><th>allowed</th>\
          <th>measured</th><th>during</th></tr>"
     )?;
-    for limit in &report.limits {
+    let (met, missed): (Vec<_>, Vec<_>) = report.limits.iter().partition(|limit| limit.met);
+    for limit in missed.into_iter().chain(met) {
         let (class, mark) = if limit.met { ("met", "met") } else { ("missed", "missed") };
         writeln!(
             out,
@@ -100,7 +105,7 @@ fn charts(out: &mut String, report: &Report) -> std::fmt::Result {
         until: fault.until.unwrap_or(report.duration_seconds),
         name: format!("{} {}", fault.instance, fault.what),
     };
-    let bands: Vec<_> = report.faults.iter().map(band).collect();
+    let bands = merged(report.faults.iter().map(band).collect());
     let series = |name, class: &str, value: &dyn Fn(&super::Second) -> Option<f64>| Series {
         name,
         class: class.to_owned(),

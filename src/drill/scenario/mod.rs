@@ -25,10 +25,9 @@ pub(super) struct Scenario {
     pub(super) duration: Duration,
     /// How long after its end a fault still explains what sessions of its instance meet.
     pub(super) settle: Duration,
-    /// What an embedded balancer runs; a drill on a running one needs none.
-    pub(super) config: Option<Arc<Config>>,
+    /// What the balancer runs.
+    pub(super) config: Arc<Config>,
     pub(super) load: Load,
-    pub(super) safety: Safety,
     pub(super) steps: Vec<Step>,
     pub(super) limits: Vec<Limit>,
 }
@@ -60,15 +59,6 @@ pub(super) struct Crowd {
     pub(super) every: Duration,
     /// Bytes of a download or an upload.
     pub(super) size: u64,
-}
-
-/// What a drill on a running balancer never goes beyond.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Safety {
-    /// Instances of a version that must be ready and untouched, in basis points.
-    pub(super) min_healthy: u32,
-    /// A drill that would take longer does not begin.
-    pub(super) max_duration: Duration,
 }
 
 /// Something that happens at a time.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::limits;
 use super::steps;
-use super::{Crowd, Load, Safety, Scenario};
+use super::{Crowd, Load, Scenario};
 use crate::config::types::Config;
-use crate::config::{self, ConfigErrors, Data, Fields, Node};
+use crate::config::{self, ConfigErrors, Data, Node};
 
 const LONGEST: Duration = Duration::from_secs(3600);
 const SPAN: RangeInclusive<Duration> = Duration::from_millis(100)..=LONGEST;
@@ -21,7 +21,6 @@ const MAX_SIZE: u64 = 64 * 1024 * 1024;
 const SETTLE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(10);
 const SIZE: u64 = 64 * 1024;
-const MIN_HEALTHY: u32 = 50;
 
 /// Reads a scenario file.
 pub(in crate::drill) fn read(path: &Path) -> Result<Scenario, ConfigErrors> {
@@ -42,9 +41,12 @@ fn scenario(root: &Node<'_>, path: &Path) -> Option<Scenario> {
     }
     let duration = duration.and_then(|node| node.duration(SPAN));
     let settle = fields.duration("settle", TIME, SETTLE);
-    let config = fields.take("config").and_then(|node| configuration(&node));
+    let config = fields.take("config");
+    if config.is_none() {
+        fields.missing("config", "what the balancer runs, as a map or the path of a file");
+    }
+    let config = config.and_then(|node| configuration(&node));
     let load = fields.take("load").and_then(|node| load(&node)).unwrap_or_else(no_load);
-    let safety = fields.take("safety").and_then(|node| safety(&node));
     let steps = fields.take("steps").map(|node| steps::steps(&node, duration));
     if steps.is_none() {
         fields.missing("steps", "a list of what happens when");
@@ -57,9 +59,8 @@ fn scenario(root: &Node<'_>, path: &Path) -> Option<Scenario> {
         seed: seed.into(),
         duration: duration?,
         settle,
-        config: config.map(Arc::new),
+        config: Arc::new(config?),
         load,
-        safety: safety.unwrap_or_else(default_safety),
         steps: steps?,
         limits,
     })
@@ -132,17 +133,4 @@ fn crowd(node: &Node<'_>, kind: &'static str) -> Option<Crowd> {
     let clients = clients.and_then(|node| node.integer(1..=MAX_CLIENTS));
     let every = every.and_then(|node| node.duration(PACE));
     Some(Crowd { clients: clients?, every: every?, size: size.unwrap_or(SIZE) })
-}
-
-const fn default_safety() -> Safety {
-    Safety { min_healthy: MIN_HEALTHY * 100, max_duration: Duration::from_secs(600) }
-}
-
-fn safety(node: &Node<'_>) -> Option<Safety> {
-    let mut fields: Fields<'_> = node.fields("safety")?;
-    let default = default_safety();
-    let min_healthy = fields.take("min_healthy").and_then(|node| node.percent(100));
-    let max_duration = fields.duration("max_duration", SPAN, default.max_duration);
-    fields.finish();
-    Some(Safety { min_healthy: min_healthy.unwrap_or(default.min_healthy), max_duration })
 }

@@ -80,7 +80,7 @@ fn what_no_drill_has_to_say_is_expected_all_the_same() {
 }
 
 fn told(scenario: &Scenario) -> Vec<String> {
-    let cast = plan::cast(scenario.config.as_ref().unwrap());
+    let cast = plan::cast(&scenario.config);
     let plan = plan::plan(scenario, cast).unwrap();
     let names = |ids: &[plan::Id]| ids.iter().map(|id| &*id.name).collect::<Vec<_>>().join(",");
     let tell = |act: &plan::Act| {
@@ -142,7 +142,7 @@ fn an_impossible_step_names_its_line() {
         ("[{ at: 1s, crash: one of x/y }]", "no version x/y; there are default/default"),
     ] {
         let scenario = good(&format!("steps: {steps}\n"));
-        let cast = plan::cast(scenario.config.as_ref().unwrap());
+        let cast = plan::cast(&scenario.config);
         let error = plan::plan(&scenario, cast).unwrap_err();
         assert_eq!((error.line, &*error.message), (8, wanted));
     }
@@ -152,7 +152,7 @@ fn an_impossible_step_names_its_line() {
 fn limits_look_until_the_next_step() {
     let scenario =
         good("steps:\n  - { at: 1s, crash: a }\n  - { at: 2s, until: 3s }\n  - { at: 6s }\n");
-    let windows = plan::plan(&scenario, plan::cast(scenario.config.as_ref().unwrap())).unwrap();
+    let windows = plan::plan(&scenario, plan::cast(&scenario.config)).unwrap();
     let seconds: Vec<_> = windows.windows.iter().map(|(a, b)| (a.as_secs(), b.as_secs())).collect();
     assert_eq!(seconds, [(1, 2), (2, 5), (6, 10)]);
     assert_eq!(scenario.duration, Duration::from_secs(10));

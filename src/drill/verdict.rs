@@ -90,7 +90,8 @@ impl Evidence<'_> {
             Measure::Errors => count(self.errors(window).count()),
             Measure::Moved => return (count(self.moved(window)), self.sessions()),
             Measure::Needless => {
-                return (count(self.needless(window).count()), self.sessions());
+                let clients = self.needless(window).map(|it| it.client).collect::<BTreeSet<_>>();
+                return (count(clients.len()), self.sessions());
             }
             Measure::Lost => count(flaws(Flaw::Lost)),
             Measure::Duplicated => {

@@ -28,6 +28,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 pub(super) struct Socket {
     io: TokioIo<Upgraded>,
     come: BytesMut,
+    /// The code of the Close that came.
+    closed: Option<u16>,
 }
 
 /// What came.
@@ -40,7 +42,7 @@ pub(super) enum Come {
 
 impl Socket {
     pub(super) fn new(upgraded: Upgraded) -> Self {
-        Self { io: TokioIo::new(upgraded), come: BytesMut::new() }
+        Self { io: TokioIo::new(upgraded), come: BytesMut::new(), closed: None }
     }
 
     pub(super) async fn send(&mut self, text: &str) -> io::Result<()> {
@@ -50,6 +52,10 @@ impl Socket {
     /// What comes next. Nothing is lost where the future is dropped.
     pub(super) async fn next(&mut self) -> Come {
         loop {
+            // Whoever waited for the farewell may have been called away from it.
+            if self.closed.is_some() {
+                return Come::End(self.closed);
+            }
             let Ok(frame) = take(&mut self.come) else { return Come::End(None) };
             let Some((kind, payload)) = frame else {
                 match self.io.read_buf(&mut self.come).await {
@@ -59,7 +65,11 @@ impl Socket {
             };
             match kind {
                 TEXT => return Come::Text(String::from_utf8_lossy(&payload).into_owned()),
-                CLOSE => return Come::End(Some(self.answer_close(&payload).await)),
+                CLOSE => {
+                    let code = payload.first_chunk().map_or(NO_CODE, |it| u16::from_be_bytes(*it));
+                    self.closed = Some(code);
+                    self.answer_close(&payload).await;
+                }
                 // Whether it went shows with the next read.
                 PING => drop(self.put(PONG, &payload).await),
                 _ => {}
@@ -67,13 +77,12 @@ impl Socket {
         }
     }
 
-    /// The code of a Close, which is answered, and then the other side's end is waited for.
-    async fn answer_close(&mut self, payload: &[u8]) -> u16 {
+    /// Answers a Close, and waits for the other side's end.
+    async fn answer_close(&mut self, payload: &[u8]) {
         let _ = self.put(CLOSE, &payload[..payload.len().min(2)]).await;
         let mut rest = [0; 256];
         let ended = async { while matches!(self.io.read(&mut rest).await, Ok(1..)) {} };
         let _ = timeout(FAREWELL, ended).await;
-        payload.first_chunk().map_or(NO_CODE, |code| u16::from_be_bytes(*code))
     }
 
     /// Says that nothing more comes, and waits for the answer a little.

@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::config;
-use crate::config::types::{Admin, Config, Listener, Workers};
+use crate::config::types::{Admin, AffinityKeys, Config, Listener, Protocol, Workers};
 
 /// A start waits a second for first verdicts; the rest is for busy machines.
 const START: Duration = Duration::from_secs(20);
@@ -254,6 +254,17 @@ fn fitted(config: &Config) -> Config {
     config.listeners = vec![Listener::at(nowhere)];
     config.admin = Some(Admin { address: nowhere, explicit: true });
     config.user = None;
+    // Real keys are not needed, and the file that holds them is named from elsewhere.
+    config.affinity_keys = AffinityKeys::default();
+    for service in &mut config.services {
+        let version = &mut service.version;
+        // Embedded instances speak HTTP/1.1 and nothing around it.
+        version.tls = None;
+        version.protocol = Protocol::Http1;
+        version.proxy_protocol = None;
+        let checks = [&mut version.readiness_check, &mut version.liveness_check];
+        checks.into_iter().flatten().for_each(|check| check.port = None);
+    }
     config.access_log = false;
     if config.workers == Workers::Auto {
         config.workers = Workers::Count(2);

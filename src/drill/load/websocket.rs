@@ -90,6 +90,7 @@ pub(super) async fn run(mut client: Client) {
 }
 
 /// Why a tunnel is no more.
+#[derive(Clone, Copy)]
 enum Lost {
     Ended(Option<u16>),
     Late,

@@ -325,3 +325,86 @@ fn is_less(a: Value, b: Value, of: u64) -> bool {
         _ => plain(a) < plain(b),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn at(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn moved(from: &str, since: u64, ms: u64) -> Move {
+        Move { at: at(ms), client: 1, from: Name::from(from), since: at(since) }
+    }
+
+    /// A drill of ten seconds in which `s/v/a` had a fault from 2 s to 4 s; `settle` is 2 s.
+    fn judged<T>(notes: &Notes, ask: impl FnOnce(&Evidence<'_>) -> T) -> T {
+        let text = "duration: 10s\nsteps: []\nconfig: { instances: [a:1] }\n";
+        let file = std::env::temp_dir().join(format!("burdock-verdict-{}", fastrand::u64(..)));
+        std::fs::write(&file, text).unwrap();
+        let scenario = crate::drill::scenario::read(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        let plan = crate::drill::plan::plan(&scenario, Vec::new()).unwrap();
+        let (instance, until) = (Some("s/v/a".to_owned()), Some(at(4000)));
+        let impaired = [Impaired { instance, what: "crash".to_owned(), from: at(2000), until }];
+        let weights = ["s/v/a", "s/v/b", "s/v/c"].map(|name| (name.to_owned(), 1)).into();
+        let (plan, impaired, weights) = (&plan, &impaired, &weights);
+        let scenario = &scenario;
+        ask(&Evidence { scenario, plan, notes, seen: &[], impaired, repeated: 0, weights })
+    }
+
+    #[test]
+    fn a_move_is_needless_unless_a_fault_or_a_close_explains_it() {
+        let end = |code| End { at: at(8000), from: Name::from("s/v/b"), code };
+        for (it, code, wanted) in [
+            (moved("s/v/a", 1900, 2100), None, false),
+            (moved("s/v/a", 5900, 6100), None, false),
+            (moved("s/v/a", 6100, 6200), None, true),
+            (moved("s/v/a", 1000, 1900), None, true),
+            (moved("s/v/b", 1900, 2100), None, true),
+            (moved("s/v/b", 7900, 8100), Some(1012), false),
+        ] {
+            let notes = Notes { ends: vec![end(code)], ..Notes::default() };
+            assert_eq!(judged(&notes, |evidence| evidence.is_needless(&it)), wanted, "{it:?}");
+        }
+    }
+
+    #[test]
+    fn a_lost_session_is_an_error_unless_its_instance_had_a_fault() {
+        for (home, trouble, wanted) in [
+            ("s/v/a", Some(Trouble::UnknownSession), false),
+            ("s/v/b", Some(Trouble::UnknownSession), true),
+            ("s/v/a", Some(Trouble::Status(503)), true),
+            ("s/v/a", None, false),
+        ] {
+            let home = Some((Name::from(home), at(1900)));
+            let sample = Sample { kind: Kind::Polling, due: at(2000), at: at(2500), trouble, home };
+            assert_eq!(judged(&Notes::default(), |evidence| evidence.is_error(&sample)), wanted);
+        }
+    }
+
+    #[test]
+    fn evenness_is_of_those_who_were_well() {
+        let begun = [("s/v/b", 12), ("s/v/c", 8), ("s/v/a", 1)];
+        let begun = begun.into_iter().flat_map(|(name, count)| {
+            let name: Name = Arc::from(name);
+            (0..count).map(move |_| (at(3000), Arc::clone(&name)))
+        });
+        let notes = Notes { begun: begun.collect(), ..Notes::default() };
+        let window = Window { from: at(2500), to: at(3500) };
+        assert_eq!(judged(&notes, |evidence| evidence.evenness(window)), Some(1000));
+    }
+
+    #[test]
+    fn percentiles_are_of_what_was_there() {
+        let times = || (1..=200).map(Duration::from_millis);
+        assert_eq!(percentile(times(), 99), Some(at(198)));
+        assert_eq!(percentile(times(), 100), Some(at(200)));
+        assert_eq!(percentile([].into_iter(), 50), None);
+        assert!(is_less(Value::Count(1), Value::Share(200), 100));
+        assert!(!is_less(Value::Count(2), Value::Share(200), 100));
+    }
+}

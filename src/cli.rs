@@ -16,7 +16,7 @@ pub use operate::{Access, Explain, Operate, Weight};
 #[derive(Debug, Parser)]
 #[command(name = "burdock", version, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 fine, 1 failed at run time, 2 usage, 3 configuration \
-                        rejected, 5 the drain deadline cut something.")]
+                        rejected, 4 a drill missed its limits, 5 the drain deadline cut something.")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -61,6 +61,9 @@ pub enum Command {
     /// Keys of affinity tokens.
     #[command(subcommand)]
     Keys(Keys),
+    /// Rehearse a failure: inject faults, measure what clients notice, hold it against limits.
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Drill(Drill),
     /// Let a new process of the program as it is now on disk take over from the one that runs.
     Upgrade {
         /// The file that `run --pid-file` wrote.
@@ -96,6 +99,44 @@ pub struct Demo {
     /// What is logged between the console's own lines; there is no access log.
     #[arg(long, default_value = "warn")]
     pub log_level: String,
+}
+
+/// `burdock drill`.
+#[derive(Debug, Args)]
+pub struct Drill {
+    /// What to do with reports, instead of making one.
+    #[command(subcommand)]
+    pub reports: Option<Reports>,
+    /// The scenario file; those in config/drills are ready to be run.
+    #[arg(required = true)]
+    pub scenario: Option<PathBuf>,
+    /// Run it with embedded instances and a balancer of its own, which is what it does anyway.
+    #[arg(long)]
+    pub embedded: bool,
+    /// Instead of the scenario's own seed.
+    #[arg(long)]
+    pub seed: Option<u32>,
+    /// Write the report to this file as JSON.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// Write it to this file as a page.
+    #[arg(long)]
+    pub html: Option<PathBuf>,
+    /// Let `exec` steps of the scenario run their commands.
+    #[arg(long)]
+    pub allow_exec: bool,
+}
+
+/// `burdock drill compare`.
+#[derive(Debug, Subcommand)]
+pub enum Reports {
+    /// Print what differs between two reports that --json wrote.
+    Compare {
+        /// The one before.
+        a: PathBuf,
+        /// The one after.
+        b: PathBuf,
+    },
 }
 
 /// `burdock run`.

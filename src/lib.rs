@@ -14,7 +14,8 @@
 //! [`tls`] (certificates, tickets, secured streams), [`acme`] (certificates from a CA), [`health`]
 //! (checks and breaker), [`observe`] (logs), [`admin`] (its API, metrics), [`doctor`] (classic mistakes),
 //! [`run`] (puts all of it together), [`demo`] (embedded instances). Outside all of it, and only by the
-//! admin API: [`operate`] (commands for a running balancer), [`top`] (a live view of it).
+//! admin API: [`operate`] (commands for a running balancer), [`top`] (a live view of it); and by the wire
+//! alone: [`drill`] (rehearsed failures).
 //!
 //! # Words
 //!
@@ -29,6 +30,7 @@
 //! | breaker | passive ejection: closed passes, open refuses, half-open tries |
 //! | drain | refuse new sessions, keep bound ones, until a deadline |
 //! | tunnel | an upgraded connection |
+//! | drill | a scripted failure with limits on what clients may notice |
 //! | attempt, retry | one try at an instance; the same request again on another |
 //!
 //! # Direction
@@ -47,6 +49,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod doctor;
+pub mod drill;
 pub mod health;
 pub mod instance;
 pub mod listener;

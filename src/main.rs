@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use burdock::cli::{Access, Cli, Command, Demo, Keys, Operate, Run};
+use burdock::cli::{Access, Cli, Command, Demo, Drill, Keys, Operate, Reports, Run};
+use burdock::drill::{self, DrillError, Verdict};
 use burdock::observe::{log, sink};
 use burdock::run::{Ended, Server, Settings, Source, StartError};
 use burdock::{config, demo, operate, run, top};
@@ -15,6 +16,8 @@ use clap::Parser;
 const FAILED: u8 = 1;
 /// The configuration was rejected; nothing was bound.
 const REJECTED: u8 = 3;
+/// A drill missed its limits.
+const MISSED: u8 = 4;
 /// The drain deadline passed, or a second signal came, and something was cut.
 const CUT: u8 = 5;
 
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
             block_on(async { Ok(operate::check(&file, &access).await) })
         }
         Command::Keys(Keys::New) => new_key(),
+        Command::Drill(drill) => rehearse(drill),
         Command::Upgrade { pid_file } => upgrade(&pid_file),
         Command::Completions { shell } => Ok(operate::manual::completions(shell)),
         Command::Man { into } => operate::manual::man(into.as_deref()),
@@ -91,6 +95,29 @@ fn upgrade(pid_file: &Path) -> anyhow::Result<ExitCode> {
     let (before, now) = run::upgrade(pid_file)?;
     println!("process {now} has taken over from {before}");
     Ok(ExitCode::SUCCESS)
+}
+
+fn rehearse(drill: Drill) -> anyhow::Result<ExitCode> {
+    let Drill { reports, scenario, seed, json, html, allow_exec, .. } = drill;
+    let verdict = match (reports, scenario) {
+        (Some(Reports::Compare { a, b }), _) => drill::compare(&a, &b),
+        (None, scenario) => {
+            let scenario = scenario.context("a scenario file is needed")?;
+            let options = drill::Options { scenario, seed, json, html, allow_exec };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.context("starting the runtime")?;
+            runtime.block_on(drill::run(&options, run::asked_to_stop()))
+        }
+    };
+    match verdict {
+        Ok(Verdict::Passed) => Ok(ExitCode::SUCCESS),
+        Ok(Verdict::Missed) => Ok(ExitCode::from(MISSED)),
+        Err(DrillError::Scenario(errors)) => {
+            eprintln!("{errors}");
+            Ok(ExitCode::from(REJECTED))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn show(options: Demo) -> anyhow::Result<ExitCode> {

@@ -37,6 +37,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("top", 6),
     ("main", 6),
     ("demo", 6),
+    ("drill", 1),
 ];
 
 /// Used from layer 3 upwards, and itself uses only the pure layers below that.

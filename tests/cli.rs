@@ -27,7 +27,7 @@ fn version_and_help_are_told() {
     assert_eq!((code, out), (Some(0), format!("burdock {}\n", env!("CARGO_PKG_VERSION"))));
     let (code, out, _) = run(&folder, &["--help"]);
     assert_eq!(code, Some(0));
-    for command in ["run", "check", "demo", "keys"] {
+    for command in ["run", "check", "demo", "drill", "keys"] {
         assert!(out.contains(command), "{command} in {out}");
     }
 }

@@ -39,7 +39,7 @@ pub struct ConfigErrors {
 
 impl ConfigErrors {
     /// Sorts by line; problems of `main` come before those of the files it names.
-    pub(super) fn new(main: &Path, mut problems: Vec<Problem>) -> Self {
+    pub(crate) fn new(main: &Path, mut problems: Vec<Problem>) -> Self {
         problems.sort_by(|a, b| {
             (a.file != main, &a.file, a.line).cmp(&(b.file != main, &b.file, b.line))
         });

@@ -13,7 +13,7 @@ pub mod overlay;
 mod read;
 mod tree;
 pub mod types;
-mod units;
+pub(crate) mod units;
 mod validate;
 
 #[cfg(test)]
@@ -26,8 +26,10 @@ pub use diff::{Change, diff};
 pub use effective::effective;
 pub use errors::{ConfigErrors, Problem};
 
-use node::{Node, Sink};
-use tree::{Data, Entry, Tree};
+use node::Sink;
+pub(crate) use node::{Fields, Node};
+pub(crate) use tree::Data;
+use tree::{Entry, Tree};
 use types::Config;
 
 /// What stands for a file name in problems with values from the command line.
@@ -69,6 +71,33 @@ pub fn parse(text: &str, origin: &Path) -> Result<Loaded, ConfigErrors> {
     let sink = Sink { folder, ..Sink::default() };
     sink.watch(origin);
     validated(&tree, origin, sink)
+}
+
+/// Reads a file of another kind by the same rules: every problem at once, each with its place.
+pub(crate) fn document<T>(
+    path: &Path,
+    read: impl FnOnce(&Node<'_>) -> Option<T>,
+) -> Result<T, ConfigErrors> {
+    let whole = |message| ConfigErrors::whole_file(path, message);
+    let text = read::text(path).map_err(|error| whole(format!("cannot read the file: {error}")))?;
+    let tree = tree::read(&text).map_err(|error| {
+        let (line, message) = (error.line, error.message);
+        let problem = Problem { file: path.to_owned(), line, path: String::new(), message };
+        ConfigErrors::new(path, vec![problem])
+    })?;
+    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    let sink = Sink { folder, ..Sink::default() };
+    let value = read(&Node::root(&tree, path, &sink));
+    let problems = sink.problems.into_inner();
+    match value {
+        Some(value) if problems.is_empty() => Ok(value),
+        _ => Err(ConfigErrors::new(path, problems)),
+    }
+}
+
+/// A whole configuration that is a part of such a file.
+pub(crate) fn part(node: &Node<'_>) -> Option<Config> {
+    validate::config(node)
 }
 
 /// The configuration that `burdock run --app-yaml F --instance HOST:PORT ...` asks for.

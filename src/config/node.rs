@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::errors::Problem;
+use super::errors::{ConfigErrors, Problem};
 use super::nearest::nearest;
 use super::read::Roots;
 use super::tree::{Data, Tree};
@@ -22,7 +22,7 @@ const SHOWN: usize = 60;
 
 /// What is gathered while a configuration is read.
 #[derive(Default)]
-pub(super) struct Sink {
+pub(crate) struct Sink {
     /// Relative paths in the file start here.
     pub(super) folder: PathBuf,
     pub(super) problems: RefCell<Vec<Problem>>,
@@ -40,7 +40,7 @@ pub(super) struct Sink {
 
 impl Sink {
     /// Where a path given in the file leads.
-    pub(super) fn resolve(&self, path: &str) -> PathBuf {
+    pub(crate) fn resolve(&self, path: &str) -> PathBuf {
         self.folder.join(path)
     }
 
@@ -54,12 +54,12 @@ impl Sink {
 
 /// One value and where it stands.
 #[derive(Clone)]
-pub(super) struct Node<'a> {
-    pub(super) tree: &'a Tree,
+pub(crate) struct Node<'a> {
+    pub(crate) tree: &'a Tree,
     /// Such as `services.chat.hosts[0]`; empty for the whole file.
-    pub(super) path: String,
-    pub(super) file: &'a Path,
-    pub(super) sink: &'a Sink,
+    pub(crate) path: String,
+    pub(crate) file: &'a Path,
+    pub(crate) sink: &'a Sink,
 }
 
 impl<'a> Node<'a> {
@@ -68,8 +68,13 @@ impl<'a> Node<'a> {
     }
 
     /// Adds a problem with this value.
-    pub(super) fn problem(&self, message: impl Display) {
+    pub(crate) fn problem(&self, message: impl Display) {
         self.problem_at(self.tree.line, &self.path, message);
+    }
+
+    /// Adds the problems of another file that this value names.
+    pub(crate) fn adopt(&self, errors: &ConfigErrors) {
+        self.sink.problems.borrow_mut().extend(errors.problems().iter().cloned());
     }
 
     fn problem_at(&self, line: usize, path: &str, message: impl Display) {
@@ -82,7 +87,7 @@ impl<'a> Node<'a> {
     }
 
     /// Adds the problem that this value is none of `allowed`.
-    pub(super) fn wrong<T>(&self, allowed: impl Display) -> Option<T> {
+    pub(crate) fn wrong<T>(&self, allowed: impl Display) -> Option<T> {
         let found = match &self.tree.data {
             Data::Null => "no value".to_owned(),
             Data::Bool(value) => format!("found `{value}`"),
@@ -100,7 +105,7 @@ impl<'a> Node<'a> {
     }
 
     /// The text here without complaint, for choosing between forms of a value.
-    pub(super) fn as_text(&self) -> Option<&'a str> {
+    pub(crate) fn as_text(&self) -> Option<&'a str> {
         match &self.tree.data {
             Data::Text(text) => Some(text),
             _ => None,
@@ -108,17 +113,17 @@ impl<'a> Node<'a> {
     }
 
     /// Whether this says `off`, `none` or `false`.
-    pub(super) fn is_off(&self) -> bool {
+    pub(crate) fn is_off(&self) -> bool {
         matches!(self.tree.data, Data::Bool(false))
             || matches!(self.as_text(), Some("off" | "none"))
     }
 
-    pub(super) fn text(&self, allowed: impl Display) -> Option<&'a str> {
+    pub(crate) fn text(&self, allowed: impl Display) -> Option<&'a str> {
         self.as_text().or_else(|| self.wrong(allowed))
     }
 
     /// The text here as what `parse` makes of it.
-    pub(super) fn parsed<T>(
+    pub(crate) fn parsed<T>(
         &self,
         allowed: impl Display,
         parse: impl FnOnce(&str) -> Option<T>,
@@ -127,7 +132,7 @@ impl<'a> Node<'a> {
     }
 
     /// One of a few words.
-    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
+    pub(crate) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let found = |text: &str| words.iter().find(|(word, _)| *word == text).map(|(_, t)| *t);
         self.as_text().and_then(found).or_else(|| {
             let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
@@ -135,14 +140,14 @@ impl<'a> Node<'a> {
         })
     }
 
-    pub(super) fn boolean(&self) -> Option<bool> {
+    pub(crate) fn boolean(&self) -> Option<bool> {
         match self.tree.data {
             Data::Bool(value) => Some(value),
             _ => self.wrong("true, false"),
         }
     }
 
-    pub(super) fn integer(&self, range: RangeInclusive<u32>) -> Option<u32> {
+    pub(crate) fn integer(&self, range: RangeInclusive<u32>) -> Option<u32> {
         let allowed = format_args!("a whole number from {} to {}", range.start(), range.end());
         self.whole(allowed, |value| range.contains(value))
     }
@@ -160,7 +165,7 @@ impl<'a> Node<'a> {
         value.filter(fits).or_else(|| self.wrong(allowed))
     }
 
-    pub(super) fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
+    pub(crate) fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
         let allowed = || {
             let [low, high] = [range.start(), range.end()].map(|end| units::format_duration(*end));
             format!("a duration from {low} to {high}, such as 500ms, 2s, 30m or 12h")
@@ -181,20 +186,20 @@ impl<'a> Node<'a> {
     }
 
     /// A percentage in basis points, from 0 to `highest` percent.
-    pub(super) fn percent(&self, highest: u32) -> Option<u32> {
+    pub(crate) fn percent(&self, highest: u32) -> Option<u32> {
         let allowed = || format!("a percentage from 0% to {highest}%, such as 5% or 0.5%");
         self.quantity(units::parse_percent, |points| *points <= highest * 100, allowed)
     }
 
     /// A percentage above 100 in basis points, from `lowest` to `highest` percent.
-    pub(super) fn excess(&self, lowest: u32, highest: u32) -> Option<u32> {
+    pub(crate) fn excess(&self, lowest: u32, highest: u32) -> Option<u32> {
         let allowed = || format!("a percentage from {lowest}% to {highest}%, such as 125%");
         let range = lowest * 100..=highest * 100;
         self.quantity(units::parse_percent, |points| range.contains(points), allowed)
     }
 
     /// A number of bytes, plain or with a unit.
-    pub(super) fn size(&self, highest: u64) -> Option<u64> {
+    pub(crate) fn size(&self, highest: u64) -> Option<u64> {
         let allowed =
             || format!("bytes from 0 to {}, such as 65536 or 64KiB", units::format_size(highest));
         if let Data::Integer(number) = self.tree.data {
@@ -219,7 +224,7 @@ impl<'a> Node<'a> {
     }
 
     /// The items of a list.
-    pub(super) fn list(&self, allowed: impl Display) -> Option<Vec<Self>> {
+    pub(crate) fn list(&self, allowed: impl Display) -> Option<Vec<Self>> {
         let Data::List(items) = &self.tree.data else {
             return self.wrong(format_args!("a list of {allowed}"));
         };
@@ -228,7 +233,7 @@ impl<'a> Node<'a> {
     }
 
     /// The keys of a map; `kind` is what such a map is called in messages.
-    pub(super) fn fields(&self, kind: &'static str) -> Option<Fields<'a>> {
+    pub(crate) fn fields(&self, kind: &'static str) -> Option<Fields<'a>> {
         let Data::Map(entries) = &self.tree.data else {
             return self.wrong(format_args!("a map of {kind} keys"));
         };
@@ -238,7 +243,7 @@ impl<'a> Node<'a> {
     }
 
     /// The entries of a map whose keys are names that the user chose.
-    pub(super) fn named(&self, allowed: impl Display) -> Option<Vec<(&'a str, Self)>> {
+    pub(crate) fn named(&self, allowed: impl Display) -> Option<Vec<(&'a str, Self)>> {
         let Data::Map(entries) = &self.tree.data else {
             return self.wrong(allowed);
         };
@@ -277,8 +282,8 @@ impl<'a> Node<'a> {
 }
 
 /// The keys of one map while they are taken out, one after the other.
-pub(super) struct Fields<'a> {
-    pub(super) node: Node<'a>,
+pub(crate) struct Fields<'a> {
+    pub(crate) node: Node<'a>,
     kind: &'static str,
     /// Which entries nobody has taken.
     open: Vec<bool>,
@@ -288,7 +293,7 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The value of a key that may be there.
-    pub(super) fn take(&mut self, key: &'static str) -> Option<Node<'a>> {
+    pub(crate) fn take(&mut self, key: &'static str) -> Option<Node<'a>> {
         self.known.push(key);
         #[cfg(test)]
         self.node.sink.asked.borrow_mut().insert((self.kind, key));
@@ -296,7 +301,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Like [`Self::take`], for a key that is not among the allowed ones.
-    pub(super) fn remove(&mut self, key: &str) -> Option<Node<'a>> {
+    pub(crate) fn remove(&mut self, key: &str) -> Option<Node<'a>> {
         let Data::Map(entries) = &self.node.tree.data else { return None };
         let mut found = None;
         for (entry, open) in entries.iter().zip(&mut self.open) {
@@ -319,12 +324,12 @@ impl<'a> Fields<'a> {
     }
 
     /// Adds the problem that a key which must be there is not.
-    pub(super) fn missing(&self, key: &str, allowed: impl Display) {
+    pub(crate) fn missing(&self, key: &str, allowed: impl Display) {
         self.node.problem(format_args!("`{key}` is missing; needed: {allowed}"));
     }
 
     /// Adds a problem for each key that was not taken.
-    pub(super) fn finish(self) {
+    pub(crate) fn finish(self) {
         let Data::Map(entries) = &self.node.tree.data else { return };
         for (entry, _) in entries.iter().zip(&self.open).filter(|(_, open)| **open) {
             let message = self.unknown(&entry.key);
@@ -342,11 +347,11 @@ impl<'a> Fields<'a> {
         format!("unknown key{meant}; allowed in {}: {}", self.kind, self.known.join(", "))
     }
 
-    pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> bool {
+    pub(crate) fn boolean(&mut self, key: &'static str, default: bool) -> bool {
         self.take(key).and_then(|node| node.boolean()).unwrap_or(default)
     }
 
-    pub(super) fn integer(
+    pub(crate) fn integer(
         &mut self,
         key: &'static str,
         range: RangeInclusive<u32>,
@@ -355,7 +360,7 @@ impl<'a> Fields<'a> {
         self.take(key).and_then(|node| node.integer(range)).unwrap_or(default)
     }
 
-    pub(super) fn duration(
+    pub(crate) fn duration(
         &mut self,
         key: &'static str,
         range: RangeInclusive<Duration>,
@@ -374,7 +379,7 @@ impl<'a> Fields<'a> {
     }
 
     /// What `read` makes of the value; `none` clears a default.
-    pub(super) fn optional<T>(
+    pub(crate) fn optional<T>(
         &mut self,
         key: &'static str,
         default: Option<T>,

@@ -21,16 +21,16 @@ const MAX_OPEN: usize = 1000;
 
 /// One YAML value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Tree {
+pub(crate) struct Tree {
     /// Counted from 1. A list or map under a key has the line of the key; one in a list has the
     /// line of its first value.
-    pub(super) line: usize,
-    pub(super) data: Data,
+    pub(crate) line: usize,
+    pub(crate) data: Data,
 }
 
 /// What a YAML value holds.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Data {
+pub(crate) enum Data {
     Null,
     Bool(bool),
     Integer(i128),
@@ -42,12 +42,12 @@ pub(super) enum Data {
 
 /// One key of a map and its value, in the order of the file.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Entry {
-    pub(super) key: String,
+pub(crate) struct Entry {
+    pub(crate) key: String,
     /// False for keys such as `1` or `true`, whose `key` is their printed form.
-    pub(super) key_is_text: bool,
-    pub(super) line: usize,
-    pub(super) value: Tree,
+    pub(crate) key_is_text: bool,
+    pub(crate) line: usize,
+    pub(crate) value: Tree,
 }
 
 /// Text that is not one YAML document.
@@ -55,7 +55,7 @@ pub(super) struct Entry {
 #[error("{message}")]
 pub(super) struct SyntaxError {
     /// Counted from 1; 0 where the parser names none.
-    pub(super) line: usize,
+    pub(crate) line: usize,
     pub(super) message: String,
 }
 

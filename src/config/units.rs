@@ -32,7 +32,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, UnitError> {
 }
 
 /// The shortest text that [`parse_duration`] reads back, to the millisecond.
-pub(super) fn format_duration(duration: Duration) -> String {
+pub(crate) fn format_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     if millis == 0 {
         return "0s".to_owned();
@@ -50,7 +50,7 @@ pub(super) fn parse_size(text: &str) -> Result<u64, UnitError> {
 }
 
 /// The shortest text that [`parse_size`] reads back.
-pub(super) fn format_size(bytes: u64) -> String {
+pub(crate) fn format_size(bytes: u64) -> String {
     let found = SIZE_UNITS.iter().find(|(_, size)| bytes > 0 && bytes.is_multiple_of(*size));
     match found {
         Some((unit, size)) => format!("{}{unit}", bytes / size),
@@ -65,7 +65,7 @@ pub(super) fn parse_percent(text: &str) -> Result<u32, UnitError> {
 }
 
 /// The text that [`parse_percent`] reads back.
-pub(super) fn format_percent(points: u32) -> String {
+pub(crate) fn format_percent(points: u32) -> String {
     let (whole, rest) = (points / 100, points % 100);
     match (rest / 10, rest % 10) {
         (0, 0) => format!("{whole}%"),

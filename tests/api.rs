@@ -17,10 +17,10 @@ fn with_admin(text: &str, admin: &str) -> String {
 
 async fn behind_a_token(text: &str) -> Burdock {
     let directory = support::burdock::scratch();
-    std::fs::write(directory.join("admin.token"), format!("{TOKEN}\n")).unwrap();
+    std::fs::write(directory.join("admin.token"), format!("{TOKEN}\n")).expect("write the token");
     let config = directory.join("burdock.yaml");
     let admin = "{ address: 127.0.0.1:0, token_file: admin.token }";
-    std::fs::write(&config, with_admin(text, admin)).unwrap();
+    std::fs::write(&config, with_admin(text, admin)).expect("write the config");
     Burdock::spawn(directory, config, &["run", "-c", "burdock.yaml"]).await
 }
 

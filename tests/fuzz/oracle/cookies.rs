@@ -63,7 +63,7 @@ fn takes_the_token_and_nothing_else(choices: u8, headers: &mut HeaderMap, target
     let honoured = usize::from(choices >> 5);
     let expected = Expected::of(&affinity, headers, target);
     let mut offered: Vec<Offer> = Vec::new();
-    carriers::take(&affinity, headers, target, true, |found| {
+    carriers::take(&affinity, headers, target, true, |_carrier, found| {
         offered.push(found.map(|values| values.iter().map(|it| it.as_bytes().to_vec()).collect()));
         offered.len() > honoured
     });

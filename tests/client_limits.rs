@@ -345,7 +345,7 @@ fn allow_descriptors(burdock: &Burdock, most: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_descriptors_run_short_new_clients_wait_and_the_others_are_served() {
-    let (_a, burdock) = one("timeouts: { header_read: 2s }\n").await;
+    let (_a, burdock) = one("").await;
     let most = burdock.descriptors() as u64 + 200;
     allow_descriptors(&burdock, most);
     let mut first = burdock.client();

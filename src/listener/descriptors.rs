@@ -1,7 +1,8 @@
 //! File descriptors: when they run short, nobody new is let in until there are some again.
 //!
 //! Clients wait where the kernel has greeted them, and those who are in are served: each of them may
-//! need a connection to an instance, and some are kept back for the admin address and for reloads.
+//! need a connection to an instance, and some are kept back for the admin address and for reloads. Those
+//! who rest make room, the longest resting first.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
@@ -46,12 +47,18 @@ pub(super) fn are_short(clients: u64, latest: &impl AsRawFd) -> bool {
 
 /// Resolves when they no longer run short.
 pub(super) async fn room(worker: &Worker, listener: &impl AsFd) {
-    let _short = worker.live.counters.run_short(&worker.live.journal);
+    let live = &worker.live;
+    let short = live.counters.run_short(&live.journal);
     loop {
+        live.room.make();
         tokio::time::sleep(LOOK).await;
         let latest = listener.as_fd().try_clone_to_owned();
         if latest.is_ok_and(|latest| !are_short(worker.seats.taken(), &latest)) {
-            return;
+            break;
         }
+    }
+    drop(short);
+    if !live.counters.are_short() {
+        live.room.suffices();
     }
 }

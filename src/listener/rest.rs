@@ -10,7 +10,7 @@ use crate::listener::watchdog::{Over, may_rest_for};
 use crate::proxy::client::{Client, Waits};
 use crate::proxy::error::Reason;
 
-/// Between two looks at limits that others may change: a reload, or descriptors that run short.
+/// Between two looks at limits that a reload may change.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Rests until there is something to read, or until it is over: that is told then.
@@ -20,6 +20,7 @@ pub(super) async fn rest(stream: &Transport, client: &Client) -> Option<Over> {
     loop {
         // Marked as seen before it is looked at, so that no change is missed.
         let leaves = phase.borrow_and_update().rest();
+        let called = client.live.room.called();
         let Waits::Request(since) = client.pace.waits() else { return None };
         let now = Instant::now();
         let until = since + may_rest_for(client);
@@ -35,6 +36,7 @@ pub(super) async fn rest(stream: &Transport, client: &Client) -> Option<Over> {
             // What is wrong with it shows when it is read.
             _ = stream.readable() => return None,
             Ok(()) = phase.changed() => {}
+            () = called => {}
             () = sleep_until(next.into()) => {}
         }
     }

@@ -13,8 +13,6 @@ use crate::proxy::client::{Client, Waits};
 use crate::proxy::error::Reason;
 use crate::snapshot::{Phase, Snapshot};
 
-/// How long a connection may rest between two requests while descriptors run short.
-const SHORT_REST: Duration = Duration::from_secs(1);
 /// Who has asked for nothing for this long rests without hyper. Sooner, many would be taken apart and
 /// put together again for each request, which costs about a tenth of one; later, clients that come
 /// together would take the memory of all of them first.
@@ -181,10 +179,7 @@ pub(super) fn may_rest_for(client: &Client) -> Duration {
 
 /// How long a connection may rest: where descriptors run short, others need its own.
 fn rest(client: &Client, keep_alive: Duration) -> Duration {
-    match client.live.counters.are_short() {
-        true => keep_alive.min(SHORT_REST),
-        false => keep_alive,
-    }
+    keep_alive.min(client.live.room.most())
 }
 
 /// The shortest limit that a connection may come under: whose idle timeout that is changes with

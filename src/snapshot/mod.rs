@@ -5,6 +5,7 @@
 //! [`Live::publish`].
 
 pub mod plan;
+pub mod room;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use crate::observe::journal::Journal;
 use crate::observe::red::{Red, Sums};
 use crate::observe::telemetry::Telemetry;
 use crate::route::{Route, Router};
+use crate::snapshot::room::Room;
 use crate::tls::automatic::Automatic;
 
 /// One configuration, ready to serve.
@@ -173,6 +175,8 @@ pub struct Live {
     listeners: Mutex<BTreeMap<SocketAddr, Box<[Arc<Red>]>>>,
     /// What is probably wrong.
     pub findings: Findings,
+    /// How long connections may rest.
+    pub room: Room,
     /// Bodies that are held for another attempt.
     pub kept: Arc<Ledger>,
     /// Worker threads.
@@ -215,6 +219,7 @@ impl Live {
             counters: Counters::default(),
             listeners: Mutex::default(),
             findings: Findings::default(),
+            room: Room::default(),
             kept: Arc::default(),
             workers,
             automatic: Arc::default(),

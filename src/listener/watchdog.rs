@@ -17,6 +17,9 @@ use crate::snapshot::{Phase, Snapshot};
 /// put together again for each request, which costs about a tenth of one; later, clients that come
 /// together would take the memory of all of them first.
 const REST_AFTER: Duration = Duration::from_millis(100);
+/// Who is found in the middle of something is looked at half as often from then on, down to this: a long
+/// poll should cost no more for it.
+const SELDOM: Duration = Duration::from_millis(3200);
 
 /// How HTTP ended on a connection.
 pub(super) enum Over {
@@ -98,6 +101,8 @@ pub(super) struct Watchdog {
     /// Whether it will wake the task, which stays the same.
     set: bool,
     may_rest: bool,
+    /// When to look again whether it rests, if it is in the middle of something.
+    again: Duration,
     /// When something may have taken too long.
     due: Instant,
 }
@@ -108,7 +113,7 @@ impl Watchdog {
         let due = now + shortest(client, &client.live.snapshot());
         let first = if may_rest { due.min(now + REST_AFTER) } else { due };
         let sleep = Box::pin(tokio::time::sleep_until(first.into()));
-        Self { sleep, set: false, may_rest, due }
+        Self { sleep, set: false, may_rest, again: REST_AFTER, due }
     }
 
     /// Ready with what has taken too long, or a rest.
@@ -130,7 +135,14 @@ impl Watchdog {
             }
             let next = match (self.may_rest, rests) {
                 (false, _) => self.due,
-                (true, rests) => rests.unwrap_or(now + REST_AFTER).min(self.due),
+                (true, Some(from)) => {
+                    self.again = REST_AFTER;
+                    from.min(self.due)
+                }
+                (true, None) => {
+                    self.again = (self.again * 2).min(SELDOM);
+                    (now + self.again).min(self.due)
+                }
             };
             self.sleep.as_mut().reset(next.into());
         }

@@ -48,13 +48,15 @@ pub(super) struct Watcher {
     /// Held for its events; `None` if the system gives no watch.
     told: Option<RecommendedWatcher>,
     events: mpsc::Receiver<Touch>,
+    /// A change that has not come to rest, and until when it must have.
+    pending: Option<(Touch, Instant)>,
 }
 
 impl Watcher {
     /// Watches `files`.
     pub(super) fn new(files: &[PathBuf]) -> Self {
         let (told, events) = watch(files);
-        Self { files: files.to_owned(), seen: look(files), told, events }
+        Self { files: files.to_owned(), seen: look(files), told, events, pending: None }
     }
 
     /// Watches `files` from now on.
@@ -85,18 +87,21 @@ impl Watcher {
         // away, and two names of one folder share a watch that goes with either of them.
         (self.told, self.events) = watch(&self.files);
         self.seen = look(&self.files);
+        self.pending = None;
     }
 
-    /// Resolves when something changed and has come to rest. Whoever cancels it calls
-    /// [`Watcher::renew`] and reads the files, or has no more use for them.
+    /// Resolves when something changed and has come to rest. Whoever cancels it may ask again: what it
+    /// has seen is kept.
     pub(super) async fn changed(&mut self) {
-        let mut touch = self.touched().await;
-        let latest = Instant::now() + LONGEST;
-        loop {
+        if self.pending.is_none() {
+            let touch = self.touched().await;
+            self.pending = Some((touch, Instant::now() + LONGEST));
+        }
+        while let Some((touch, latest)) = self.pending {
             let rested = (Instant::now() + rest(touch)).min(latest);
             match timeout_at(rested.into(), self.event()).await {
-                Ok(next) => touch = next,
-                Err(_rested) => return,
+                Ok(next) => self.pending = Some((next, latest)),
+                Err(_rested) => self.pending = None,
             }
         }
     }
@@ -251,6 +256,25 @@ mod tests {
         names.clear();
         way(&folder.join("loop"), &mut names);
         assert_eq!(names, [folder.join("loop")].into());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    /// Whoever waits for several things drops this one when another comes first.
+    #[tokio::test]
+    async fn a_change_outlives_whoever_stops_waiting_for_it() {
+        let folder = std::env::temp_dir().join(format!("burdock-wait-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("burdock.yaml");
+        std::fs::write(&file, "1").unwrap();
+        let mut watcher = Watcher::new(std::slice::from_ref(&file));
+        std::fs::write(&file, "2").unwrap();
+        let begun = Instant::now();
+        while watcher.pending.is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the change is seen");
+            drop(timeout(Duration::from_millis(5), watcher.changed()).await);
+        }
+        let told = timeout(Duration::from_secs(10), watcher.changed()).await;
+        assert!(told.is_ok() && watcher.pending.is_none());
         std::fs::remove_dir_all(folder).unwrap();
     }
 

@@ -3,7 +3,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use bytes::Bytes;
 use http::StatusCode;
 use serde::Deserialize;
 
@@ -41,9 +43,16 @@ struct Proposal {
     text: String,
 }
 
-/// Says what a reload to the configuration in the body would change.
-pub(super) fn check(live: &Live, body: &[u8]) -> Result<Reply, Problem> {
-    Ok(reply::json(StatusCode::OK, &planned(live, body)?))
+/// Says what a reload to the configuration in the body would change. It may read files, which must hold
+/// up nobody.
+pub(super) async fn check(live: &Arc<Live>, body: Bytes) -> Result<Reply, Problem> {
+    let live = Arc::clone(live);
+    let planned = tokio::task::spawn_blocking(move || planned(&live, &body)).await;
+    let failed = |error| {
+        let detail = format!("reading the configuration: {error}");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+    };
+    Ok(reply::json(StatusCode::OK, &planned.map_err(failed)??))
 }
 
 fn planned(live: &Live, body: &[u8]) -> Result<Plan, Problem> {
@@ -74,8 +83,6 @@ fn rejected(errors: &ConfigErrors, file: &Path) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use serde_json::json;
 
     use super::*;

@@ -74,25 +74,26 @@ pub async fn serve(listener: TcpListener, desk: Arc<Desk>) {
         };
         // Small answers must not wait for one another.
         let _ = stream.set_nodelay(true);
+        let is_here = stream.local_addr().is_ok_and(|it| it.ip().to_canonical().is_loopback());
         let desk = Arc::clone(&desk);
         tokio::spawn(async move {
-            converse(stream, &desk, LIMITS).await;
+            converse(stream, &desk, (is_here, LIMITS)).await;
             drop(permit);
         });
     }
 }
 
-/// Requests and their answers, within `limits`.
+/// Requests and their answers, within `limits`. `is_here` says that the other end is on this machine.
 pub(super) async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     desk: &Arc<Desk>,
-    limits: Limits,
+    (is_here, limits): (bool, Limits),
 ) {
     let streams = AtomicBool::new(false);
     let service = service_fn(|request: Request<Incoming>| {
         let streams = &streams;
         async move {
-            let answer = router::answer(desk, request).await;
+            let answer = router::answer(desk, request, is_here).await;
             streams.store(answer.streams, Ordering::Relaxed);
             Ok::<_, Infallible>(answer.reply)
         }
@@ -214,7 +215,7 @@ mod tests {
         let (mut client, stream) = tokio::io::duplex(takes);
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         client.write_all(request.as_bytes()).await.unwrap();
-        converse(stream, &desk(), limits).await;
+        converse(stream, &desk(), (true, limits)).await;
         let mut rest = String::new();
         client.read_to_string(&mut rest).await.unwrap();
         assert!(rest.starts_with("HTTP/1.1 200 ") && rest.len() <= takes, "{rest}");
@@ -226,6 +227,20 @@ mod tests {
         let of = |stall, connection| Limits { stall, connection, ..PATIENT };
         left_alone("/metrics", 256, of(SOON, LONG)).await;
         left_alone("/metrics", 256, of(LONG, SOON)).await;
+    }
+
+    /// A reload may have taken the token away from an address that the connection still comes by.
+    #[tokio::test]
+    async fn without_a_token_only_this_machine_is_answered() {
+        for (is_here, status) in [(true, "200"), (false, "401")] {
+            let (mut client, stream) = tokio::io::duplex(65536);
+            let request = b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n";
+            client.write_all(request).await.unwrap();
+            converse(stream, &desk(), (is_here, Limits { head: SOON, ..PATIENT })).await;
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        }
     }
 
     #[tokio::test]

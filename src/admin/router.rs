@@ -102,9 +102,9 @@ impl<'a> Resource<'a> {
     }
 }
 
-/// Answers, whoever asks.
-pub(super) async fn answer(desk: &Desk, request: Request<Incoming>) -> Answer {
-    let reply = decide(desk, request).await;
+/// Answers, whoever asks; `is_here` says whether from this machine.
+pub(super) async fn answer(desk: &Desk, request: Request<Incoming>, is_here: bool) -> Answer {
+    let reply = decide(desk, request, is_here).await;
     let reply = reply.unwrap_or_else(|problem| reply::problem(&problem));
     let streams = reply::is_stream(&reply);
     Answer { reply: reply::secured(reply), streams }
@@ -112,7 +112,7 @@ pub(super) async fn answer(desk: &Desk, request: Request<Incoming>) -> Answer {
 
 /// In this order: whether it is the dashboard, which holds no data; whether it can be read, who asks,
 /// what for, whether it may, and only then its body.
-async fn decide(desk: &Desk, request: Request<Incoming>) -> Result<Reply, Problem> {
+async fn decide(desk: &Desk, request: Request<Incoming>, is_here: bool) -> Result<Reply, Problem> {
     let (head, body) = request.into_parts();
     if let Some(page) = dashboard::answer(&head.method, head.uri.path(), &head.headers) {
         return Ok(page);
@@ -123,7 +123,7 @@ async fn decide(desk: &Desk, request: Request<Incoming>) -> Result<Reply, Proble
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let resource = Resource::at(&parts);
     if !resource.is_some_and(Resource::is_open) {
-        admit(desk, &head.headers)?;
+        admit(desk, &head.headers, is_here)?;
     }
     let unknown = || Problem::unknown("nothing is here; /api/v1/openapi.json lists what there is");
     let resource = resource.ok_or_else(unknown)?;
@@ -138,9 +138,13 @@ async fn decide(desk: &Desk, request: Request<Incoming>) -> Result<Reply, Proble
     ask(desk, resource, &question).await
 }
 
-fn admit(desk: &Desk, headers: &HeaderMap) -> Result<(), Problem> {
+fn admit(desk: &Desk, headers: &HeaderMap, is_here: bool) -> Result<(), Problem> {
     let snapshot = desk.live.snapshot();
     let token = snapshot.config.admin.as_ref().and_then(|admin| admin.token.as_ref());
+    // A reload may have moved the address here and dropped the token, while old connections last.
+    if token.is_none() && !is_here {
+        return Err(Problem::new(StatusCode::UNAUTHORIZED, "only this machine is answered now"));
+    }
     auth::admit(headers, token)
 }
 
@@ -173,7 +177,7 @@ async fn ask(desk: &Desk, of: Resource<'_>, question: &Question) -> Result<Reply
         Resource::Reload => reload::answer(desk).await,
         Resource::Configuration => Ok(configuration::answer(desk)),
         Resource::Explain => ask::explain(&desk.live, &question.query),
-        Resource::Check => ask::check(&desk.live, &question.body),
+        Resource::Check => ask::check(&desk.live, question.body.clone()).await,
         Resource::OpenApi => Ok(openapi::answer()),
     }
 }

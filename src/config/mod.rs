@@ -50,7 +50,7 @@ pub struct Loaded {
 
 /// Reads a configuration file. Relative paths in it start at its own folder.
 pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
-    let text = read::text(path).map_err(|error| {
+    let text = read::named(path).map_err(|error| {
         ConfigErrors::whole_file(path, format!("cannot read the file: {error}"))
     })?;
     parse(&text, path)
@@ -79,7 +79,8 @@ pub(crate) fn document<T>(
     read: impl FnOnce(&Node<'_>) -> Option<T>,
 ) -> Result<T, ConfigErrors> {
     let whole = |message| ConfigErrors::whole_file(path, message);
-    let text = read::text(path).map_err(|error| whole(format!("cannot read the file: {error}")))?;
+    let text =
+        read::named(path).map_err(|error| whole(format!("cannot read the file: {error}")))?;
     let tree = tree::read(&text).map_err(|error| {
         let (line, message) = (error.line, error.message);
         let problem = Problem { file: path.to_owned(), line, path: String::new(), message };

@@ -3,7 +3,9 @@
 //! The only place that reads files. Knows nothing of what is in them, but that the system keeps
 //! certificates in some.
 
+use std::fs::{File, OpenOptions};
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,17 +21,36 @@ pub(super) enum ReadError {
     Io(#[from] std::io::Error),
     #[error("more than {MAX_FILE} bytes")]
     TooLarge,
+    #[error("not a regular file")]
+    Special,
     #[error("not UTF-8")]
     NotText(#[from] std::string::FromUtf8Error),
 }
 
+/// Of a file that is named on the command line, which may be a pipe.
+pub(super) fn named(path: &Path) -> Result<String, ReadError> {
+    Ok(String::from_utf8(all(File::open(path)?)?)?)
+}
+
+/// Of a file that another one names.
 pub(super) fn text(path: &Path) -> Result<String, ReadError> {
     Ok(String::from_utf8(bytes(path)?)?)
 }
 
+/// The same, whatever is in it.
 pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
+    // A pipe or a device may never end, or wait for somebody, and whoever may have a configuration
+    // checked can name it.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    match file.metadata()?.is_file() {
+        true => all(file),
+        false => Err(ReadError::Special),
+    }
+}
+
+fn all(file: File) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(ReadError::TooLarge);
     }
@@ -48,4 +69,16 @@ pub(super) fn system_roots() -> Result<Roots, String> {
         return Err(first.map_or_else(|| "none found".to_owned(), ToString::to_string));
     }
     Ok(found.certs.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whoever_starts_burdock_may_name_a_device() {
+        let null = Path::new("/dev/null");
+        assert_eq!(named(null).unwrap(), "");
+        assert_eq!(text(null).unwrap_err().to_string(), "not a regular file");
+    }
 }

@@ -84,6 +84,7 @@ fn domains(fields: &mut Fields<'_>) -> Option<Vec<String>> {
     if items.is_empty() || items.len() > MOST_DOMAINS {
         let count = items.len();
         node.problem(format_args!("{count} hosts; allowed: 1 to {MOST_DOMAINS}"));
+        return None;
     }
     let mut domains: Vec<String> = Vec::with_capacity(items.len());
     for item in items {

@@ -120,6 +120,8 @@ struct Standing {
     failures: u32,
     /// Not before this, in seconds since the Unix epoch.
     not_before: u64,
+    /// The CA has asked not to be asked before this, and nobody's hurry changes that.
+    held: u64,
     /// So much earlier than it has to be, as a share of what is possible: replicas should not ask
     /// all at once.
     share: f64,
@@ -153,7 +155,7 @@ async fn keep(automatic: Arc<Automatic>, mut plan: watch::Receiver<Plan>) {
         let rest = Duration::from_secs(next.saturating_sub(now()).max(1));
         tokio::select! {
             changed = plan.changed() => match changed {
-                Ok(()) => standings.values_mut().for_each(|it| it.not_before = 0),
+                Ok(()) => standings.values_mut().for_each(|it| it.not_before = it.held),
                 Err(_nobody_wants_anything) => return,
             },
             () = tokio::time::sleep(rest) => {}
@@ -176,11 +178,12 @@ async fn attend(
             let expires =
                 httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(issued.not_after));
             place.put(issued);
-            *standing = Standing { failures: 0, not_before: 0, share: standing.share };
+            *standing = Standing { share: standing.share, ..Standing::default() };
             automatic.ended(place, Outcome::Issued);
             tracing::info!(domain, directory, expires, "certificate issued");
         }
         Err(Failure { why, wait }) => {
+            standing.held = wait.map_or(0, |wait| now() + wait.as_secs());
             let backoff = pace::backoff(standing.failures, fastrand::f64());
             let wait = backoff.max(wait.unwrap_or_default());
             standing.failures = standing.failures.saturating_add(1);

@@ -14,7 +14,7 @@ use crate::admin::reply::{self, Reply};
 use crate::admin::router::Question;
 use crate::admin::shapes;
 use crate::config;
-use crate::config::overlay::Key;
+use crate::config::overlay::{Key, MAX_WEIGHT};
 use crate::config::types::State;
 use crate::health::Membership;
 use crate::instance::Instance;
@@ -23,8 +23,6 @@ use crate::instance::Instance;
 const LONGEST_DRAIN: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Names that are told to whoever asked for another.
 const NAMES_TOLD: usize = 10;
-/// The heaviest that an instance may be.
-const MAX_WEIGHT: u32 = 1000;
 
 /// What `PATCH` may bring. An unknown field is a mistake that would pass for a change.
 #[derive(Deserialize)]

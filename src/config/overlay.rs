@@ -19,6 +19,10 @@ use super::types::{Config, Instance, Service, State, Version};
 const FORMAT: u32 = 1;
 /// Instances that may be added in all: a caller that never removes any must not fill the memory.
 pub const MAX_ADDED: usize = 10_000;
+/// As in a configuration.
+pub const MAX_WEIGHT: u32 = 1000;
+/// Milliseconds since the Unix epoch in the year 10000, which no date is written for.
+const END_OF_TIME: u64 = 253_402_300_800_000;
 
 /// Who an override is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -68,6 +72,14 @@ pub struct Override {
 }
 
 impl Override {
+    /// Whether the API could have been asked for this.
+    fn is_sane(&self) -> bool {
+        let weights = [self.weight, self.added.as_ref().map(|added| added.weight)];
+        let instants = [Some(self.since), self.deadline];
+        weights.into_iter().flatten().all(|weight| weight <= MAX_WEIGHT)
+            && instants.into_iter().flatten().all(|instant| instant < END_OF_TIME)
+    }
+
     fn says_nothing(&self) -> bool {
         let Self { state, deadline, weight, added, since: _ } = self;
         state.is_none() && deadline.is_none() && weight.is_none() && added.is_none()
@@ -183,7 +195,8 @@ impl Overlay {
             return Err(OverlayError::Format(format));
         }
         let Document { overrides, .. } = serde_json::from_str(text)?;
-        Ok(Self::of_rows(overrides))
+        // A file can be written by anybody who may; what the API would refuse has no place here either.
+        Ok(Self::of_rows(overrides.into_iter().filter(|row| row.wanted.is_sane())))
     }
 
     /// The configuration with this over it. What has no place in it is passed over.
@@ -249,8 +262,20 @@ impl Overlay {
                 }
                 (Some(_), None) | (None, Some(_)) => {}
             }
+            self.forget_deadline(&key, named.map(|named| named.state));
         }
         told
+    }
+
+    /// A deadline that outlives its drain would cut the next one short.
+    fn forget_deadline(&mut self, key: &Key, filed: Option<State>) {
+        let Some(wanted) = self.0.get_mut(key) else { return };
+        if wanted.state.or(filed) != Some(State::Draining) {
+            wanted.deadline = None;
+            if wanted.says_nothing() {
+                self.0.remove(key);
+            }
+        }
     }
 
     /// What differs from `config`, the file. An override that says what the file says differs in

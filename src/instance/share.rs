@@ -42,7 +42,9 @@ impl Share {
     /// Its share of a weight, in hundredths; above 0 unless it asks for nothing.
     pub(super) fn of(&self, weight: u32) -> u32 {
         let asked = self.asked.load(Ordering::Relaxed);
-        let share = weight * self.percent.load(Ordering::Relaxed) * asked / WHOLE;
+        let percent = self.percent.load(Ordering::Relaxed);
+        let share = u64::from(weight) * u64::from(percent) * u64::from(asked) / u64::from(WHOLE);
+        let share = u32::try_from(share).unwrap_or(u32::MAX);
         share.max(u32::from(weight > 0 && asked > 0))
     }
 

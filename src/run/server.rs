@@ -117,7 +117,7 @@ impl Server {
         before: Before<'_>,
     ) -> Result<Self, StartError> {
         let Before { mut inherited, served, overlay } = before;
-        let layers = steering::layers(Arc::new(loaded.config), overlay, config_file);
+        let (layers, keeps_less) = steering::layers(Arc::new(loaded.config), overlay, config_file);
         let config = layers.served();
         for note in &loaded.notes {
             tracing::info!("{note}");
@@ -194,6 +194,9 @@ impl Server {
         tokio::spawn(doctor::rounds::run(Arc::clone(&server.live)));
         server.retire(&published, &config, None);
         server.prober.follow(published.snapshot.versions());
+        if keeps_less {
+            server.keep().await;
+        }
         server.prober.first_verdicts(FIRST_VERDICTS).await;
         server.await_served(served).await?;
         server.exchange(&config, unserved);

@@ -17,16 +17,24 @@ use crate::run::state_file;
 use crate::snapshot::Layers;
 use crate::tunnel::rebalance;
 
-/// The layers of a process that begins: what the one before it leaves, or what was kept.
+/// A disk that takes longer to keep an overlay is told of, and waited for no longer.
+const DISK: Duration = Duration::from_secs(2);
+
+/// The layers of a process that begins: what the one before it leaves, or what was kept. Told whether to
+/// keep less from now on.
 pub(super) fn layers(
     filed: Arc<Config>,
     inherited: Option<Overlay>,
     config_file: Option<&Path>,
-) -> Layers {
+) -> (Layers, bool) {
+    let is_own = inherited.is_none();
     let kept =
         || state_file::path(filed.admin.as_ref(), config_file).map(|it| state_file::load(&it));
     let overlay = inherited.or_else(kept).unwrap_or_default();
-    over(filed, overlay)
+    let layers = over(filed, overlay.clone());
+    // While another process serves, its file is its own.
+    let is_less = is_own && *layers.overlay != overlay;
+    (layers, is_less)
 }
 
 /// What of the overlay has a place over this file, over it.
@@ -225,8 +233,11 @@ impl Server {
         if let Some(path) = path {
             let (file, overlay) = (path.clone(), Arc::clone(&self.layers.overlay));
             let store = move || state_file::store(&file, &overlay);
-            let stored = tokio::task::spawn_blocking(store).await;
-            if let Err(error) = stored.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+            let stored = tokio::time::timeout(DISK, tokio::task::spawn_blocking(store)).await;
+            let other = std::io::Error::other::<Box<dyn std::error::Error + Send + Sync>>;
+            let stored = stored.map_err(|late| other(late.into()));
+            let stored = stored.and_then(|it| it.unwrap_or_else(|error| Err(other(error.into()))));
+            if let Err(error) = stored {
                 let told = format!("writing {}: {error}", path.display());
                 tracing::warn!("a restart would forget what was changed at run time: {told}");
                 problem = Some(told);

@@ -106,3 +106,35 @@ fn differences_show_what_the_file_says() {
     ];
     assert_eq!(told, expected);
 }
+
+#[test]
+fn what_no_api_would_take_is_not_taken_from_a_file_either() {
+    for wrong in [
+        Override { weight: Some(MAX_WEIGHT + 1), since: 7, ..Override::default() },
+        Override { since: END_OF_TIME, ..state(State::Draining) },
+        Override { deadline: Some(END_OF_TIME), ..state(State::Draining) },
+    ] {
+        let mut overlay = Overlay::default();
+        overlay.set(of("a"), wrong);
+        overlay.set(of("b"), state(State::Disabled));
+        let back = Overlay::from_text(&overlay.to_text()).unwrap();
+        assert_eq!(back.rows().map(|row| row.key).collect::<Vec<_>>(), [of("b")]);
+    }
+}
+
+/// Else the next drain, maybe weeks later, would be over at once.
+#[test]
+fn a_deadline_goes_with_its_drain() {
+    let drained = config(
+        "instances: [{name: a, address: 'a:1', state: draining}, {name: b, address: 'b:1'}]",
+    );
+    let active = config("instances: [{name: a, address: 'a:1'}, {name: b, address: 'b:1'}]");
+    let mut overlay = Overlay::default();
+    overlay.set(of("a"), Override { deadline: Some(12), since: 7, ..Override::default() });
+    overlay.set(of("b"), Override { deadline: Some(12), ..state(State::Draining) });
+    overlay.prune(&drained);
+    assert_eq!(overlay.of(&of("a")).unwrap().deadline, Some(12));
+    overlay.prune(&active);
+    assert_eq!(overlay.of(&of("a")), None);
+    assert_eq!(overlay.of(&of("b")).unwrap().deadline, Some(12), "it drains still");
+}

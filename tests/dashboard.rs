@@ -179,7 +179,7 @@ async fn an_operator_sees_traffic_and_a_death_and_drains_an_instance() {
     page.asks(&format!(
         "new Promise((moved) => setInterval(() => Number({figure}) > 10 && moved(true), 50))"
     ));
-    page.sees(".chart [data-series=requests] b", ".");
+    page.sees(".chart [data-series=requests] b", "");
     backends[2].dies().await;
     page.sees("#verdict[data-tone=bad]", "1 of 3 instances needs a look: 1 dead.");
     page.sees("#table .row[data-instance='default/default/c'][data-tone=bad]", "connecting");

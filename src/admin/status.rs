@@ -139,11 +139,26 @@ fn status(desk: &Desk, snapshot: &Snapshot, wanted: &[&str], with_instances: boo
             total: live.counters.accepted.load(Ordering::Relaxed),
         },
         descriptors: Descriptors { max: descriptors::most(), short: live.counters.are_short() },
-        totals: live.telemetry.totals().rates,
+        totals: totals(live),
         listeners: listeners(&snapshot.config),
         services,
         differences: differences(snapshot),
         warnings: warnings(desk, &last),
+    }
+}
+
+/// Lately, and as it is now: the sampler may not have come by yet.
+fn totals(live: &Live) -> Rates {
+    let rates = live.telemetry.totals().rates;
+    let (mut requests, mut failures) = (0, 0);
+    for (_, sums) in live.listeners() {
+        requests += sums.requests();
+        failures += sums.errors;
+    }
+    Rates {
+        requests_total: requests.max(rates.requests_total),
+        failures_total: failures.max(rates.failures_total),
+        ..rates
     }
 }
 

@@ -1,5 +1,5 @@
 //! The commands that ask and steer a running balancer: what they print, what they send, how they end.
-//! Against the admin API's JSON as it is written down; `operate.rs` has the same against a real one.
+//! Against the admin API's JSON as it is written down; `operate.rs` has some against a real one.
 
 #![allow(
     unreachable_pub,

@@ -17,6 +17,10 @@ use crate::proxy::key;
 use crate::proxy::session::Session;
 use crate::snapshot::Snapshot;
 
+/// Between a choice that found all places taken and the question whether they are, one may be vacated:
+/// then there is somebody after all.
+const LOOKS: usize = 3;
+
 /// What a place is looked for with.
 #[derive(Debug, Clone, Copy)]
 pub struct Search<'a> {
@@ -63,11 +67,15 @@ pub fn look(
 ) -> Found {
     let Search { roster, came, .. } = search;
     let kind = session.kind();
-    match session.choose(tried, came, otherwise) {
-        Ok(instance) => take(&instance, search, kind).map_or(Found::Full, Found::Place),
-        Err(reason) if reason == otherwise && roster.is_full(kind, tried) => Found::Full,
-        Err(reason) => Found::Nobody(reason),
+    for _ in 0..LOOKS {
+        match session.choose(tried, came, otherwise) {
+            Ok(instance) => return take(&instance, search, kind).map_or(Found::Full, Found::Place),
+            Err(reason) if reason != otherwise => return Found::Nobody(reason),
+            Err(_) if roster.is_full(kind, tried) => return Found::Full,
+            Err(_) => {}
+        }
     }
+    Found::Nobody(otherwise)
 }
 
 /// Takes a place at this instance, if it has one.

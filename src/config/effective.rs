@@ -12,8 +12,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::types::{
-    Acceptance, Action, Affinity, AffinityKeys, Balance, CacheControl, Check, CheckTls, Close,
-    Config, Drain, Exit, FirstBurst, HashKey, InitialState, Instance, InstanceTls, Limits,
+    Acceptance, Action, Admin, Affinity, AffinityKeys, Balance, CacheControl, Check, CheckTls,
+    Close, Config, Drain, Exit, FirstBurst, HashKey, InitialState, Instance, InstanceTls, Limits,
     Listener, OnRestart, ProxyVersion, RebalanceMode, Retry, SameSite, Secure, Service, StateFile,
     Tickets, Timeouts, Tls, TlsVersion, User, Version, Websocket, Workers,
 };
@@ -43,33 +43,7 @@ pub fn effective(config: &Config) -> String {
             config.forwarding.via.as_ref().map_or("off".into(), |via| scalar(via.name())),
         );
     });
-    match &config.admin {
-        None => out.key("admin", "off"),
-        Some(admin) => {
-            let address = scalar(&admin.address.to_string());
-            if admin.explicit {
-                out.map("admin", |out| {
-                    out.key("address", address);
-                    let token = admin.token.as_ref();
-                    out.key(
-                        "token_file",
-                        token.map_or("none".into(), |it| scalar(&it.file.display().to_string())),
-                    );
-                    out.key(
-                        "state_file",
-                        match &admin.state_file {
-                            StateFile::Beside => "default".into(),
-                            StateFile::At(file) => scalar(&file.display().to_string()),
-                            StateFile::Off => "off".into(),
-                        },
-                    );
-                });
-            } else {
-                // Written as a key it would no longer be a default, which may fail without harm.
-                out.comment(&format!("admin: {{ address: {address} }}   by default"));
-            }
-        }
-    }
+    admin(&mut out, config.admin.as_ref());
     affinity_keys(&mut out, &config.affinity_keys);
     out.key("access_log", config.access_log);
     out.map("timeouts", |out| {
@@ -101,6 +75,36 @@ pub fn effective(config: &Config) -> String {
         }
     });
     out.text
+}
+
+fn admin(out: &mut Text, admin: Option<&Admin>) {
+    match admin {
+        None => out.key("admin", "off"),
+        Some(admin) => {
+            let address = scalar(&admin.address.to_string());
+            if admin.explicit {
+                out.map("admin", |out| {
+                    out.key("address", address);
+                    let token = admin.token.as_ref();
+                    out.key(
+                        "token_file",
+                        token.map_or("none".into(), |it| scalar(&it.file.display().to_string())),
+                    );
+                    out.key(
+                        "state_file",
+                        match &admin.state_file {
+                            StateFile::Beside => "default".into(),
+                            StateFile::At(file) => scalar(&file.display().to_string()),
+                            StateFile::Off => "off".into(),
+                        },
+                    );
+                });
+            } else {
+                // Written as a key it would no longer be a default, which may fail without harm.
+                out.comment(&format!("admin: {{ address: {address} }}   by default"));
+            }
+        }
+    }
 }
 
 fn listener(out: &mut Text, listener: &Listener) {

@@ -150,26 +150,7 @@ impl Server {
                 finish_drain(&live, instance, drain);
             })
         });
-        let runtime = NoStealRuntime::new(
-            count,
-            "worker",
-            BlockingPoolOpts::default(),
-            RuntimeOpts::default(),
-        );
-        let seats = Arc::default();
-        let worker = |index| Worker {
-            index,
-            live: Arc::clone(&live),
-            registry: Registry::new(),
-            seats: Arc::clone(&seats),
-        };
-        let workers: Vec<_> = (0..count).map(worker).collect();
-        for worker in &workers {
-            let handle = runtime.get_runtime_at(worker.index);
-            let registry = Arc::clone(&worker.registry);
-            handle.spawn(registry.watch(Arc::clone(&live), worker.index));
-            handle.spawn(sweep(worker.clone()));
-        }
+        let (runtime, workers) = crew(&live, count);
         let file = config_file.map(Path::to_owned);
         let (desk, orders) =
             Desk::new(Arc::clone(&live), file.clone(), loaded.warnings, SystemTime::now());
@@ -377,6 +358,27 @@ fn warn(journal: &Journal, warnings: &[String]) {
 }
 
 /// Whether tokens are issued.
+/// The worker threads, with what each of them looks after besides clients.
+fn crew(live: &Arc<Live>, count: usize) -> (NoStealRuntime, Vec<Worker>) {
+    let (pool, options) = (BlockingPoolOpts::default(), RuntimeOpts::default());
+    let runtime = NoStealRuntime::new(count, "worker", pool, options);
+    let seats = Arc::default();
+    let worker = |index| Worker {
+        index,
+        live: Arc::clone(live),
+        registry: Registry::new(),
+        seats: Arc::clone(&seats),
+    };
+    let workers: Vec<_> = (0..count).map(worker).collect();
+    for worker in &workers {
+        let handle = runtime.get_runtime_at(worker.index);
+        let registry = Arc::clone(&worker.registry);
+        handle.spawn(registry.watch(Arc::clone(live), worker.index));
+        handle.spawn(sweep(worker.clone()));
+    }
+    (runtime, workers)
+}
+
 fn has_affinity(config: &Config) -> bool {
     let mut affinities = config.services.iter().filter_map(|it| it.version.affinity.as_ref());
     affinities.any(|affinity| affinity.by.is_none())

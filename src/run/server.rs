@@ -282,6 +282,11 @@ impl Server {
         self.keeper.follow(&config);
         self.exchange(&config, unserved);
         warn_unverified(Some(&self.config), &config);
+        let token = |config: &Config| config.admin.as_ref().and_then(|admin| admin.token.clone());
+        if token(&self.config) != token(&config) {
+            // Whoever follows events by the one before has to bring the new one.
+            self.desk.streams.end();
+        }
         self.config = config;
         if before.overlay != self.layers.overlay {
             self.keep().await;

@@ -12,7 +12,7 @@
 //!
 //! Beside it: [`config`] (file -> validated types), [`snapshot`] (what a request may read),
 //! [`tls`] (certificates, tickets, secured streams), [`acme`] (certificates from a CA), [`health`]
-//! (checks and breaker), [`observe`] (logs), [`admin`] (its API, metrics), [`doctor`] (classic mistakes),
+//! (checks and breaker), [`discovery`] (instances that are found), [`observe`] (logs), [`admin`] (its API, metrics), [`doctor`] (classic mistakes),
 //! [`run`] (puts all of it together), [`demo`] (embedded instances). Outside all of it, and only by the
 //! admin API: [`operate`] (commands for a running balancer), [`top`] (a live view of it); and by the wire
 //! alone: [`drill`] (rehearsed failures).
@@ -38,7 +38,7 @@
 //! Rooms depend downwards only, and a test holds them to it: `config::types`, then `tls` and `config`,
 //! which looks with it at what it has read, then the pure decisions (`route`, `affinity`, `balance`, `doctor`,
 //! `proxy_protocol`, the machines of `health`, `proxy::retry`,
-//! `proxy::headers`, `proxy::error`, `tunnel::frames`), then `instance` and `acme`, then `snapshot`, then
+//! `proxy::headers`, `proxy::error`, `tunnel::frames`), then `instance`, `acme` and `discovery`, then `snapshot`, then
 //! `proxy`, `tunnel`, `listener`, `admin` and the prober, then `run`. `operate` and `top` use none of them.
 
 pub mod acme;
@@ -48,6 +48,7 @@ pub mod balance;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod discovery;
 pub mod doctor;
 pub mod drill;
 pub mod health;

@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime};
 use serde::Serialize;
 
 use crate::config::overlay::{self, Key, Overlay};
+use crate::discovery::board::Standing;
 use crate::health::breaker::Passage;
 use crate::health::check::{Kind as Check, Outcome};
 use crate::health::{Admin, Membership, Rehome};
@@ -196,8 +197,27 @@ pub struct Version {
     affinity: Affinity,
     pub(super) rehomes: BTreeMap<&'static str, u64>,
     checks: Checks,
+    /// Nothing where the file alone names its instances.
+    discovery: Option<Discovery>,
     #[serde(skip_serializing_if = "Option::is_none")]
     instances: Option<Vec<Instance>>,
+}
+
+/// What the source of a version's instances says.
+#[derive(Debug, Serialize)]
+struct Discovery {
+    source: &'static str,
+    instances: usize,
+    /// Nothing before it has said something that was believed.
+    heard: Option<String>,
+    problem: Option<String>,
+}
+
+impl From<Standing> for Discovery {
+    fn from(standing: Standing) -> Self {
+        let Standing { source, instances, heard, problem, .. } = standing;
+        Self { source, instances, heard: heard.map(instant), problem }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -219,6 +239,7 @@ impl Version {
         config: &crate::config::types::Version,
         roster: &Roster,
         overlay: &Overlay,
+        discovery: Option<Standing>,
         (with_instances, now): (bool, Instant),
     ) -> Self {
         use crate::config::types::Balance;
@@ -251,6 +272,7 @@ impl Version {
                 readiness: config.readiness_check.is_some(),
                 liveness: config.liveness_check.is_some(),
             },
+            discovery: discovery.map(Discovery::from),
             instances: with_instances.then(|| {
                 let all = members.everyone().iter();
                 all.map(|instance| Instance::of(instance, overlay, now)).collect()

@@ -11,6 +11,7 @@ use crate::admin::problem::Problem;
 use crate::admin::reply::{self, Reply};
 use crate::admin::router::Question;
 use crate::admin::shapes::{Difference, Version, instant};
+use crate::config::found::Whose;
 use crate::config::types::{Acceptance, Config};
 use crate::listener::descriptors;
 use crate::observe::trend::Rates;
@@ -113,7 +114,9 @@ fn status(desk: &Desk, snapshot: &Snapshot, wanted: &[&str], with_instances: boo
         let (roster, overlay) = (&service.roster, &snapshot.overlay);
         let is_wanted = wanted.is_empty() || wanted.contains(&&*config.name);
         let look = (with_instances && is_wanted, now);
-        let version = Version::of(service.version(), roster, overlay, look);
+        let whose = Whose::of(&config.name, &service.version().name);
+        let source = live.sources.of(&whose);
+        let version = Version::of(service.version(), roster, overlay, source, look);
         if is_wanted {
             services.push(Service {
                 name: config.name.clone(),
@@ -164,7 +167,7 @@ fn totals(live: &Live) -> Rates {
 
 /// What differs from the file.
 pub(super) fn differences(snapshot: &Snapshot) -> Vec<Difference> {
-    snapshot.overlay.differences(&snapshot.filed).into_iter().map(Difference::from).collect()
+    snapshot.overlay.differences(&snapshot.named).into_iter().map(Difference::from).collect()
 }
 
 fn burdock(desk: &Desk) -> Burdock {

@@ -291,6 +291,7 @@ fn versions(label: &str, old: &Version, new: &Version, changes: &mut Vec<Change>
         ("rate_limit", old.rate_limit != new.rate_limit),
         ("timeouts", old.timeouts != new.timeouts),
         ("limits", old.limits != new.limits),
+        ("discovery", old.discovery != new.discovery),
     ];
     for (key, _) in is_changed.into_iter().filter(|(_, is_changed)| *is_changed) {
         changes.push(Change::VersionSetting { version: label.to_owned(), key });

@@ -4,6 +4,7 @@
 //! to an equal [`Config`], unless keys of affinity tokens stand in the configuration itself.
 
 mod acme;
+mod discovery;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -230,6 +231,7 @@ fn version(out: &mut Text, version: &Version) {
     }
     balance(out, &version.balance);
     instances(out, &version.instances);
+    discovery::discovery(out, version.discovery.as_ref());
     match &version.tls {
         None => out.key("tls", "off"),
         Some(tls) => instance_tls(out, tls),
@@ -421,6 +423,9 @@ fn hash_key(key: &HashKey) -> String {
 }
 
 fn instances(out: &mut Text, instances: &[Instance]) {
+    if instances.is_empty() {
+        return out.line("instances: []");
+    }
     out.line("instances:");
     for instance in instances {
         let [name, address] = [&instance.name, &instance.address].map(|text| scalar(text));

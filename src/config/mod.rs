@@ -7,6 +7,7 @@ mod app_yaml;
 mod diff;
 mod effective;
 mod errors;
+pub mod found;
 mod nearest;
 mod node;
 pub mod overlay;

@@ -3,6 +3,7 @@
 
 mod doors;
 mod ending;
+mod finding;
 mod handover;
 mod inherited;
 mod keys;
@@ -13,7 +14,6 @@ mod state_file;
 mod steering;
 mod systemd;
 mod upgrade;
-mod watch;
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -28,12 +28,14 @@ use crate::admin::desk::{Done, Order};
 use crate::admin::problem::Problem;
 use crate::config::types::{Admin, Listener};
 use crate::config::{self, ConfigErrors, Loaded};
+use crate::discovery::watch;
 use crate::listener::{BindError, descriptors};
 use crate::observe::events::UpgradeStage;
 use crate::run::handover::{Call, Predecessor};
 use crate::run::inherited::Inherited;
 use crate::run::pid_file::PidFile;
 use crate::run::server::Before;
+use crate::run::steering::Word;
 use crate::tls::server::TlsError;
 
 pub use ending::Drained;
@@ -187,7 +189,14 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
         let asked = tokio::select! {
             asked = signals.next() => asked,
             () = watcher.changed() => Asked::Reload(Cause::File),
-            order = server.order() => {
+            word = server.word() => {
+                let order = match word {
+                    Word::Told(report) => {
+                        server.hear(report).await;
+                        continue;
+                    }
+                    Word::Asked(order) => order,
+                };
                 let settled = match &order.order {
                     Order::Reload => reload(&mut server, &settings, &mut watcher, Cause::Api).await,
                     _ if handover.is_some() => Err(steering::under_way()),

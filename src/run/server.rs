@@ -16,6 +16,7 @@ use crate::affinity::token::Keyring;
 use crate::config::overlay::Overlay;
 use crate::config::types::{Config, Drain, Service, Version, Workers};
 use crate::config::{ConfigErrors, Loaded, diff};
+use crate::discovery::Sources;
 use crate::doctor;
 use crate::health::prober::Prober;
 use crate::health::{self, Membership};
@@ -25,6 +26,7 @@ use crate::observe::events::{Event, UpgradeStage};
 use crate::observe::journal::Journal;
 use crate::run::StartError;
 use crate::run::doors::{Doors, Unserved};
+use crate::run::finding::{self, Begun};
 use crate::run::handover::{Estate, HandoverError};
 use crate::run::inherited::Inherited;
 use crate::run::keys::OwnKey;
@@ -92,6 +94,8 @@ pub struct Server {
     pub(super) desk: Arc<Desk>,
     /// What is asked of this server at run time.
     pub(super) orders: mpsc::Receiver<Asked>,
+    /// Who tells which instances there are.
+    pub(super) sources: Sources,
     pub(super) keeper: Keeper,
 }
 
@@ -117,7 +121,9 @@ impl Server {
         before: Before<'_>,
     ) -> Result<Self, StartError> {
         let Before { mut inherited, served, overlay } = before;
-        let (layers, keeps_less) = steering::layers(Arc::new(loaded.config), overlay, config_file);
+        let Begun { sources, found, reports } = finding::begin(&loaded.config, config_file).await;
+        let filed = Arc::new(loaded.config);
+        let (layers, keeps_less) = steering::layers(filed, found, overlay, config_file);
         let config = layers.served();
         for note in &loaded.notes {
             tracing::info!("{note}");
@@ -166,8 +172,13 @@ impl Server {
             layers,
             desk: Arc::new(desk),
             orders,
+            sources,
             keeper,
         };
+        server.follow_sources(&Arc::clone(&server.layers.filed));
+        for report in reports {
+            server.hear(report).await;
+        }
         let registries = server.workers.iter().map(|worker| Arc::clone(&worker.registry)).collect();
         tokio::spawn(rebalance::run(Arc::clone(&server.live), registries));
         tokio::spawn(ramp(Arc::clone(&server.live)));
@@ -260,7 +271,8 @@ impl Server {
             }
             return Ok(Vec::new());
         }
-        let layers = steering::over(filed, Overlay::clone(&self.layers.overlay));
+        let found = self.seeded(&filed);
+        let layers = steering::over(filed, found, Overlay::clone(&self.layers.overlay));
         let config = layers.served();
         let (keyring, unserved) = match self.prepare(&config) {
             Ok(prepared) => prepared,
@@ -278,6 +290,7 @@ impl Server {
         let publish_ms = begun.elapsed().as_secs_f64() * 1000.0;
         self.prober.follow(published.snapshot.versions());
         let before = std::mem::replace(&mut self.layers, layers);
+        self.follow_sources(&Arc::clone(&self.layers.filed));
         self.retire(&published, &config, None);
         self.keeper.follow(&config);
         self.exchange(&config, unserved);

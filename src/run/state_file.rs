@@ -1,4 +1,5 @@
-//! Where what was changed at run time outlives the process: one small file beside the configuration.
+//! Where what was changed at run time, and what was found, outlives the process: two small files beside
+//! the configuration.
 //!
 //! It is replaced whole, so that a crash leaves the old one or the new one. A file that cannot be
 //! read is told of and left alone until there is something to write.
@@ -8,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::config::found::Found;
 use crate::config::overlay::Overlay;
 use crate::config::types::{Admin, StateFile};
 
@@ -26,6 +28,31 @@ pub(super) fn path(admin: Option<&Admin>, config: Option<&Path>) -> Option<PathB
             Some(config.with_file_name(name))
         }
     }
+}
+
+/// Where what was found is kept, beside that file.
+pub(super) fn path_of_found(admin: Option<&Admin>, config: Option<&Path>) -> Option<PathBuf> {
+    Some(beside(&path(admin, config)?.with_extension(""), ".found"))
+}
+
+/// What was found by the process before; nothing, with a warning, if it cannot be read. Whatever it is,
+/// the sources say it anew.
+pub(super) fn load_found(path: &Path) -> Found {
+    let shown = path.display();
+    let read = match read(path) {
+        Ok(text) => Found::from_text(&text).map_err(|error| error.to_string()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::default(),
+        Err(error) => Err(error.to_string()),
+    };
+    read.unwrap_or_else(|error| {
+        tracing::warn!(file = %shown, error, "reading which instances were found before failed");
+        Found::default()
+    })
+}
+
+/// Writes that anew. Blocks.
+pub(super) fn store_found(path: &Path, found: &Found) -> io::Result<()> {
+    replace(path, &found.to_text(), found.is_empty())
 }
 
 /// What it holds; nothing, with a warning, if it cannot be read.
@@ -48,11 +75,16 @@ pub(super) fn load(path: &Path) -> Overlay {
 
 /// Writes it anew. Blocks.
 pub(super) fn store(path: &Path, overlay: &Overlay) -> io::Result<()> {
-    if overlay.is_empty() && !path.exists() {
+    replace(path, &overlay.to_text(), overlay.is_empty())
+}
+
+/// Writes a file whole; one that would say nothing is not begun.
+fn replace(path: &Path, text: &str, says_nothing: bool) -> io::Result<()> {
+    if says_nothing && !path.exists() {
         return Ok(());
     }
     let new = beside(path, ".new");
-    let written = write(&new, &overlay.to_text()).and_then(|()| std::fs::rename(&new, path));
+    let written = write(&new, text).and_then(|()| std::fs::rename(&new, path));
     if written.is_err() {
         // A half-written file has no use; what is there still counts.
         let _ = std::fs::remove_file(&new);

@@ -9,13 +9,23 @@ use http::StatusCode;
 
 use crate::admin::desk::{Asked, Done, Order, Wish};
 use crate::admin::problem::Problem;
+use crate::config::found::Found;
 use crate::config::overlay::{self, Added, Key, MAX_ADDED, Overlay, Override};
 use crate::config::types::{Config, Drain, State};
+use crate::discovery::Report;
 use crate::instance::{Departure, Instance};
 use crate::run::server::{Server, finish_drain};
 use crate::run::state_file;
 use crate::snapshot::Layers;
 use crate::tunnel::rebalance;
+
+/// What a running server is told.
+pub(super) enum Word {
+    /// To do something.
+    Asked(Asked),
+    /// Which instances there are.
+    Told(Report),
+}
 
 /// A disk that takes longer to keep an overlay is told of, and waited for no longer.
 const DISK: Duration = Duration::from_secs(2);
@@ -24,6 +34,7 @@ const DISK: Duration = Duration::from_secs(2);
 /// keep less from now on.
 pub(super) fn layers(
     filed: Arc<Config>,
+    found: Found,
     inherited: Option<Overlay>,
     config_file: Option<&Path>,
 ) -> (Layers, bool) {
@@ -31,18 +42,25 @@ pub(super) fn layers(
     let kept =
         || state_file::path(filed.admin.as_ref(), config_file).map(|it| state_file::load(&it));
     let overlay = inherited.or_else(kept).unwrap_or_default();
-    let layers = over(filed, overlay.clone());
+    let layers = over(filed, found, overlay.clone());
     // While another process serves, its file is its own.
     let is_less = is_own && *layers.overlay != overlay;
     (layers, is_less)
 }
 
-/// What of the overlay has a place over this file, over it.
-pub(super) fn over(filed: Arc<Config>, mut overlay: Overlay) -> Layers {
-    for forgotten in overlay.prune(&filed) {
+/// What was found, and what of the overlay has a place over that and this file, over them.
+pub(super) fn over(filed: Arc<Config>, mut found: Found, overlay: Overlay) -> Layers {
+    found.prune(&filed);
+    let layers = Layers { filed, found: Arc::new(found), overlay: Arc::default() };
+    with_overlay(layers, overlay)
+}
+
+/// The same with another overlay.
+pub(super) fn with_overlay(layers: Layers, mut overlay: Overlay) -> Layers {
+    for forgotten in overlay.prune(&layers.named()) {
         tracing::warn!("forgotten what was asked for at run time: {forgotten}");
     }
-    Layers { filed, overlay: Arc::new(overlay) }
+    Layers { overlay: Arc::new(overlay), ..layers }
 }
 
 /// A drain that is over at this time from now on.
@@ -63,12 +81,12 @@ pub(super) fn under_way() -> Problem {
 }
 
 impl Server {
-    /// The next order.
-    pub(super) async fn order(&mut self) -> Asked {
-        match self.orders.recv().await {
-            Some(asked) => asked,
+    /// The next word of anybody.
+    pub(super) async fn word(&mut self) -> Word {
+        tokio::select! {
             // Closed as the server ends.
-            None => std::future::pending().await,
+            Some(asked) = self.orders.recv() => Word::Asked(asked),
+            report = self.sources.next() => Word::Told(report),
         }
     }
 
@@ -82,12 +100,16 @@ impl Server {
     pub async fn obey_until<T>(&mut self, until: impl Future<Output = T>) -> T {
         let mut until = std::pin::pin!(until);
         loop {
-            tokio::select! {
+            let word = tokio::select! {
                 done = until.as_mut() => return done,
-                Asked { order, answer } = self.order() => {
+                word = self.word() => word,
+            };
+            match word {
+                Word::Asked(Asked { order, answer }) => {
                     // Whoever asked may be gone.
                     let _ = answer.send(self.obey(order).await);
                 }
+                Word::Told(report) => self.hear(report).await,
             }
         }
     }
@@ -110,7 +132,8 @@ impl Server {
     }
 
     async fn steer(&mut self, key: &Key, wish: &Wish, now: SystemTime) -> Result<Done, Problem> {
-        let version = overlay::version(&self.layers.filed, key);
+        let named = self.named();
+        let version = overlay::version(&named, key);
         let version = version.ok_or_else(|| Problem::unknown(format!("no version of {key}")))?;
         let file = overlay::file_instance(version, &key.name);
         let before = self.layers.overlay.of(key).cloned().unwrap_or_default();
@@ -185,10 +208,13 @@ impl Server {
     async fn remove(&mut self, key: &Key, deadline: Option<Duration>) -> Result<Done, Problem> {
         let mut overlay = Overlay::clone(&self.layers.overlay);
         let is_added = overlay.of(key).is_some_and(|wanted| wanted.added.is_some());
-        let by_file = overlay::version(&self.layers.filed, key)
-            .is_some_and(|version| overlay::file_instance(version, &key.name).is_some());
-        if by_file {
-            let detail = format!("{key} is one of the file: remove it there, or disable it");
+        let is_named = |config: &Config| {
+            overlay::version(config, key)
+                .is_some_and(|version| overlay::file_instance(version, &key.name).is_some())
+        };
+        if is_named(&self.named()) {
+            let by = if is_named(&self.layers.filed) { "of the file" } else { "that was found" };
+            let detail = format!("{key} is one {by}: remove it there, or disable it");
             return Err(Problem::conflict(detail));
         }
         if is_added {
@@ -217,27 +243,33 @@ impl Server {
     /// Serves by the file with this over it. What it removes drains within `limit`.
     async fn put(&mut self, overlay: Overlay, limit: Option<Duration>) {
         self.layers.overlay = Arc::new(overlay);
-        let config = self.layers.served();
-        let keyring = Arc::clone(&self.live.snapshot().keyring);
-        let published = self.live.publish(self.layers.clone(), keyring);
-        self.prober.follow(published.snapshot.versions());
-        self.retire(&published, &config, limit);
-        self.config = config;
+        self.serve_layers(limit);
         self.keep().await;
     }
 
-    /// Writes the overlay where the next process finds it; a slow disk holds nobody else up.
+    /// Serves by the layers as they are now. What is gone from them drains within `limit`.
+    pub(super) fn serve_layers(&mut self, limit: Option<Duration>) {
+        let keyring = Arc::clone(&self.live.snapshot().keyring);
+        let published = self.live.publish(self.layers.clone(), keyring);
+        let config = Arc::clone(&published.snapshot.config);
+        self.prober.follow(published.snapshot.versions());
+        self.retire(&published, &config, limit);
+        self.config = config;
+    }
+
+    /// What the file says, with what was found.
+    fn named(&self) -> Arc<Config> {
+        Arc::clone(&self.live.snapshot().named)
+    }
+
+    /// Writes the overlay where the next process finds it.
     pub(super) async fn keep(&self) {
         let path = state_file::path(self.config.admin.as_ref(), self.file.as_deref());
         let mut problem = None;
         if let Some(path) = path {
             let (file, overlay) = (path.clone(), Arc::clone(&self.layers.overlay));
             let store = move || state_file::store(&file, &overlay);
-            let stored = tokio::time::timeout(DISK, tokio::task::spawn_blocking(store)).await;
-            let other = std::io::Error::other::<Box<dyn std::error::Error + Send + Sync>>;
-            let stored = stored.map_err(|late| other(late.into()));
-            let stored = stored.and_then(|it| it.unwrap_or_else(|error| Err(other(error.into()))));
-            if let Err(error) = stored {
+            if let Err(error) = on_disk(store).await {
                 let told = format!("writing {}: {error}", path.display());
                 tracing::warn!("a restart would forget what was changed at run time: {told}");
                 problem = Some(told);
@@ -256,7 +288,7 @@ impl Server {
         };
         let deadline = self.layers.overlay.of(&key)?.deadline?;
         let left = Duration::from_millis(deadline.saturating_sub(millis(SystemTime::now())));
-        let drain = overlay::version(&self.layers.filed, &key)?.drain;
+        let drain = overlay::version(&self.config, &key)?.drain;
         instance.drain_by(within(left, drain))
     }
 
@@ -272,6 +304,14 @@ impl Server {
             self.live.nudge();
         }
     }
+}
+
+/// Writes something; a slow disk holds nobody else up.
+pub(super) async fn on_disk(
+    store: impl FnOnce() -> std::io::Result<()> + Send + 'static,
+) -> std::io::Result<()> {
+    let stored = tokio::time::timeout(DISK, tokio::task::spawn_blocking(store)).await?;
+    stored.unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
 /// Since the Unix epoch.

@@ -18,8 +18,10 @@ use http::header::HeaderName;
 use tokio::sync::{Notify, watch};
 
 use crate::affinity::token::{Keyring, Lifetimes};
+use crate::config::found::Found;
 use crate::config::overlay::Overlay;
 use crate::config::types::{self, Config};
+use crate::discovery::board::Board;
 use crate::doctor::Findings;
 use crate::instance::kept::Ledger;
 use crate::instance::roster::{Reconciled, Roster};
@@ -41,7 +43,9 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     /// What the file says.
     pub filed: Arc<Config>,
-    /// What is to differ from it.
+    /// The same with what was found.
+    pub named: Arc<Config>,
+    /// What is to differ from that.
     pub overlay: Arc<Overlay>,
     /// Seals and opens tokens.
     pub keyring: Arc<Keyring>,
@@ -59,22 +63,36 @@ pub struct Snapshot {
 pub struct Layers {
     /// What the file says.
     pub filed: Arc<Config>,
-    /// What is to differ from it.
+    /// Instances that were found besides.
+    pub found: Arc<Found>,
+    /// What is to differ from both.
     pub overlay: Arc<Overlay>,
 }
 
 impl From<Arc<Config>> for Layers {
     fn from(filed: Arc<Config>) -> Self {
-        Self { filed, overlay: Arc::default() }
+        Self { filed, found: Arc::default(), overlay: Arc::default() }
     }
 }
 
 impl Layers {
-    /// The one over the other.
-    pub fn served(&self) -> Arc<Config> {
-        match self.overlay.is_empty() {
+    /// What the file says, with what was found.
+    pub fn named(&self) -> Arc<Config> {
+        match self.found.is_empty() {
             true => Arc::clone(&self.filed),
-            false => Arc::new(self.overlay.apply(&self.filed)),
+            false => Arc::new(self.found.apply(&self.filed)),
+        }
+    }
+
+    /// All of them, one over the other.
+    pub fn served(&self) -> Arc<Config> {
+        self.over(&self.named())
+    }
+
+    fn over(&self, named: &Arc<Config>) -> Arc<Config> {
+        match self.overlay.is_empty() {
+            true => Arc::clone(named),
+            false => Arc::new(self.overlay.apply(named)),
         }
     }
 }
@@ -175,6 +193,8 @@ pub struct Live {
     listeners: Mutex<BTreeMap<SocketAddr, Box<[Arc<Red>]>>>,
     /// What is probably wrong.
     pub findings: Findings,
+    /// Who tells which instances there are.
+    pub sources: Board,
     /// How long connections may rest.
     pub room: Room,
     /// Bodies that are held for another attempt.
@@ -219,6 +239,7 @@ impl Live {
             counters: Counters::default(),
             listeners: Mutex::default(),
             findings: Findings::default(),
+            sources: Board::default(),
             room: Room::default(),
             kept: Arc::default(),
             workers,
@@ -326,7 +347,8 @@ fn build(
     (workers, journal): (usize, &Arc<Journal>),
     before: Option<&Snapshot>,
 ) -> (Snapshot, Vec<Reconciled>) {
-    let config = layers.served();
+    let named = layers.named();
+    let config = layers.over(&named);
     let mut changes = Vec::new();
     let mut services = Vec::with_capacity(config.services.len());
     for (place, service) in config.services.iter().enumerate() {
@@ -348,7 +370,7 @@ fn build(
         services.push(Service { place, config: Arc::clone(&config), roster, lifetimes });
     }
     let router = Router::build(config.services.iter());
-    let Layers { filed, overlay } = layers;
+    let Layers { filed, found: _, overlay } = layers;
     // It counts what was read, not what was steered since.
     let is_new = |before: &Snapshot| u64::from(!Arc::ptr_eq(&before.filed, &filed));
     let generation = before.map_or(1, |before| before.generation + is_new(before));
@@ -359,6 +381,7 @@ fn build(
         generation,
         config,
         filed,
+        named,
         overlay,
         keyring,
         token_queries,

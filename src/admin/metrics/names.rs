@@ -17,6 +17,27 @@ pub const NAMES: &[(&str, &str, &str)] = &[
         "gauge",
         "When a configuration was last taken over, since the Unix epoch.",
     ),
+    (
+        "burdock_discovery_instances",
+        "gauge",
+        "Instances that a version's source named when it was last believed.",
+    ),
+    (
+        "burdock_discovery_success",
+        "gauge",
+        "0 if a version's source is not heard, or not believed.",
+    ),
+    (
+        "burdock_discovery_last_success_timestamp_seconds",
+        "gauge",
+        "When it was last believed, since the Unix epoch; 0 for never.",
+    ),
+    ("burdock_discovery_changes_total", "counter", "Times that it changed the instances."),
+    (
+        "burdock_discovery_failures_total",
+        "counter",
+        "Times that it changed nothing: unheard, or naming too few or too many.",
+    ),
     ("burdock_upgrades_failed_total", "counter", "Upgrades in which no process took over."),
     ("burdock_client_connections", "gauge", "Open client connections, tunnels not counted."),
     (

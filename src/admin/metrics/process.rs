@@ -50,6 +50,10 @@ pub(super) fn write(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bo
             rows.counts(&none, &kinds, Kind::ALL.map(|kind| live.journal.count(kind)));
             return true;
         }
+        name if name.starts_with("burdock_discovery_") => {
+            sources(rows, live);
+            return true;
+        }
         "burdock_start_timestamp_seconds" => return instant(rows, live.started),
         "burdock_config_last_reload_timestamp_seconds" => {
             return instant(rows, counters.last_reload().at);
@@ -83,6 +87,31 @@ fn instant(rows: &mut Rows<'_>, at: SystemTime) -> bool {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     rows.number(&Labels::default(), format_args!("{:.3}", since.as_secs_f64()));
     true
+}
+
+/// What the sources of instances say.
+fn sources(rows: &mut Rows<'_>, live: &Live) {
+    for (whose, standing) in live.sources.all() {
+        let row = [("service", &*whose.service), ("version", &*whose.version)];
+        let labels = Labels::of(&row);
+        match rows.name {
+            "burdock_discovery_instances" => rows.number(&labels, standing.instances),
+            "burdock_discovery_success" => {
+                let is_well = standing.problem.is_none() && standing.heard.is_some();
+                rows.number(&labels, u64::from(is_well));
+            }
+            "burdock_discovery_changes_total" => rows.number(&labels, standing.changes),
+            "burdock_discovery_failures_total" => {
+                let reasons = Labels::each("reason", ["unheard", "refused"]);
+                rows.counts(&labels, &reasons, [standing.failures, standing.refusals]);
+            }
+            _ => {
+                let at = standing.heard.unwrap_or(UNIX_EPOCH);
+                let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+                rows.number(&labels, format_args!("{:.3}", since.as_secs_f64()));
+            }
+        }
+    }
 }
 
 /// Two listeners may have one host in common.

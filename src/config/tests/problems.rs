@@ -43,7 +43,7 @@ to 365d, such as 500ms, 2s, 30m or 12h
 c.yaml:8: services.chat.hosts[1]: chat.example is listed twice; allowed: once
 c.yaml:11: services.chat.versions.v1.sesion_affinity: unknown key, did you mean `session_affinity`?; \
 allowed in version: timeouts, limits, app_yaml, session_affinity, network, affinity, balance, hash_by, \
-instances, tls, protocol, readiness_check, liveness_check, proxy_protocol, breaker, panic_threshold, slow_start, retry, queue, \
+discovery, instances, tls, protocol, readiness_check, liveness_check, proxy_protocol, breaker, panic_threshold, slow_start, retry, queue, \
 concurrency, upgrades, websocket, rebalance, drain, rate_limit
 c.yaml:14: services.chat.versions.v1.instances[1].address: found \"127.0.0.1\"; allowed: IP:PORT, \
 \"[IPv6]:PORT\" in quotes or HOST:PORT, port 1 to 65535
@@ -82,6 +82,13 @@ const FIRST: &[(&str, usize, &str, &str)] = &[
         "found the number 9001; allowed: IP:PORT",
     ),
     ("instances:\n  - {address: a:1, weight: 0}\n", 1, "instances", "every weight is 0"),
+    ("instances: [a:1]\ndiscovery: {}\n", 2, "discovery", "it names no source; needed: one of dns"),
+    (
+        "instances: [a:1]\ndiscovery: {file: a, dns: 'a:1'}\n",
+        2,
+        "discovery",
+        "it names more than one source; allowed: one of dns",
+    ),
     ("instances: [a:1]\n1: x\n", 2, "1", "unknown key"),
     (
         "instances: [a:1]\nprotocol: http2\nproxy_protocol: v1\n",

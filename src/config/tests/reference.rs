@@ -48,9 +48,10 @@ fn reference_yaml_shows_the_defaults() {
 }
 
 /// Forms that stand in comments of reference.yaml, since they exclude the forms that stand there.
-const OTHER_FORMS: [&str; 5] = [
+const OTHER_FORMS: [&str; 6] = [
     "instances: [a:1]\naffinity_keys: {keys: [AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=]}\n",
     "instances: [a:1]\nrate_limit: {requests: 1}\n",
+    "discovery: {dns: 'a:1'}\n",
     "instances: [a:1]\nnetwork: {session_affinity: true}\n",
     "instances: [a:1]\nconcurrency: {}\n",
     "instances: [a:1]\ntls: {verify: false}\n",
@@ -74,7 +75,7 @@ fn asked_of_tls() -> BTreeSet<(&'static str, &'static str)> {
 }
 
 /// Every kind of map that the code reads; a kind that is missing here is found by its parent's row.
-const KINDS: [&str; 39] = [
+const KINDS: [&str; 40] = [
     "configuration",
     "listener",
     "access",
@@ -95,6 +96,7 @@ const KINDS: [&str; 39] = [
     "service",
     "version",
     "instance",
+    "discovery",
     "instance tls",
     "network",
     "affinity",

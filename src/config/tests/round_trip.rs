@@ -10,10 +10,11 @@ use proptest::prelude::*;
 use super::{Folder, config, parsed};
 use crate::config::types::{
     Acceptance, Access, Action, Admin, Affinity, AffinityCookie, Balance, Breaker, CacheControl,
-    Check, CheckTls, ClientLimits, Close, Closes, Concurrency, Condition, Config, Drain, Exit,
-    FirstBurst, HashKey, HttpsRedirect, InitialState, Instance, InstanceTls, Limits, Listener,
-    OnRestart, Protocol, ProxyVersion, Queue, RateLimit, Rebalance, RebalanceMode, Retry, SameSite,
-    Secure, Service, State, StateFile, Timeouts, User, Version, Websocket, Workers,
+    Check, CheckTls, ClientLimits, Close, Closes, Concurrency, Condition, Config, Discovery, Dns,
+    Drain, Exit, FirstBurst, HashKey, HttpsRedirect, InitialState, Instance, InstanceTls, Limits,
+    Listener, Names, OnRestart, Protocol, ProxyVersion, Queue, RateLimit, Rebalance, RebalanceMode,
+    Retry, SameSite, Secure, Service, Source, State, StateFile, Timeouts, User, Version, Websocket,
+    Workers,
 };
 use crate::config::{effective, load, parse};
 
@@ -342,6 +343,21 @@ prop_compose! {
     }
 }
 
+fn discovery() -> impl Strategy<Value = Discovery> {
+    let names = prop_oneof![
+        ("[a-m]{1,9}", 1_u16..).prop_map(|(host, port)| Names::Addresses { host, port }),
+        "_[a-m]{1,9}\\._tcp".prop_map(|name| Names::Services { name }),
+    ];
+    let resolvers = proptest::collection::vec(any::<std::net::SocketAddr>(), 0..3)
+        .prop_map(|all| all.into_iter().map(|it| (it.ip(), it.port()).into()).collect());
+    let refresh = (1_u64..=3600).prop_map(Duration::from_secs);
+    let dns = (names, refresh, resolvers)
+        .prop_map(|(names, refresh, resolvers)| Source::Dns(Dns { names, refresh, resolvers }));
+    let file = "/[a-m /]{1,9}m".prop_map(|path| Source::File(path.into()));
+    (prop_oneof![dns, file], 0_u32..=10_000)
+        .prop_map(|(source, minimum)| Discovery { source, minimum })
+}
+
 prop_compose! {
     fn version()(
         name in name(),
@@ -373,6 +389,7 @@ prop_compose! {
         ]),
         rate_limit in proptest::option::of(rate_limit()),
         limits in limits(),
+        discovery in proptest::option::of(discovery()),
         queue in (0_usize..=100_000, limit()).prop_map(|(max, timeout)| Queue { max, timeout }),
         concurrency in proptest::option::of(concurrency()),
     ) -> Version {
@@ -386,6 +403,7 @@ prop_compose! {
             affinity,
             balance,
             instances,
+            discovery,
             tls,
             protocol: if http2 { Protocol::Http2 } else { Protocol::Http1 },
             readiness_check: readiness.map(|(check, is_ready, app_start_timeout)| Check {

@@ -6,6 +6,7 @@
 
 mod acme;
 mod clients;
+mod discovery;
 mod health;
 mod instance_tls;
 mod retry;
@@ -22,6 +23,7 @@ use ipnet::IpNet;
 
 pub use acme::{Acme, CaRoots, Challenge, ExternalAccount};
 pub use clients::{Acceptance, Access, ClientLimits, Limits, ProxyVersion, RateLimit};
+pub use discovery::{Discovery, Dns, Names, Source};
 pub use health::{Breaker, Check, CheckTls, Concurrency, InitialState, OnRestart};
 pub use instance_tls::{ClientCertificate, InstanceTls};
 pub use retry::{Condition, Retry};
@@ -238,8 +240,11 @@ pub struct Version {
     pub affinity: Option<Affinity>,
     /// How an instance is chosen for a request that is bound to none.
     pub balance: Balance,
-    /// At least one; names are unique within the version.
+    /// Names are unique within the version. At least one, unless there is `discovery`: then these are
+    /// there besides those that are found.
     pub instances: Vec<Instance>,
+    /// Where more of them are found while Burdock runs.
+    pub discovery: Option<Discovery>,
     /// How connections to them are secured; `None` for not at all.
     pub tls: Option<InstanceTls>,
     /// What is spoken to them.

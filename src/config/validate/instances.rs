@@ -12,20 +12,25 @@ use crate::config::types::{Instance, State};
 const ADDRESS: &str = "IP:PORT, \"[IPv6]:PORT\" in quotes or HOST:PORT, port 1 to 65535";
 const DEFAULT_WEIGHT: u32 = 1;
 
-pub(super) fn instances(fields: &mut Fields<'_>) -> Vec<Instance> {
+/// Where more are found at run time, none need be named.
+pub(super) fn instances(fields: &mut Fields<'_>, more_are_found: bool) -> Vec<Instance> {
     let Some(node) = fields.take("instances") else {
-        fields.missing("instances", "a list of addresses such as 127.0.0.1:9001");
+        if !more_are_found {
+            let needed = "a list of addresses such as 127.0.0.1:9001, or the key discovery";
+            fields.missing("instances", needed);
+        }
         return Vec::new();
     };
     let Some(items) = node.list("addresses such as 127.0.0.1:9001") else { return Vec::new() };
-    if items.is_empty() {
+    if items.is_empty() && !more_are_found {
         node.problem("no instance; needed: at least one");
         return Vec::new();
     }
     let read: Vec<(Node<'_>, Instance)> =
         items.into_iter().filter_map(|item| instance(&item).map(|found| (item, found))).collect();
     report_duplicates(&read);
-    if !read.is_empty() && read.iter().all(|(_, instance)| instance.weight == 0) {
+    if !more_are_found && !read.is_empty() && read.iter().all(|(_, instance)| instance.weight == 0)
+    {
         node.problem("every weight is 0; needed: at least one above 0");
     }
     read.into_iter().map(|(_, instance)| instance).collect()

@@ -8,6 +8,7 @@ mod admin;
 mod affinity;
 pub(super) mod checks;
 mod clients;
+mod discovery;
 mod instance_tls;
 mod instances;
 mod keys;

@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use super::names::is_token;
-use super::{LIMIT, affinity, checks, clients, drain, instance_tls, instances, retry, tunnels};
+use super::{
+    LIMIT, affinity, checks, clients, discovery, drain, instance_tls, instances, retry, tunnels,
+};
 use crate::config::app_yaml::{self, AppYaml};
 use crate::config::node::{Fields, Node};
 use crate::config::types::{
@@ -22,8 +24,9 @@ pub(super) struct Defaults {
 }
 
 /// The keys of a version but `timeouts` and `limits`, which the whole file has too.
-pub(in crate::config) const VERSION_KEYS: [&str; 23] = [
+pub(in crate::config) const VERSION_KEYS: [&str; 24] = [
     "instances",
+    "discovery",
     "tls",
     "protocol",
     "session_affinity",
@@ -79,7 +82,9 @@ pub(super) fn version(fields: &mut Fields<'_>, name: &str, defaults: Defaults) -
     let AppYaml { session_affinity, readiness_check, liveness_check } = app;
     let affinity = affinity::affinity(fields, session_affinity);
     let balance = balance(fields, affinity.as_ref());
-    let instances = instances::instances(fields);
+    let discovery = fields.take("discovery").filter(|node| !node.is_off());
+    let instances = instances::instances(fields, discovery.is_some());
+    let discovery = discovery.and_then(|node| discovery::discovery(&node));
     let tls = instance_tls::of_version(fields);
     let protocol = fields.take("protocol").and_then(|node| node.word(&Protocol::WORDS));
     let protocol = protocol.unwrap_or_default();
@@ -87,6 +92,7 @@ pub(super) fn version(fields: &mut Fields<'_>, name: &str, defaults: Defaults) -
         name: name.to_owned(),
         balance,
         instances,
+        discovery,
         tls,
         protocol,
         readiness_check: check(fields, "readiness_check", &checks::READINESS, readiness_check),

@@ -1,4 +1,4 @@
-//! Says when a configuration file may have changed.
+//! Says when a file may have changed.
 //!
 //! The system tells of changes by name: of the file itself, and of every symbolic link on the way
 //! to it, since Kubernetes and release folders swap a link far above the file. Folders are watched
@@ -41,7 +41,7 @@ enum Touch {
 
 /// Watches some files.
 #[derive(Debug)]
-pub(super) struct Watcher {
+pub struct Watcher {
     files: Vec<PathBuf>,
     /// What the files were at the last look.
     seen: Vec<Option<Looks>>,
@@ -54,13 +54,13 @@ pub(super) struct Watcher {
 
 impl Watcher {
     /// Watches `files`.
-    pub(super) fn new(files: &[PathBuf]) -> Self {
+    pub fn new(files: &[PathBuf]) -> Self {
         let (told, events) = watch(files);
         Self { files: files.to_owned(), seen: look(files), told, events, pending: None }
     }
 
     /// Watches `files` from now on.
-    pub(super) fn follow(&mut self, files: &[PathBuf]) {
+    pub fn follow(&mut self, files: &[PathBuf]) {
         if self.files != files {
             self.files = files.to_owned();
             self.renew();
@@ -68,7 +68,7 @@ impl Watcher {
     }
 
     /// Watches `files` too, until the next call of [`Watcher::follow`].
-    pub(super) fn follow_too<'a>(&mut self, files: impl Iterator<Item = &'a PathBuf>) {
+    pub fn follow_too<'a>(&mut self, files: impl Iterator<Item = &'a PathBuf>) {
         let before = self.files.len();
         for file in files {
             if !self.files.contains(file) {
@@ -82,7 +82,7 @@ impl Watcher {
 
     /// Finds its way to the files anew: links and folders on it may be others than before. To be
     /// called before the files are read, so that what changes after that is seen.
-    pub(super) fn renew(&mut self) {
+    pub fn renew(&mut self) {
         // All watches are made anew: one that is kept might be that of a folder which was moved
         // away, and two names of one folder share a watch that goes with either of them.
         (self.told, self.events) = watch(&self.files);
@@ -92,7 +92,7 @@ impl Watcher {
 
     /// Resolves when something changed and has come to rest. Whoever cancels it may ask again: what it
     /// has seen is kept.
-    pub(super) async fn changed(&mut self) {
+    pub async fn changed(&mut self) {
         if self.pending.is_none() {
             let touch = self.touched().await;
             self.pending = Some((touch, Instant::now() + LONGEST));

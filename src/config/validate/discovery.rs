@@ -1,0 +1,71 @@
+//! `discovery` of a version: who tells which instances there are.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::keys::absolute;
+use super::names::is_host;
+use crate::config::node::Node;
+use crate::config::types::{Discovery, Dns, Names, Source};
+
+const REFRESH: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+const SOURCES: &str = "one of dns: HOST:PORT, srv: NAME, file: PATH";
+
+pub(super) fn discovery(node: &Node<'_>) -> Option<Discovery> {
+    let mut fields = node.fields("discovery")?;
+    let keys = ["dns", "srv", "file"];
+    let given: Vec<_> =
+        keys.into_iter().filter_map(|key| fields.take(key).map(|node| (key, node))).collect();
+    let refresh = fields.take("refresh");
+    let resolvers = fields.take("resolvers");
+    let minimum =
+        fields.take("minimum").map_or(Some(Discovery::MINIMUM), |node| node.integer(0..=10_000));
+    fields.finish();
+    let [(key, source)] = &given[..] else {
+        node.problem(match given.len() {
+            0 => format!("it names no source; needed: {SOURCES}"),
+            _ => format!("it names more than one source; allowed: {SOURCES}"),
+        });
+        return None;
+    };
+    if *key == "file" {
+        for other in [refresh, resolvers].into_iter().flatten() {
+            other.problem(
+                "no effect on `file`, which is read when it changes; allowed: beside dns or srv",
+            );
+        }
+        let path = source.text("the path of a file")?;
+        let path = absolute(source.sink.resolve(path));
+        return Some(Discovery { source: Source::File(path), minimum: minimum? });
+    }
+    let names = match *key {
+        "dns" => source.parsed("HOST:PORT, a name with A or AAAA records and a port", addresses),
+        _ => source.parsed("a name with SRV records, such as _http._tcp.app.internal", services),
+    };
+    let refresh = refresh.map_or(Some(Dns::REFRESH), |node| node.duration(REFRESH));
+    let resolvers = resolvers.map_or(Some(Vec::new()), |node| addresses_of_resolvers(&node));
+    let dns = Dns { names: names?, refresh: refresh?, resolvers: resolvers? };
+    Some(Discovery { source: Source::Dns(dns), minimum: minimum? })
+}
+
+fn addresses(text: &str) -> Option<Names> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    is_name(host).then(|| Names::Addresses { host: host.to_owned(), port })
+}
+
+fn services(text: &str) -> Option<Names> {
+    is_name(text).then(|| Names::Services { name: text.to_owned() })
+}
+
+/// An address has no records.
+fn is_name(text: &str) -> bool {
+    is_host(text) && text.parse::<std::net::Ipv4Addr>().is_err() && !text.starts_with('[')
+}
+
+fn addresses_of_resolvers(node: &Node<'_>) -> Option<Vec<SocketAddr>> {
+    let allowed = "IP:PORT, \"[IPv6]:PORT\" in quotes";
+    let items = node.list(allowed)?;
+    items.iter().map(|item| item.parsed(allowed, |text| text.parse().ok())).collect()
+}

@@ -1,0 +1,158 @@
+//! What the sources of instances say, put in place as a reload is, and kept for the next process.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::config::found::{Found, Member, Whose};
+use crate::config::overlay::Overlay;
+use crate::config::types::{Admin, Config};
+use crate::discovery::board::Outcome;
+use crate::discovery::{self, Report, Sources};
+use crate::observe::events::{self, Event};
+use crate::run::server::Server;
+use crate::run::{state_file, steering};
+
+/// A start waits this long for sources of which nothing is known, so that it doesn't greet clients
+/// with a 503.
+const FIRST_ANSWERS: Duration = Duration::from_secs(5);
+
+/// Sources that are asked, what is known at the start, and what they have said until then.
+pub(super) struct Begun {
+    pub(super) sources: Sources,
+    pub(super) found: Found,
+    pub(super) reports: Vec<Report>,
+}
+
+/// Asks the sources of a configuration. What the process before it has found is believed until they
+/// answer; those of which nothing is known are waited for, but not for ever.
+pub(super) async fn begin(filed: &Config, config_file: Option<&Path>) -> Begun {
+    let mut sources = Sources::default();
+    let mut unheard = sources.follow(filed);
+    let mut found = Found::default();
+    if !unheard.is_empty() {
+        let path = state_file::path_of_found(filed.admin.as_ref(), config_file);
+        found = path.map(|path| state_file::load_found(&path)).unwrap_or_default();
+        found.prune(filed);
+        unheard.retain(|whose| found.of(whose).is_none());
+    }
+    let deadline = tokio::time::Instant::now() + FIRST_ANSWERS;
+    let mut reports = sources.first(unheard, deadline).await;
+    for report in &mut reports {
+        if let Ok(members) = &report.told {
+            // Told of once there is somebody to tell.
+            let _ = found.learn(&report.whose, members.clone(), minimum(filed, &report.whose));
+        }
+    }
+    Begun { sources, found, reports }
+}
+
+/// What a configuration asks of the source of a version.
+fn minimum(config: &Config, whose: &Whose) -> u32 {
+    let mut asked = discovery::asked(config);
+    asked.find(|(it, _)| it == whose).map_or(0, |(_, discovery)| discovery.minimum)
+}
+
+impl Server {
+    /// Takes what a source says, if it is to be believed.
+    pub(super) async fn hear(&mut self, report: Report) {
+        let Report { whose, told, .. } = report;
+        let members = match told {
+            Ok(members) => members,
+            Err(problem) => return self.note(&whose, Outcome::Failed(&problem)),
+        };
+        let mut found = Found::clone(&self.layers.found);
+        let before = self.layers.found.of(&whose).map(<[Member]>::to_vec).unwrap_or_default();
+        match found.learn(&whose, members, minimum(&self.layers.filed, &whose)) {
+            Err(unbelieved) => self.note(&whose, Outcome::Refused(&unbelieved.to_string())),
+            Ok(false) => self.note(&whose, Outcome::Same(before.len())),
+            Ok(true) => {
+                let now = found.of(&whose).unwrap_or_default();
+                tell(&whose, &before, now);
+                self.note(&whose, Outcome::Changed(now.len()));
+                self.layers.found = Arc::new(found);
+                let overlay = Overlay::clone(&self.layers.overlay);
+                let layers = steering::with_overlay(self.layers.clone(), overlay);
+                let forgets = layers.overlay != self.layers.overlay;
+                self.layers = layers;
+                self.serve_layers(None);
+                if forgets {
+                    self.keep().await;
+                }
+                self.keep_found().await;
+            }
+        }
+    }
+
+    /// Says once what is wrong with a source, and that it is well again.
+    fn note(&self, whose: &Whose, outcome: Outcome<'_>) {
+        let is_news = self.live.sources.note(whose, outcome, SystemTime::now());
+        let (service, version) = (&whose.service, &whose.version);
+        match outcome {
+            Outcome::Refused(problem) | Outcome::Failed(problem) if is_news => {
+                tracing::warn!(service, version, problem, "discovery: nothing is learnt");
+                let whose = events::Whose {
+                    service: service.clone(),
+                    version: version.clone(),
+                    instance: None,
+                };
+                let message = format!("discovery: {problem}");
+                self.live.journal.note(Event::Warning {
+                    code: "discovery",
+                    whose: Some(whose),
+                    message,
+                    cure: None,
+                });
+            }
+            Outcome::Same(instances) if is_news => {
+                tracing::info!(service, version, instances, "discovery: the source is heard again");
+            }
+            Outcome::Refused(_) | Outcome::Failed(_) | Outcome::Same(_) | Outcome::Changed(_) => {}
+        }
+    }
+
+    /// What is served by where a source is new: who serves already, until it is heard.
+    pub(super) fn seeded(&self, filed: &Config) -> Found {
+        let mut found = Found::clone(&self.layers.found);
+        for (whose, _) in discovery::asked(filed) {
+            let known = self.live.snapshot();
+            let services = known.config.services.iter();
+            let mut same =
+                services.filter(|it| it.name == whose.service && it.version.name == whose.version);
+            if let Some(service) = same.next().filter(|it| it.version.discovery.is_none()) {
+                found.seed(&whose, &service.version.instances);
+            }
+        }
+        found
+    }
+
+    /// Asks the sources of this configuration from now on.
+    pub(super) fn follow_sources(&mut self, filed: &Config) {
+        let _new: BTreeSet<Whose> = self.sources.follow(filed);
+        let found = Arc::clone(&self.layers.found);
+        self.live.sources.follow(filed, |whose| found.of(whose).map_or(0, <[Member]>::len));
+    }
+
+    /// Writes what was found where the next process finds it.
+    async fn keep_found(&self) {
+        let admin: Option<&Admin> = self.config.admin.as_ref();
+        let Some(path) = state_file::path_of_found(admin, self.file.as_deref()) else { return };
+        let (file, found) = (path.clone(), Arc::clone(&self.layers.found));
+        let store = move || state_file::store_found(&file, &found);
+        if let Err(error) = steering::on_disk(store).await {
+            let file = path.display();
+            tracing::warn!(%file, %error, "a restart will not know which instances were found");
+        }
+    }
+}
+
+fn tell(whose: &Whose, before: &[Member], now: &[Member]) {
+    let names = |members: &[Member]| -> BTreeSet<String> {
+        members.iter().map(|it| it.name.clone()).collect()
+    };
+    let (old, new) = (names(before), names(now));
+    let (added, removed) = (new.difference(&old).count(), old.difference(&new).count());
+    let (service, version, instances) = (&whose.service, &whose.version, now.len());
+    tracing::info!(service, version, instances, added, removed, "discovery: instances changed");
+}

@@ -259,20 +259,22 @@ impl Exchange {
     pub fn into_tunnel(mut self: Box<Self>) -> Option<tunnel::Account> {
         let in_flight = self.in_flight()?.become_tunnel();
         let line = self.line(self.started);
+        let is_logged = self.logged.unwrap_or(true);
+        let told = is_logged.then(|| {
+            Box::new(tunnel::Told {
+                method: self.method.clone(),
+                words: tunnel::Words::of([line.client, line.path, line.host, line.request_id]),
+                affinity: self.affinity.labels(),
+                attempts: self.attempts,
+                tls: self.client.arrival.session.clone(),
+            })
+        });
         let account = tunnel::Account {
             roster: self.roster.clone()?,
-            address: self.address().into(),
             started: Instant::now(),
-            method: self.method.clone(),
-            path: line.path.into(),
-            host: line.host.into(),
-            request_id: line.request_id.into(),
-            affinity: self.affinity.labels(),
+            told,
             session: self.session,
-            attempts: self.attempts,
-            logged: self.logged.unwrap_or(true),
             in_flight,
-            tls: self.client.arrival.session.clone(),
             hold: match self.client.is_stream() {
                 true => Some(Box::new(self.client.stay_busy()) as Hold),
                 false => self.client.hand_over(),

@@ -61,14 +61,13 @@ enum Fault {
 struct Direction {
     sender: Sender,
     frames: Frames,
-    /// What the receiver hasn't taken yet.
-    pending: Vec<u8>,
-    taken: usize,
+    /// What the receiver hasn't taken yet; boxed, as is what else an idle tunnel has not.
+    pending: Option<Box<Backlog>>,
     bytes: u64,
     /// A Ping to be put in at the next boundary.
     ping: bool,
     /// A Close to be put in at the next boundary.
-    close: Option<Vec<u8>>,
+    close: Option<Box<[u8]>>,
     /// Our Close is in: what still comes is read and dropped.
     sealed: bool,
     /// The sender has ended it.
@@ -77,6 +76,13 @@ struct Direction {
     may_end: bool,
     /// The receiver knows.
     finished: bool,
+}
+
+/// Bytes that wait for a receiver.
+#[derive(Debug, Default)]
+struct Backlog {
+    bytes: Vec<u8>,
+    taken: usize,
 }
 
 impl Direction {
@@ -88,8 +94,7 @@ impl Direction {
         Self {
             sender,
             frames,
-            pending: Vec::new(),
-            taken: 0,
+            pending: None,
             bytes: 0,
             ping: false,
             close: None,
@@ -181,12 +186,12 @@ impl Direction {
             Poll::Ready(written) => written.map_err(|_broken| Fault::Write)?,
             Poll::Pending => 0,
         };
-        self.pending.extend_from_slice(&before[written..]);
+        self.wait(&before[written..]);
         if !after.is_empty() {
             self.put_in(entry);
             self.frames.advance(after);
             if !self.sealed {
-                self.pending.extend_from_slice(after);
+                self.wait(after);
             }
         }
         Ok(())
@@ -204,7 +209,7 @@ impl Direction {
         let close = self.close.take().unwrap_or_default();
         // Behind nonsense a Close would be more nonsense; behind a Close it would be too much.
         if self.frames.at_boundary() {
-            self.pending.extend_from_slice(&close);
+            self.wait(&close);
         }
         self.sealed = true;
         true
@@ -215,7 +220,7 @@ impl Direction {
             return false;
         }
         self.ping = false;
-        self.pending.extend_from_slice(&frames::ping(self.mask()));
+        self.wait(&frames::ping(self.mask()));
         entry.pinged(self.sender.other());
         true
     }
@@ -227,17 +232,22 @@ impl Direction {
 
     /// Has the receiver told that it is over, at the next boundary.
     fn close(&mut self, code: u16, reason: &str) {
-        self.close = Some(frames::close(code, reason, self.mask()));
+        self.close = Some(frames::close(code, reason, self.mask()).into());
+    }
+
+    /// Has these bytes wait for the receiver, if there are any.
+    fn wait(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.pending.get_or_insert_default().bytes.extend_from_slice(bytes);
+        }
     }
 
     fn flush(&mut self, to: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.taken < self.pending.len() {
-            let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.pending[self.taken..]))?;
-            self.taken += written;
-        }
-        if self.pending.capacity() > 0 {
-            self.pending = Vec::new();
-            self.taken = 0;
+        while let Some(Backlog { bytes, taken }) = self.pending.as_deref_mut() {
+            *taken += ready!(Pin::new(&mut *to).poll_write(cx, &bytes[*taken..]))?;
+            if *taken == bytes.len() {
+                self.pending = None;
+            }
         }
         // What TLS has taken may still wait for room in the socket.
         to.poll_drained(cx)
@@ -281,7 +291,7 @@ pub struct Pump {
     down: Direction,
     entry: Arc<Entry>,
     question: Option<Question>,
-    ending: Option<Ending>,
+    ending: Option<Box<Ending>>,
     /// Who sent the first Close or FIN.
     first: Option<TunnelEnd>,
 }
@@ -316,7 +326,7 @@ impl Pump {
             direction.frames.advance(&early);
             direction.bytes = early.len() as u64;
             lane.passed(direction.sender as usize, direction.bytes, direction.frames.messages());
-            direction.pending = early.into();
+            direction.wait(&early);
         }
     }
 
@@ -395,14 +405,14 @@ impl Pump {
             self.down.close(close.code, &close.reason);
         }
         let grace = Box::pin(tokio::time::sleep(websocket.close_grace));
-        self.ending = Some(Ending { end, code: close.map(|close| close.code), grace });
+        let code = close.map(|close| close.code);
+        self.ending = Some(Box::new(Ending { end, code, grace }));
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<TunnelEnd> {
         let Some(ending) = &mut self.ending else { return Poll::Pending };
         let told = |direction: &Direction| {
-            direction.finished
-                || (direction.close.is_none() && direction.taken == direction.pending.len())
+            direction.finished || (direction.close.is_none() && direction.pending.is_none())
         };
         let over =
             told(&self.up) && told(&self.down) && self.up.is_answered() && self.down.is_answered();
@@ -426,13 +436,13 @@ impl Pump {
             let close = &websocket.closes.instance;
             self.down.close(close.code, &close.reason);
             let grace = Box::pin(tokio::time::sleep(websocket.close_grace));
-            self.ending = Some(Ending { end, code: Some(close.code), grace });
+            let code = Some(close.code);
+            self.ending = Some(Box::new(Ending { end, code, grace }));
         }
         self.down.ended = true;
         self.up.sealed = true;
         self.up.close = None;
-        self.up.pending = Vec::new();
-        self.up.taken = 0;
+        self.up.pending = None;
         cx.waker().wake_by_ref();
     }
 

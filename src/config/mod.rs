@@ -10,6 +10,7 @@ mod errors;
 mod nearest;
 mod node;
 pub mod overlay;
+pub mod places;
 mod read;
 mod tree;
 pub mod types;
@@ -28,6 +29,7 @@ pub use errors::{ConfigErrors, Problem};
 
 use node::Sink;
 pub(crate) use node::{Fields, Node};
+use places::Places;
 pub(crate) use tree::Data;
 use tree::{Entry, Tree};
 use types::Config;
@@ -46,6 +48,8 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// Every file that the configuration was read from.
     pub watched: Vec<PathBuf>,
+    /// Where its keys are.
+    pub places: Places,
 }
 
 /// Reads a configuration file. Relative paths in it start at its own folder.
@@ -143,7 +147,10 @@ fn validated(tree: &Tree, file: &Path, sink: Sink) -> Result<Loaded, ConfigError
             let note = || format!("app.yaml: ignored here: {}", ignored.join(", "));
             let notes = if ignored.is_empty() { Vec::new() } else { vec![note()] };
             let warnings = sink.warnings.into_inner();
-            Ok(Loaded { config, notes, warnings, watched: sink.watched.into_inner() })
+            let watched = sink.watched.into_inner();
+            let is_file = watched.iter().any(|watched| watched == file);
+            let places = if is_file { Places::of(tree, file) } else { Places::default() };
+            Ok(Loaded { config, notes, warnings, watched, places })
         }
         _ => Err(ConfigErrors::new(file, problems)),
     }

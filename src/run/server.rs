@@ -142,6 +142,7 @@ impl Server {
         keeper.follow(&config);
         let (live, published) = Live::new(layers.clone(), Arc::new(keyring), count);
         let live = Arc::new(live.with(automatic));
+        live.findings.locate(loaded.places);
         warn(&live.journal, &loaded.warnings);
         let prober = Prober::new({
             let live = Arc::clone(&live);
@@ -252,6 +253,7 @@ impl Server {
             self.keeper.nudge();
         }
         if changes.is_empty() && filed == self.layers.filed {
+            live.findings.locate(loaded.places);
             let was_rejected = live.counters.reloaded();
             self.desk.reloaded(loaded.warnings, SystemTime::now());
             if was_rejected || cause != Cause::File {
@@ -272,6 +274,7 @@ impl Server {
             }
         };
         warn(&live.journal, &loaded.warnings);
+        live.findings.locate(loaded.places);
         self.desk.reloaded(loaded.warnings, SystemTime::now());
         let begun = Instant::now();
         let published = self.live.publish(layers.clone(), Arc::new(keyring));
@@ -362,7 +365,6 @@ fn warn(journal: &Journal, warnings: &[String]) {
     }
 }
 
-/// Whether tokens are issued.
 /// The worker threads, with what each of them looks after besides clients.
 fn crew(live: &Arc<Live>, count: usize) -> (NoStealRuntime, Vec<Worker>) {
     let (pool, options) = (BlockingPoolOpts::default(), RuntimeOpts::default());
@@ -384,6 +386,7 @@ fn crew(live: &Arc<Live>, count: usize) -> (NoStealRuntime, Vec<Worker>) {
     (runtime, workers)
 }
 
+/// Whether tokens are issued.
 fn has_affinity(config: &Config) -> bool {
     let mut affinities = config.services.iter().filter_map(|it| it.version.affinity.as_ref());
     affinities.any(|affinity| affinity.by.is_none())

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, watch};
 use crate::affinity::token::{Keyring, Lifetimes};
 use crate::config::overlay::Overlay;
 use crate::config::types::{self, Config};
-use crate::doctor::Findings;
+use crate::doctor::findings::Findings;
 use crate::instance::kept::Ledger;
 use crate::instance::roster::{Reconciled, Roster};
 use crate::observe::counters::Counters;

@@ -123,12 +123,19 @@ pub struct Session<'a> {
     opens: bool,
     /// What is alike in the first requests of its client, where that is looked at.
     burst: Option<u64>,
+    /// What stands for a client whose token is missing or foreign.
+    visitor: Option<u64>,
     /// Its stream, if others of its connection are its client's too.
     stream: Option<Arc<Client>>,
 }
 
 thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::default();
+}
+
+/// What its client calls itself.
+fn agent(head: &request::Parts) -> Option<&[u8]> {
+    head.headers.get(USER_AGENT).map(HeaderValue::as_bytes)
 }
 
 /// Seconds since the Unix epoch.
@@ -157,6 +164,7 @@ impl<'a> Session<'a> {
             rejected: None,
             opens: false,
             burst: None,
+            visitor: None,
             stream: None,
         };
         let version = service.version();
@@ -172,7 +180,16 @@ impl<'a> Session<'a> {
         if session.key.is_none() {
             session.key = key::of_balance(&version.balance, client, head);
         }
+        if version.is_by_address() && !only_asks {
+            session.note_address(client, head);
+        }
         session
+    }
+
+    /// The doctor looks at whose address decides.
+    fn note_address(&self, client: &str, head: &request::Parts) {
+        let evidence = &self.service.roster.evidence;
+        evidence.addresses.came(client, evidence.client(agent(head)));
     }
 
     fn recognise(&mut self, by: &HashKey, client: &str, head: &request::Parts) {
@@ -203,11 +220,14 @@ impl<'a> Session<'a> {
         match self.state {
             State::Moving(_, reason) => self.refuse_move(reason),
             State::Absent | State::Rejected(_) if affinity.first_burst == FirstBurst::Client => {
-                let agent = head.headers.get(USER_AGENT).map(HeaderValue::as_bytes);
-                self.burst = Some(self.service.roster.bursts.key((client, agent)));
+                self.burst = Some(self.service.roster.bursts.key((client, agent(head))));
             }
             State::Absent | State::Rejected(_) | State::Bound(..) => {}
             State::Off | State::Keyed | State::Keyless | State::Refused(_) => {}
+        }
+        if matches!(self.state, State::Absent | State::Rejected(Rejection::UnknownKey)) {
+            let evidence = &self.service.roster.evidence;
+            self.visitor = Some(evidence.client((client, agent(head))));
         }
     }
 

@@ -10,6 +10,7 @@ mod errors;
 mod nearest;
 mod node;
 pub mod overlay;
+pub mod overrides;
 pub mod places;
 mod read;
 mod tree;
@@ -29,6 +30,7 @@ pub use errors::{ConfigErrors, Problem};
 
 use node::Sink;
 pub(crate) use node::{Fields, Node};
+use overrides::Overrides;
 use places::Places;
 pub(crate) use tree::Data;
 use tree::{Entry, Tree};
@@ -50,6 +52,8 @@ pub struct Loaded {
     pub watched: Vec<PathBuf>,
     /// Where its keys are.
     pub places: Places,
+    /// What the command line has put over it.
+    pub overrides: Overrides,
 }
 
 /// Reads a configuration file. Relative paths in it start at its own folder.
@@ -150,7 +154,8 @@ fn validated(tree: &Tree, file: &Path, sink: Sink) -> Result<Loaded, ConfigError
             let watched = sink.watched.into_inner();
             let is_file = watched.iter().any(|watched| watched == file);
             let places = if is_file { Places::of(tree, file) } else { Places::default() };
-            Ok(Loaded { config, notes, warnings, watched, places })
+            let overrides = Overrides::default();
+            Ok(Loaded { config, notes, warnings, watched, places, overrides })
         }
         _ => Err(ConfigErrors::new(file, problems)),
     }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::errors::{ConfigErrors, Problem};
 use super::tree::{Data, Tree};
 
 /// The lines of a file's keys; of nothing where no file was read.
@@ -33,18 +34,23 @@ impl Places {
     /// `FILE:LINE: KEY` of a key of the file itself. Where it isn't there, the line is that of the nearest
     /// key above it; where there is none of those either, no line is told.
     pub fn of_file(&self, key: &str) -> String {
-        let mut above = Some(key);
-        let line = std::iter::from_fn(|| {
-            let path = above?;
-            above = path.rsplit_once('.').map(|(above, _)| above);
-            Some(self.lines.get(path).copied())
-        });
-        let line = line.flatten().find(|line| *line > 0);
-        match (self.file.as_os_str().is_empty(), line) {
+        match (self.file.as_os_str().is_empty(), self.line(key)) {
             (true, _) => key.to_owned(),
-            (false, Some(line)) => format!("{}:{line}: {key}", self.file.display()),
-            (false, None) => format!("{}: {key}", self.file.display()),
+            (false, 0) => format!("{}: {key}", self.file.display()),
+            (false, line) => format!("{}:{line}: {key}", self.file.display()),
         }
+    }
+
+    /// A problem with the value of a key that only this machine can tell.
+    pub fn problem(&self, key: &str, message: String) -> ConfigErrors {
+        let (file, line, path) = (self.file.clone(), self.line(key), key.to_owned());
+        ConfigErrors::new(&self.file, vec![Problem { file, line, path, message }])
+    }
+
+    fn line(&self, key: &str) -> usize {
+        let mut paths =
+            std::iter::successors(Some(key), |path| path.rsplit_once('.').map(|(above, _)| above));
+        paths.find_map(|path| self.lines.get(path).copied()).unwrap_or(0)
     }
 
     /// The same for a key of a version, in whichever form the file has versions.

@@ -74,13 +74,13 @@ async fn a_drain_under_load_is_watched_to_its_end_and_nobody_sees_an_error() {
     let (a, b) = (Backend::start("a").await, Backend::start("b").await);
     let rest = "session_affinity: true\ndrain: { timeout: 30s, spread: 2s }\n";
     let burdock = Burdock::start(&yaml(&[&a, &b], rest)).await;
-    let load = Load::start(burdock.address(), 40, 200, "/");
     let mut tunnels = Vec::new();
     for _ in 0..8 {
         tunnels.push(WebSocket::open(burdock.address(), "/ws", "").await);
     }
     tunnels.retain(|tunnel| tunnel.instance() == "a");
     assert_eq!(tunnels.len(), 4);
+    let load = Load::start(burdock.address(), 40, 200, "/");
     load.passes(80).await;
     let closed = async {
         let mut codes = Vec::new();
@@ -97,8 +97,15 @@ async fn a_drain_under_load_is_watched_to_its_end_and_nobody_sees_an_error() {
     assert!(progress.contains(" sessions, 4 tunnels left, deadline in 3 s\n"), "{progress}");
     assert_eq!(codes, [Some(1012); 4]);
     load.leaves("a").await;
-    let drain = Api::of(&burdock).instance("a").await["drain"].clone();
+    let drained = Api::of(&burdock).instance("a").await;
+    let drain = &drained["drain"];
     assert_eq!((&drain["sessions"], &drain["done"]), (&Value::from(0), &Value::from(true)));
+    assert_eq!(drained["sessions"], 0, "they are counted where they have moved to");
+    let (_, events) = Api::of(&burdock).get("events?format=json").await;
+    let texts: Vec<_> = events["events"].as_array().expect("a list").iter().collect();
+    let drains = texts.iter().filter(|event| event["kind"] == "drain").map(|it| &it["text"]);
+    let told: Vec<_> = drains.collect();
+    assert_eq!(told, ["a is draining, for 3 s at most", "a is drained"]);
     let seen = load.stop().await;
     assert_eq!(support::load::errors(&seen), [""; 0]);
 }

@@ -34,7 +34,14 @@ fn explanation(live: &Live, query: &Query) -> Result<Explanation, Problem> {
     let fields: Vec<_> = query.all("header").map(str::to_owned).collect();
     let asked = explain::Question::new(url, method, query.one("cookie")?, client, &fields);
     let asked = asked.map_err(|error| Problem::wrong(error.to_string()))?;
-    Ok(explain::explain(&live.snapshot(), asked))
+    let mut said = explain::explain(&live.snapshot(), asked);
+    if let Some(listener) = &mut said.listener {
+        let bound = live.bound();
+        let is_it = |asked: &str| bound.iter().find(|it| it.asked.to_string() == asked);
+        // Port 0 says little of where it is.
+        *listener = is_it(listener).map_or_else(|| listener.clone(), |it| it.address.to_string());
+    }
+    Ok(said)
 }
 
 /// A configuration that might be reloaded.

@@ -358,10 +358,13 @@ impl Instance {
         events::drain_began(self, departure);
     }
 
-    /// The task that waits for the end of its departure for this cause: it ends with it, and where
-    /// another one waits for a new end.
-    pub fn attend(&self, cause: Cause, vigil: AbortHandle) {
-        self.departures.attend(cause, vigil);
+    /// This task waits for the end of a departure, and no longer does where another one waits for a new
+    /// end. A drain has begun with that.
+    pub fn attend(&self, departure: Departure, vigil: AbortHandle) {
+        self.departures.attend(departure.cause, vigil);
+        if departure.cause == Cause::Draining {
+            events::drain_began(self, departure);
+        }
     }
 
     /// Calls a removal off.

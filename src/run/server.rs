@@ -476,7 +476,7 @@ fn at_its_end(
             live.nudge();
         }
     });
-    instance.attend(departure.cause, vigil.abort_handle());
+    instance.attend(departure, vigil.abort_handle());
 }
 
 /// Lets instances that ramp up take a little more.

@@ -158,7 +158,7 @@ impl Addresses {
             vote.address.clear();
             vote.address.push_str(address);
         }
-        vote.agents[agent as usize % 4] |= 1 << (agent >> 8) % 64;
+        vote.agents[agent as usize % 4] |= 1 << ((agent >> 8) % 64);
     }
 
     /// The end of a vote in which so many took part, if they have.
@@ -222,7 +222,7 @@ mod tests {
         let addresses = Addresses::default();
         addresses.came("192.0.2.9", 0);
         for agent in 0..199 {
-            addresses.came("192.0.2.1", agent << 8 | agent % 4);
+            addresses.came("192.0.2.1", (agent << 8) | (agent % 4));
         }
         assert_eq!(addresses.close(201), None);
         let voted = addresses.close(200).unwrap();

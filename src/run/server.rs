@@ -438,15 +438,15 @@ fn retire_all(live: &Arc<Live>, removed: Vec<Arc<Instance>>, drain: Drain) {
     // Some may have been named again while they were waited for.
     let is_removed = |instance: &Arc<Instance>| instance.membership() == Membership::Removed;
     for instance in removed.into_iter().filter(is_removed) {
-        retire(live, instance, drain);
+        retire(live, &instance, drain);
     }
     live.nudge();
 }
 
-fn retire(live: &Arc<Live>, instance: Arc<Instance>, drain: Drain) {
+fn retire(live: &Arc<Live>, instance: &Arc<Instance>, drain: Drain) {
     let departure = Departure::begin(instance::Cause::Removed, drain, Instant::now());
     instance.depart(departure);
-    at_its_end(live, &instance, departure, move |instance| {
+    at_its_end(live, instance, departure, move |instance| {
         // Named again meanwhile, or even removed a second time.
         let is_it = instance.removal() == Some(departure);
         if let Some(roster) = instance.roster().filter(|_| is_it) {

@@ -121,9 +121,7 @@ pub struct Session<'a> {
     rejected: Option<Rejection>,
     /// Whether it asks for a new engine.io session.
     opens: bool,
-    /// What is alike in the first requests of its client, where that is looked at.
-    burst: Option<u64>,
-    /// What stands for a client whose token is missing or foreign.
+    /// What stands for its client, where that brings no token that is honoured.
     visitor: Option<u64>,
     /// Its stream, if others of its connection are its client's too.
     stream: Option<Arc<Client>>,
@@ -163,7 +161,6 @@ impl<'a> Session<'a> {
             state: State::Off,
             rejected: None,
             opens: false,
-            burst: None,
             visitor: None,
             stream: None,
         };
@@ -219,16 +216,18 @@ impl<'a> Session<'a> {
         }
         match self.state {
             State::Moving(_, reason) => self.refuse_move(reason),
-            State::Absent | State::Rejected(_) if affinity.first_burst == FirstBurst::Client => {
-                self.burst = Some(self.service.roster.bursts.key((client, agent(head))));
+            State::Absent | State::Rejected(_) => {
+                self.visitor = Some(self.service.roster.bursts.key((client, agent(head))));
             }
-            State::Absent | State::Rejected(_) | State::Bound(..) => {}
+            State::Bound(..) => {}
             State::Off | State::Keyed | State::Keyless | State::Refused(_) => {}
         }
-        if matches!(self.state, State::Absent | State::Rejected(Rejection::UnknownKey)) {
-            let evidence = &self.service.roster.evidence;
-            self.visitor = Some(evidence.client((client, agent(head))));
-        }
+    }
+
+    /// What is alike in the first requests of its client, where that is looked at.
+    fn burst(&self) -> Option<u64> {
+        let affinity = self.service.version().affinity.as_ref()?;
+        self.visitor.filter(|_| affinity.first_burst == FirstBurst::Client)
     }
 
     /// A strict session does not move, unless its instance is gone for good and the session with it,

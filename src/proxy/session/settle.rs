@@ -6,6 +6,7 @@ use std::time::Instant;
 use http::header::HeaderMap;
 
 use super::{Session, State, nonces, wall_clock};
+use crate::affinity::Rejection;
 use crate::affinity::cookie;
 use crate::affinity::order::{self, Fate, Order};
 use crate::affinity::token::{self, Claim};
@@ -70,8 +71,9 @@ impl Session<'_> {
         let Some(visitor) = self.visitor else { return };
         let evidence = &self.service.roster.evidence;
         let visitors = match self.state {
-            State::Rejected(_) => &evidence.strangers,
-            _ => &evidence.tokenless,
+            State::Absent => &evidence.tokenless,
+            State::Rejected(Rejection::UnknownKey) => &evidence.strangers,
+            _ => return,
         };
         visitors.came(visitor, evidence.second(Instant::now()));
     }

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use burdock::cli::{Access, Cli, Command, Demo, Drill, Keys, Operate, Reports, Run};
+use burdock::config::Loaded;
+use burdock::config::overrides::Overrides;
 use burdock::drill::{self, DrillError, Verdict};
 use burdock::observe::{log, sink};
 use burdock::run::{Ended, Server, Settings, Source, StartError};
@@ -58,7 +60,8 @@ async fn serve(run: Run) -> anyhow::Result<ExitCode> {
         None => Source::File(run.config),
     };
     let Run { listen, admin, pid_file, .. } = run;
-    let settings = Settings { source, listen, admin, pid_file };
+    let overrides = Overrides { listen, admin };
+    let settings = Settings { source, overrides, pid_file };
     match run::run(settings).await {
         Ok(Ended::Clean) => Ok(ExitCode::SUCCESS),
         Ok(Ended::Cut) => Ok(ExitCode::from(CUT)),
@@ -71,7 +74,8 @@ async fn serve(run: Run) -> anyhow::Result<ExitCode> {
 }
 
 fn check(file: &Path) -> ExitCode {
-    match config::load(file) {
+    let known = |loaded: Loaded| run::look_up(&loaded).map(|()| loaded);
+    match config::load(file).and_then(known) {
         Ok(loaded) => {
             for note in loaded.notes.iter().chain(&loaded.warnings) {
                 eprintln!("{note}");

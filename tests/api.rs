@@ -49,6 +49,9 @@ async fn status_tells_everything_at_one_look() {
     assert_eq!(status["config"]["generation"], 1);
     assert_eq!(status["config"]["last_reload"]["ok"], true);
     assert!(status["totals"]["requests_total"].as_u64() >= Some(2), "{status}");
+    let listener = &status["listeners"][0];
+    assert_eq!(listener["address"], burdock.address().to_string(), "where it is bound");
+    assert_eq!(listener["configured"], "127.0.0.1:0");
     let service = &status["services"][0];
     assert_eq!((&service["name"], &service["hosts"]), (&json!("default"), &json!(["*"])));
     let version = &service["versions"][0];

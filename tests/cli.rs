@@ -122,6 +122,30 @@ fn every_problem_is_told_at_once_with_line_key_and_hint() {
 }
 
 #[test]
+fn a_user_whom_this_machine_does_not_know_is_a_problem_of_its_line() {
+    let directory = scratch();
+    for (user, unknown) in [
+        ("nobody-at-all", Some("nobody-at-all")),
+        ("root:no-such", Some("no-such")),
+        ("root", None),
+    ] {
+        let text = format!("instances: [a:1]\n\nuser: {user}\n");
+        std::fs::write(directory.join("c.yaml"), text).unwrap();
+        let output = run_to_end(&directory, &["check", "c.yaml"]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let Some(unknown) = unknown else {
+            assert_eq!((output.status.code(), &*told), (Some(0), ""));
+            continue;
+        };
+        let problem = format!(
+            "c.yaml:3: user: {unknown} is not known to this system; allowed: a user and a group of this \
+             system, none\n"
+        );
+        assert_eq!((output.status.code(), told), (Some(3), problem));
+    }
+}
+
+#[test]
 fn the_same_name_twice_and_odd_values_are_problems() {
     let folder = scratch();
     let bad = [

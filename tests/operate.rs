@@ -8,7 +8,7 @@ use std::process::Output;
 use serde_json::Value;
 use support::burdock::{run_in, scratch};
 use support::ws::WebSocket;
-use support::{Api, Backend, Burdock, yaml};
+use support::{Api, Backend, Burdock, Load, yaml};
 
 /// Runs a command at the side, since traffic goes on in this process.
 async fn run(burdock: &Burdock, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -67,4 +67,45 @@ async fn a_drain_that_cuts_something_says_so() {
     let (code, told, progress) = &ended;
     assert!(*code == Some(5) && told.contains("the deadline has passed"), "{ended:?}");
     assert!(progress.contains("1 tunnel left, deadline in"), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_under_load_is_watched_to_its_end_and_nobody_sees_an_error() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let rest = "session_affinity: true\ndrain: { timeout: 30s, spread: 2s }\n";
+    let burdock = Burdock::start(&yaml(&[&a, &b], rest)).await;
+    let mut tunnels = Vec::new();
+    for _ in 0..8 {
+        tunnels.push(WebSocket::open(burdock.address(), "/ws", "").await);
+    }
+    tunnels.retain(|tunnel| tunnel.instance() == "a");
+    assert_eq!(tunnels.len(), 4);
+    let load = Load::start(burdock.address(), 40, 200, "/");
+    load.passes(80).await;
+    let closed = async {
+        let mut codes = Vec::new();
+        for tunnel in &mut tunnels {
+            codes.push(tunnel.closed().await.map(|(code, _)| code));
+        }
+        codes
+    };
+    let watched = run(&burdock, &["drain", "a", "--wait", "--deadline", "3s"]);
+    let ((code, told, progress), codes) = tokio::join!(watched, closed);
+    assert_eq!(code, Some(0), "{told}{progress}");
+    let end = "sessions will move with their next request\n";
+    assert!(told.starts_with("default/default/a: drained: ") && told.ends_with(end), "{told}");
+    assert!(progress.contains(" sessions, 4 tunnels left, deadline in 3 s\n"), "{progress}");
+    assert_eq!(codes, [Some(1012); 4]);
+    load.leaves("a").await;
+    let drained = Api::of(&burdock).instance("a").await;
+    let drain = &drained["drain"];
+    assert_eq!((&drain["sessions"], &drain["done"]), (&Value::from(0), &Value::from(true)));
+    assert_eq!(drained["sessions"], 0, "they are counted where they have moved to");
+    let (_, events) = Api::of(&burdock).get("events?format=json").await;
+    let texts: Vec<_> = events["events"].as_array().expect("a list").iter().collect();
+    let drains = texts.iter().filter(|event| event["kind"] == "drain").map(|it| &it["text"]);
+    let told: Vec<_> = drains.collect();
+    assert_eq!(told, ["a is draining, for 3 s at most", "a is drained"]);
+    let seen = load.stop().await;
+    assert_eq!(support::load::errors(&seen), [""; 0]);
 }

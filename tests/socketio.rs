@@ -26,9 +26,11 @@ const WEBSOCKET: &str = "websocket";
 #[test]
 fn without_affinity_long_polling_breaks() {
     let _machine = whole_machine();
-    let site = Site::start("server.mjs", false);
+    let mut site = Site::start("server.mjs", false);
     let mut clients = node_clients(&site, POLLING, &[]);
     wait_for_event(&mut clients, "broken");
+    let warning = site.wait_for_line("sid_unknown");
+    assert!(warning.contains("WARN") && warning.contains("session_affinity: true"), "{warning}");
     clients.say("stop");
     let summary = summary(&mut clients);
 

@@ -228,6 +228,7 @@ async fn instances_come_and_go_under_load_without_an_error() {
             let path = format!("instances/default/default/{}?deadline=200ms", backend.name);
             let (status, told) = api.delete(&path).await;
             assert_eq!((status, &told["drain"]["cause"]), (202, &json!("removed")), "{told}");
+            assert_eq!(told["source"], "api", "still, while it drains");
         }
     }
     api.wait("c", |it| it["status"] == 404).await;

@@ -211,3 +211,32 @@ async fn streams_end_with_the_address_that_they_came_from() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_end_where_the_token_changes_that_they_were_opened_with() {
+    let a = Backend::start("a").await;
+    let directory = support::burdock::scratch();
+    let (token, config) = (directory.join("admin.token"), directory.join("burdock.yaml"));
+    let admin = "admin: { address: 127.0.0.1:0, token_file: admin.token }";
+    let text = yaml(&[&a], "").replace("admin: { address: 127.0.0.1:0 }", admin);
+    std::fs::write(&token, "the-first-token-of-the-operator\n").expect("write the token");
+    std::fs::write(&config, &text).expect("write the config");
+    let burdock = Burdock::spawn(directory, config, &["run", "-c", "burdock.yaml"]).await;
+    let field = "Authorization: Bearer the-first-token-of-the-operator\r\n";
+    let mut streams = [
+        Stream::open(&burdock, "live", field).await,
+        Stream::open(&burdock, "events", field).await,
+    ];
+    // Another change leaves them open: the event that tells of it arrives.
+    burdock.reload(&format!("{text}drain: {{ timeout: 7s }}\n")).await;
+    streams[1].event("configuration 2 taken over").await;
+    let beside = burdock.directory.join("new.token");
+    std::fs::write(&beside, "another-token-of-the-operator\n").expect("write the token");
+    std::fs::rename(&beside, &token).expect("move it into place");
+    within("the end of both streams", async {
+        for stream in &mut streams {
+            while stream.conn.fill().await.is_ok_and(|read| read > 0) {}
+        }
+    })
+    .await;
+}

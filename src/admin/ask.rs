@@ -9,9 +9,11 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde::Deserialize;
 
+use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
 use crate::admin::reply::{self, Reply};
 use crate::admin::router::Query;
+use crate::config::overrides::Overrides;
 use crate::config::{self, ConfigErrors};
 use crate::proxy::explain::{self, Explanation};
 use crate::snapshot::Live;
@@ -32,7 +34,14 @@ fn explanation(live: &Live, query: &Query) -> Result<Explanation, Problem> {
     let fields: Vec<_> = query.all("header").map(str::to_owned).collect();
     let asked = explain::Question::new(url, method, query.one("cookie")?, client, &fields);
     let asked = asked.map_err(|error| Problem::wrong(error.to_string()))?;
-    Ok(explain::explain(&live.snapshot(), asked))
+    let mut said = explain::explain(&live.snapshot(), asked);
+    if let Some(listener) = &mut said.listener {
+        let bound = live.bound();
+        let is_it = |asked: &str| bound.iter().find(|it| it.asked.to_string() == asked);
+        // Port 0 says little of where it is.
+        *listener = is_it(listener).map_or_else(|| listener.clone(), |it| it.address.to_string());
+    }
+    Ok(said)
 }
 
 /// A configuration that might be reloaded.
@@ -45,23 +54,22 @@ struct Proposal {
 
 /// Says what a reload to the configuration in the body would change. It may read files, which must hold
 /// up nobody.
-pub(super) async fn check(live: &Arc<Live>, body: Bytes) -> Result<Reply, Problem> {
-    let live = Arc::clone(live);
-    let planned = tokio::task::spawn_blocking(move || planned(&live, &body)).await;
-    let failed = |error| {
-        let detail = format!("reading the configuration: {error}");
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
-    };
-    Ok(reply::json(StatusCode::OK, &planned.map_err(failed)??))
+pub(super) async fn check(desk: &Arc<Desk>, body: Bytes) -> Result<Reply, Problem> {
+    let desk = Arc::clone(desk);
+    let planned = move || planned(&desk.live, &desk.overrides, &body);
+    let planned = reply::aside("reading the configuration", planned).await??;
+    Ok(reply::json(StatusCode::OK, &planned))
 }
 
-fn planned(live: &Live, body: &[u8]) -> Result<Plan, Problem> {
+fn planned(live: &Live, overrides: &Overrides, body: &[u8]) -> Result<Plan, Problem> {
     let proposal: Proposal = serde_json::from_slice(body).map_err(|error| {
         let detail = format!("needed: {{\"file\": .., \"text\": ..}}; {error}");
         Problem::new(StatusCode::BAD_REQUEST, detail)
     })?;
-    let loaded = config::parse(&proposal.text, &proposal.file)
+    let mut loaded = config::parse(&proposal.text, &proposal.file)
         .map_err(|errors| rejected(&errors, &proposal.file))?;
+    let applied = overrides.apply(&mut loaded, &proposal.file);
+    applied.map_err(|errors| rejected(&errors, &proposal.file))?;
     Ok(plan::plan(&live.snapshot(), &loaded.config, &loaded.warnings))
 }
 
@@ -123,7 +131,8 @@ mod tests {
     }
 
     fn proposed(text: &str) -> Result<Plan, Problem> {
-        planned(&live(), json!({ "file": "new.yaml", "text": text }).to_string().as_bytes())
+        let body = json!({ "file": "new.yaml", "text": text }).to_string();
+        planned(&live(), &Overrides::default(), body.as_bytes())
     }
 
     #[test]
@@ -131,7 +140,31 @@ mod tests {
         let plan = proposed("instances: [{ name: b, address: 127.0.0.1:1 }]\n").unwrap();
         assert_eq!(plan.instances.added, ["default/default/b"]);
         assert_eq!(plan.instances.removed, ["default/default/a"]);
-        assert_eq!(planned(&live(), b"{}").unwrap_err().status, StatusCode::BAD_REQUEST);
+        assert_eq!(
+            planned(&live(), &Overrides::default(), b"{}").unwrap_err().status,
+            StatusCode::BAD_REQUEST
+        );
+    }
+
+    #[test]
+    fn what_the_command_line_replaces_is_no_change() {
+        let listen = vec![([127, 0, 0, 1], 8081).into()];
+        let overrides = Overrides { listen, admin: Some(([127, 0, 0, 1], 9901).into()) };
+        let text = "instances: [{ name: a, address: 127.0.0.1:1 }]\n";
+        let mut loaded = config::parse(text, Path::new("c.yaml")).unwrap();
+        overrides.apply(&mut loaded, Path::new("c.yaml")).unwrap();
+        let keyring = Arc::new(Keyring::new(&[[1; 32]]).unwrap());
+        let live = Live::new(Arc::new(loaded.config), keyring, 1).0;
+        let told = |text: &str| {
+            let body = json!({ "file": "c.yaml", "text": text }).to_string();
+            planned(&live, &overrides, body.as_bytes()).unwrap().changes
+        };
+        assert_eq!(told(text), [""; 0]);
+        assert_eq!(
+            told(&format!("{text}listeners: [127.0.0.1:9]\nadmin: {{ address: 127.0.0.1:7 }}\n")),
+            [""; 0]
+        );
+        assert_eq!(told(&format!("{text}access_log: false\n")).len(), 1);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! to whoever runs the server, one at a time.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::admin::problem::Problem;
 use crate::admin::stream::Streams;
 use crate::config::overlay::Key;
+use crate::config::overrides::Overrides;
 use crate::config::types::State;
 use crate::snapshot::Live;
 
@@ -100,19 +101,6 @@ pub struct Asked {
     pub answer: oneshot::Sender<Result<Done, Problem>>,
 }
 
-/// How the last reload went.
-#[derive(Debug, Clone)]
-pub struct LastReload {
-    /// When.
-    pub at: SystemTime,
-    /// Why the file was refused; empty if it was not.
-    pub problems: Vec<String>,
-    /// What its reader said; that of the last file that was taken.
-    pub warnings: Vec<String>,
-    /// When that was.
-    pub taken: SystemTime,
-}
-
 /// What everybody who answers knows.
 #[derive(Debug)]
 pub struct Desk {
@@ -120,11 +108,12 @@ pub struct Desk {
     pub live: Arc<Live>,
     /// The configuration's file.
     pub file: Option<PathBuf>,
+    /// What the command line puts over it.
+    pub overrides: Overrides,
     /// When this process began.
     pub started: SystemTime,
     /// Open streams.
     pub streams: Streams,
-    last_reload: Mutex<LastReload>,
     /// Why what is changed does not outlive the process, and since when.
     unkept: Mutex<Option<(String, SystemTime)>>,
     orders: mpsc::Sender<Asked>,
@@ -135,15 +124,13 @@ impl Desk {
     pub fn new(
         live: Arc<Live>,
         file: Option<PathBuf>,
-        warnings: Vec<String>,
+        overrides: Overrides,
         now: SystemTime,
     ) -> (Self, mpsc::Receiver<Asked>) {
         let (orders, arriving) = mpsc::channel(QUEUE);
-        let last = LastReload { at: now, problems: Vec::new(), warnings, taken: now };
-        let last_reload = Mutex::new(last);
         let unkept = Mutex::default();
         let streams = Streams::default();
-        (Self { live, file, started: now, streams, last_reload, unkept, orders }, arriving)
+        (Self { live, file, overrides, started: now, streams, unkept, orders }, arriving)
     }
 
     /// Has something done.
@@ -161,22 +148,6 @@ impl Desk {
         }
     }
 
-    /// How the last reload went.
-    pub fn last_reload(&self) -> LastReload {
-        self.lock().clone()
-    }
-
-    /// The file was taken.
-    pub fn reloaded(&self, warnings: Vec<String>, at: SystemTime) {
-        *self.lock() = LastReload { at, problems: Vec::new(), warnings, taken: at };
-    }
-
-    /// The file was refused.
-    pub fn rejected(&self, problems: Vec<String>, at: SystemTime) {
-        let mut last = self.lock();
-        (last.at, last.problems) = (at, problems);
-    }
-
     /// Whether what was changed is kept, and if not, why.
     pub fn kept(&self, problem: Option<String>, now: SystemTime) {
         let mut unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -187,9 +158,5 @@ impl Desk {
     /// Why what is changed does not outlive the process, and since when.
     pub fn unkept(&self) -> Option<(String, SystemTime)> {
         self.unkept.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LastReload> {
-        self.last_reload.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -196,13 +196,15 @@ mod tests {
     use super::*;
     use crate::affinity::token::Keyring;
     use crate::config;
+    use crate::config::overrides::Overrides;
     use crate::snapshot::Live;
 
     fn desk() -> Arc<Desk> {
         let config = config::minimal(&["127.0.0.1:1".to_owned()], false).unwrap();
         let keyring = Keyring::new(&[[0; 32]]).unwrap();
         let (live, _) = Live::new(Arc::new(config), Arc::new(keyring), 1);
-        let (desk, _) = Desk::new(Arc::new(live), None, Vec::new(), SystemTime::UNIX_EPOCH);
+        let (desk, _) =
+            Desk::new(Arc::new(live), None, Overrides::default(), SystemTime::UNIX_EPOCH);
         Arc::new(desk)
     }
 

@@ -104,7 +104,7 @@ pub(super) async fn one(
             // Held while it goes, so that there is something to show of one that is gone at once.
             let instance = find(desk, &key)?;
             desk.ask(Order::Remove { key, deadline }).await?;
-            Ok(show(desk, &instance, StatusCode::ACCEPTED))
+            Ok(show(&instance, StatusCode::ACCEPTED))
         }
         _ => shown(desk, &key, StatusCode::OK),
     }
@@ -159,12 +159,11 @@ fn key(service: &str, version: &str, name: &str) -> Key {
 
 fn shown(desk: &Desk, key: &Key, status: StatusCode) -> Result<Reply, Problem> {
     let instance = find(desk, key)?;
-    Ok(show(desk, &instance, status))
+    Ok(show(&instance, status))
 }
 
-fn show(desk: &Desk, instance: &Instance, status: StatusCode) -> Reply {
-    let overlay = &desk.live.snapshot().overlay;
-    reply::json(status, &shapes::Instance::of(instance, overlay, Instant::now()))
+fn show(instance: &Instance, status: StatusCode) -> Reply {
+    reply::json(status, &shapes::Instance::of(instance, Instant::now()))
 }
 
 /// The instance of this name: of several the one that has its sessions.

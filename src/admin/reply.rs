@@ -24,6 +24,19 @@ pub type Reply = Response<Body>;
 /// For everything that is read by people and scripts.
 pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
 
+/// Has something made where it holds up nobody: of ten thousand instances it takes long enough for a
+/// probe to be late by it.
+pub(super) async fn aside<T: Send + 'static>(
+    doing: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    let failed = |error| {
+        let detail = format!("{doing}: {error}");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+    };
+    tokio::task::spawn_blocking(work).await.map_err(failed)
+}
+
 const STREAM: &str = "text/event-stream";
 
 /// On every answer, unless it has the field already.

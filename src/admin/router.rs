@@ -103,7 +103,7 @@ impl<'a> Resource<'a> {
 }
 
 /// Answers, whoever asks; `is_here` says whether from this machine.
-pub(super) async fn answer(desk: &Desk, request: Request<Incoming>, is_here: bool) -> Answer {
+pub(super) async fn answer(desk: &Arc<Desk>, request: Request<Incoming>, is_here: bool) -> Answer {
     let reply = decide(desk, request, is_here).await;
     let reply = reply.unwrap_or_else(|problem| reply::problem(&problem));
     let streams = reply::is_stream(&reply);
@@ -112,7 +112,11 @@ pub(super) async fn answer(desk: &Desk, request: Request<Incoming>, is_here: boo
 
 /// In this order: whether it is the dashboard, which holds no data; whether it can be read, who asks,
 /// what for, whether it may, and only then its body.
-async fn decide(desk: &Desk, request: Request<Incoming>, is_here: bool) -> Result<Reply, Problem> {
+async fn decide(
+    desk: &Arc<Desk>,
+    request: Request<Incoming>,
+    is_here: bool,
+) -> Result<Reply, Problem> {
     let (head, body) = request.into_parts();
     if let Some(page) = dashboard::answer(&head.method, head.uri.path(), &head.headers) {
         return Ok(page);
@@ -148,7 +152,7 @@ fn admit(desk: &Desk, headers: &HeaderMap, is_here: bool) -> Result<(), Problem>
     auth::admit(headers, token)
 }
 
-async fn ask(desk: &Desk, of: Resource<'_>, question: &Question) -> Result<Reply, Problem> {
+async fn ask(desk: &Arc<Desk>, of: Resource<'_>, question: &Question) -> Result<Reply, Problem> {
     match of {
         Resource::Health => Ok(reply::bytes(StatusCode::OK, PLAIN, "ok\n")),
         Resource::Metrics => {
@@ -156,17 +160,13 @@ async fn ask(desk: &Desk, of: Resource<'_>, question: &Question) -> Result<Reply
             let kind = "text/plain; version=0.0.4; charset=utf-8";
             // Of many instances it takes long enough for a probe to be late by it.
             let live = Arc::clone(&desk.live);
-            let rendered = tokio::task::spawn_blocking(move || metrics::render(&live)).await;
-            let failed = |error| {
-                let detail = format!("reading the metrics: {error}");
-                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
-            };
-            Ok(reply::bytes(StatusCode::OK, kind, rendered.map_err(failed)?))
+            let rendered = reply::aside("reading the metrics", move || metrics::render(&live));
+            Ok(reply::bytes(StatusCode::OK, kind, rendered.await?))
         }
         Resource::Events => events::answer(desk, question),
         Resource::Live => live::answer(desk),
         Resource::History => Ok(history::answer(desk)),
-        Resource::Status => status::answer(desk, question),
+        Resource::Status => status::answer(desk, question).await,
         Resource::Version(service, version) => {
             instances::add(desk, (service, version), question).await
         }
@@ -177,7 +177,7 @@ async fn ask(desk: &Desk, of: Resource<'_>, question: &Question) -> Result<Reply
         Resource::Reload => reload::answer(desk).await,
         Resource::Configuration => Ok(configuration::answer(desk)),
         Resource::Explain => ask::explain(&desk.live, &question.query),
-        Resource::Check => ask::check(&desk.live, question.body.clone()).await,
+        Resource::Check => ask::check(desk, question.body.clone()).await,
         Resource::OpenApi => Ok(openapi::answer()),
     }
 }

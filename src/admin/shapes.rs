@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
-use crate::config::overlay::{self, Key, Overlay};
+use crate::config::overlay;
 use crate::discovery::board::Standing;
 use crate::health::breaker::Passage;
 use crate::health::check::{Kind as Check, Outcome};
@@ -53,6 +53,8 @@ struct Drain {
     cause: &'static str,
     /// Nothing as long as no instance has taken over from one that was removed.
     deadline_seconds: Option<f64>,
+    /// When tunnels begin to be closed.
+    closing_seconds: Option<f64>,
     sessions: u64,
     tunnels: u64,
     requests: u64,
@@ -74,19 +76,17 @@ pub struct Probe {
 }
 
 impl Instance {
-    pub(super) fn of(instance: &instance::Instance, overlay: &Overlay, now: Instant) -> Self {
+    pub(super) fn of(instance: &instance::Instance, now: Instant) -> Self {
         let identity = instance.identity();
         let sum = |of: fn(&Lane) -> u64| instance.lanes().iter().map(of).sum::<u64>();
         let (requests, tunnels) = (sum(Lane::requests), sum(Lane::tunnels));
         let sessions = instance.session_count(now);
         let membership = instance.membership();
-        let is_added = !overlay.is_empty()
-            && overlay.of(&key_of(identity)).is_some_and(|wanted| wanted.added.is_some());
         Self {
             id: id(identity),
             name: identity.name.clone(),
             address: instance.address().to_owned(),
-            source: if is_added { "api" } else { "file" },
+            source: if instance.is_added() { "api" } else { "file" },
             weight: instance.weight(),
             effective_weight: f64::from(instance.effective_weight()) / 100.0,
             membership: match membership {
@@ -173,10 +173,11 @@ impl Drain {
         // After its deadline nobody is bound to it, whoever asked there lately.
         let serves = instance.eligibility().bound.is_ok();
         let sessions = if serves { sessions } else { 0 };
+        let left = |at: Instant| at.saturating_duration_since(now).as_secs_f64();
         Some(Self {
             cause,
-            deadline_seconds: ends
-                .map(|ends| ends.until.saturating_duration_since(now).as_secs_f64()),
+            deadline_seconds: ends.map(|ends| left(ends.until)),
+            closing_seconds: ends.map(|ends| left(ends.from)),
             sessions,
             tunnels,
             requests,
@@ -238,7 +239,6 @@ impl Version {
     pub(super) fn of(
         config: &crate::config::types::Version,
         roster: &Roster,
-        overlay: &Overlay,
         discovery: Option<Standing>,
         (with_instances, now): (bool, Instant),
     ) -> Self {
@@ -275,7 +275,7 @@ impl Version {
             discovery: discovery.map(Discovery::from),
             instances: with_instances.then(|| {
                 let all = members.everyone().iter();
-                all.map(|instance| Instance::of(instance, overlay, now)).collect()
+                all.map(|instance| Instance::of(instance, now)).collect()
             }),
         }
     }
@@ -303,12 +303,6 @@ impl From<overlay::Difference> for Difference {
 /// `SERVICE/VERSION/NAME`.
 pub fn id(identity: &Identity) -> String {
     format!("{}/{}/{}", identity.service, identity.version, identity.name)
-}
-
-/// By what an override of it is found.
-pub(super) fn key_of(identity: &Identity) -> Key {
-    let Identity { service, version, name } = identity.clone();
-    Key { service, version, name }
 }
 
 /// RFC 3339, with milliseconds.

@@ -1,12 +1,14 @@
 //! `GET /api/v1/status`: everything at one look.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use http::StatusCode;
 use serde::Serialize;
 
-use crate::admin::desk::{Desk, LastReload};
+use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
 use crate::admin::reply::{self, Reply};
 use crate::admin::router::Question;
@@ -14,6 +16,7 @@ use crate::admin::shapes::{Difference, Version, instant};
 use crate::config::found::Whose;
 use crate::config::types::{Acceptance, Config};
 use crate::listener::descriptors;
+use crate::observe::counters::LastReload;
 use crate::observe::trend::Rates;
 use crate::snapshot::{Live, Phase, Snapshot};
 
@@ -69,7 +72,10 @@ struct Descriptors {
 
 #[derive(Serialize)]
 struct Listener {
+    /// Where it is bound.
     address: String,
+    /// As the configuration says, maybe with port 0.
+    configured: String,
     tls: bool,
     http2: bool,
     proxy_protocol: &'static str,
@@ -92,9 +98,9 @@ struct Warning {
     count: u64,
 }
 
-pub(super) fn answer(desk: &Desk, question: &Question) -> Result<Reply, Problem> {
-    let wanted: Vec<&str> =
-        question.query.all("services").flat_map(|names| names.split(',')).collect();
+pub(super) async fn answer(desk: &Arc<Desk>, question: &Question) -> Result<Reply, Problem> {
+    let wanted = question.query.all("services").flat_map(|names| names.split(','));
+    let wanted: Vec<String> = wanted.map(str::to_owned).collect();
     let with_instances = match question.query.one("instances")? {
         None | Some("true") => true,
         Some("false") => false,
@@ -104,19 +110,24 @@ pub(super) fn answer(desk: &Desk, question: &Question) -> Result<Reply, Problem>
     if let Some(name) = wanted.iter().find(|name| !has(&snapshot, name)) {
         return Err(Problem::unknown(format!("no service {name}; there are {}", named(&snapshot))));
     }
-    Ok(reply::json(StatusCode::OK, &status(desk, &snapshot, &wanted, with_instances)))
+    let desk = Arc::clone(desk);
+    let tell = move || {
+        let status = status(&desk, &snapshot, &wanted, with_instances);
+        reply::json(StatusCode::OK, &status)
+    };
+    reply::aside("reading the state", tell).await
 }
 
-fn status(desk: &Desk, snapshot: &Snapshot, wanted: &[&str], with_instances: bool) -> Status {
-    let (live, now, last) = (&desk.live, Instant::now(), desk.last_reload());
+fn status(desk: &Desk, snapshot: &Snapshot, wanted: &[String], with_instances: bool) -> Status {
+    let (live, now, last) = (&desk.live, Instant::now(), desk.live.counters.last_reload());
     let mut services = Vec::new();
     for (service, config) in snapshot.services().iter().zip(&snapshot.config.services) {
-        let (roster, overlay) = (&service.roster, &snapshot.overlay);
-        let is_wanted = wanted.is_empty() || wanted.contains(&&*config.name);
+        let roster = &service.roster;
+        let is_wanted = wanted.is_empty() || wanted.contains(&config.name);
         let look = (with_instances && is_wanted, now);
         let whose = Whose::of(&config.name, &service.version().name);
         let source = live.sources.of(&whose);
-        let version = Version::of(service.version(), roster, overlay, source, look);
+        let version = Version::of(service.version(), roster, source, look);
         if is_wanted {
             services.push(Service {
                 name: config.name.clone(),
@@ -143,7 +154,7 @@ fn status(desk: &Desk, snapshot: &Snapshot, wanted: &[&str], with_instances: boo
         },
         descriptors: Descriptors { max: descriptors::most(), short: live.counters.are_short() },
         totals: totals(live),
-        listeners: listeners(&snapshot.config),
+        listeners: listeners(live, &snapshot.config),
         services,
         differences: differences(snapshot),
         warnings: warnings(desk, &last),
@@ -189,9 +200,16 @@ fn phase(live: &Live) -> &'static str {
     }
 }
 
-fn listeners(config: &Config) -> Vec<Listener> {
+fn listeners(live: &Live, config: &Config) -> Vec<Listener> {
+    let mut bound = live.bound();
+    // Of several with port 0 each has another one.
+    let mut bound_at = |asked: SocketAddr| {
+        let found = bound.iter().position(|it| it.asked == asked || it.address == asked);
+        found.map_or(asked, |place| bound.remove(place).address)
+    };
     let row = |it: &crate::config::types::Listener| Listener {
-        address: it.address.to_string(),
+        address: bound_at(it.address).to_string(),
+        configured: it.address.to_string(),
         tls: it.tls.is_some(),
         http2: it.http2,
         proxy_protocol: match it.proxy_protocol {

@@ -11,6 +11,8 @@ pub mod found;
 mod nearest;
 mod node;
 pub mod overlay;
+pub mod overrides;
+pub mod places;
 mod read;
 mod tree;
 pub mod types;
@@ -29,6 +31,8 @@ pub use errors::{ConfigErrors, Problem};
 
 use node::Sink;
 pub(crate) use node::{Fields, Node};
+use overrides::Overrides;
+use places::Places;
 pub(crate) use tree::Data;
 use tree::{Entry, Tree};
 use types::Config;
@@ -47,6 +51,10 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// Every file that the configuration was read from.
     pub watched: Vec<PathBuf>,
+    /// Where its keys are.
+    pub places: Places,
+    /// What the command line has put over it.
+    pub overrides: Overrides,
 }
 
 /// Reads a configuration file. Relative paths in it start at its own folder.
@@ -144,7 +152,11 @@ fn validated(tree: &Tree, file: &Path, sink: Sink) -> Result<Loaded, ConfigError
             let note = || format!("app.yaml: ignored here: {}", ignored.join(", "));
             let notes = if ignored.is_empty() { Vec::new() } else { vec![note()] };
             let warnings = sink.warnings.into_inner();
-            Ok(Loaded { config, notes, warnings, watched: sink.watched.into_inner() })
+            let watched = sink.watched.into_inner();
+            let is_file = watched.iter().any(|watched| watched == file);
+            let places = if is_file { Places::of(tree, file) } else { Places::default() };
+            let overrides = Overrides::default();
+            Ok(Loaded { config, notes, warnings, watched, places, overrides })
         }
         _ => Err(ConfigErrors::new(file, problems)),
     }

@@ -232,14 +232,22 @@ impl<'a> Node<'a> {
         Some(items.iter().enumerate().map(item).collect())
     }
 
-    /// The keys of a map; `kind` is what such a map is called in messages.
+    /// The keys of a map; `kind` is what such a map is called in messages. Anything else is reported and
+    /// has none: which there could be is known once they were asked for.
     pub(crate) fn fields(&self, kind: &'static str) -> Option<Fields<'a>> {
-        let Data::Map(entries) = &self.tree.data else {
-            return self.wrong(format_args!("a map of {kind} keys"));
-        };
-        self.report_repeated_keys();
-        let open = vec![true; entries.len()];
-        Some(Fields { node: self.clone(), kind, open, known: Vec::new() })
+        let mut fields =
+            Fields { node: self.clone(), kind, open: Vec::new(), known: Vec::new(), wrong: None };
+        match &self.tree.data {
+            Data::Map(entries) => {
+                self.report_repeated_keys();
+                fields.open = vec![true; entries.len()];
+            }
+            _ => {
+                fields.wrong = Some(self.sink.problems.borrow().len());
+                self.wrong::<()>(format_args!("a map of {kind} keys"));
+            }
+        }
+        Some(fields)
     }
 
     /// The entries of a map whose keys are names that the user chose.
@@ -289,6 +297,8 @@ pub(crate) struct Fields<'a> {
     open: Vec<bool>,
     /// Which keys have been asked for.
     known: Vec<&'static str>,
+    /// Which problem says that this is no map, if it isn't.
+    wrong: Option<usize>,
 }
 
 impl<'a> Fields<'a> {
@@ -325,12 +335,22 @@ impl<'a> Fields<'a> {
 
     /// Adds the problem that a key which must be there is not.
     pub(crate) fn missing(&self, key: &str, allowed: impl Display) {
+        if self.wrong.is_some() {
+            return;
+        }
         self.node.problem(format_args!("`{key}` is missing; needed: {allowed}"));
     }
 
     /// Adds a problem for each key that was not taken.
     pub(crate) fn finish(self) {
-        let Data::Map(entries) = &self.node.tree.data else { return };
+        let Data::Map(entries) = &self.node.tree.data else {
+            let mut problems = self.node.sink.problems.borrow_mut();
+            if let Some(problem) = self.wrong.and_then(|place| problems.get_mut(place)) {
+                problem.message.push_str(": ");
+                problem.message.push_str(&self.known.join(", "));
+            }
+            return;
+        };
         for (entry, _) in entries.iter().zip(&self.open).filter(|(_, open)| **open) {
             let message = self.unknown(&entry.key);
             self.node.problem_at(entry.line, &self.node.key_path(&entry.key), message);

@@ -5,22 +5,30 @@ use crate::config::types::AffinityCookie;
 
 fn healthy<'a>(affinity: Option<&'a Affinity>, balance: &'a Balance) -> Symptoms<'a> {
     Symptoms {
-        version: "chat/v1",
+        service: "chat",
+        version: "v1",
         affinity,
         balance,
         https: false,
+        trusts: false,
         begun: 1000,
         kept: 9000,
-        unknown_key: 2,
-        sid_unknown: 0,
-        busiest: 5000,
-        others: 5000,
+        moved: 100,
+        forgetful: 50,
+        unknown_key: 40,
+        strangers: 9,
+        misled: 0,
+        voted: None,
         ready: 2,
     }
 }
 
+fn found(symptoms: &Symptoms<'_>) -> Vec<Finding> {
+    diagnose(symptoms, &Places::default())
+}
+
 fn codes(symptoms: &Symptoms<'_>) -> Vec<&'static str> {
-    diagnose(symptoms).iter().map(|finding| finding.code).collect()
+    found(symptoms).iter().map(|finding| finding.code).collect()
 }
 
 #[test]
@@ -33,80 +41,113 @@ fn what_works_has_no_findings() {
 
 #[test]
 fn unknown_sessions_matter_while_affinity_is_off() {
-    let off = Symptoms { sid_unknown: 12, ..healthy(None, &Balance::Even) };
-    let found = diagnose(&off);
-    assert_eq!((found[0].code, &*found[0].cure, found[0].count), {
+    let off = Symptoms { misled: 12, ..healthy(None, &Balance::Even) };
+    let told = found(&off);
+    assert_eq!((told[0].code, &*told[0].cure, told[0].count), {
         ("sid_unknown", "session_affinity: true", 12)
     });
+    assert!(told[0].message.starts_with("chat/v1: instances answered 12 requests"));
+    assert_eq!(codes(&Symptoms { misled: 2, ..off }), [""; 0], "its instance was about to go");
     let affinity = Affinity::default();
-    let on = Symptoms { sid_unknown: 12, ..healthy(Some(&affinity), &Balance::Even) };
-    assert_eq!(codes(&on), [""; 0], "an instance that was restarted says the same");
+    let on = Symptoms { misled: 12, ..healthy(Some(&affinity), &Balance::Even) };
+    assert_eq!(codes(&on), [""; 0]);
 }
 
 #[test]
 fn a_cookie_that_never_comes_back_has_a_cause() {
     let with = |cookie: AffinityCookie| Affinity { cookie, ..Affinity::default() };
     let plain = AffinityCookie::default;
+    let secure = || AffinityCookie { secure: Secure::Always, ..plain() };
     for (cookie, https, code, cure) in [
-        (plain(), false, "cookie_lost", "header: X-Burdock-Session"),
+        (plain(), false, "cookie_lost", "affinity.header: X-Burdock-Session  #"),
         (
             AffinityCookie { domain: Some("a.test".into()), ..plain() },
             false,
             "cookie_lost",
-            "domain: none",
+            "affinity.cookie: { name: BURDOCK, domain: none }",
         ),
-        (AffinityCookie { path: "/app".into(), ..plain() }, false, "cookie_lost", "path: /"),
         (
-            AffinityCookie { secure: Secure::Always, ..plain() },
+            AffinityCookie { path: "/app".into(), ..plain() },
+            false,
+            "cookie_lost",
+            "affinity.cookie: { name: BURDOCK, path: / }",
+        ),
+        (
+            secure(),
             false,
             "secure_cookie_on_http",
-            "secure: auto",
+            "affinity.cookie: { name: BURDOCK, secure: auto }",
         ),
-        (AffinityCookie { secure: Secure::Always, ..plain() }, true, "cookie_lost", "header: "),
+        (secure(), true, "cookie_lost", "affinity.header: "),
     ] {
         let affinity = with(cookie);
         let lost = Symptoms { kept: 0, https, ..healthy(Some(&affinity), &Balance::Even) };
-        let found = diagnose(&lost);
-        assert_eq!((found.len(), found[0].code), (1, code));
-        assert!(found[0].cure.contains(cure), "{}", found[0].cure);
+        let told = found(&lost);
+        assert_eq!(told.iter().map(|it| it.code).collect::<Vec<_>>(), [code]);
+        assert!(told[0].cure.starts_with(cure), "{}", told[0].cure);
     }
+}
+
+#[test]
+fn visitors_checkers_and_robots_lose_no_cookie() {
     let affinity = Affinity::default();
-    let few = Symptoms { kept: 0, begun: 50, ..healthy(Some(&affinity), &Balance::Even) };
-    assert_eq!(codes(&few), [""; 0], "fifty visitors may have come once each");
+    let lost = Symptoms { kept: 0, unknown_key: 0, ..healthy(Some(&affinity), &Balance::Even) };
+    for (why, it) in [
+        ("everybody came once", Symptoms { forgetful: 0, ..lost }),
+        ("a few checkers came again", Symptoms { forgetful: 19, ..lost }),
+        ("most clients bring theirs", Symptoms { kept: 10, ..lost }),
+        ("it was quiet", Symptoms { begun: 99, ..lost }),
+    ] {
+        assert_eq!(codes(&it), [""; 0], "{why}");
+    }
     let by = Affinity { by: Some(HashKey::Cookie("sid".into())), ..Affinity::default() };
-    assert_eq!(codes(&Symptoms { kept: 0, ..healthy(Some(&by), &Balance::Even) }), [""; 0]);
+    let lost = Symptoms { unknown_key: 0, kept: 0, ..healthy(Some(&by), &Balance::Even) };
+    assert_eq!(codes(&lost), [""; 0], "there is no token");
+}
+
+#[test]
+fn a_secure_cookie_that_comes_back_came_by_a_proxy_that_is_not_told_of() {
+    let cookie = AffinityCookie { secure: Secure::Always, ..AffinityCookie::default() };
+    let affinity = Affinity { cookie, ..Affinity::default() };
+    assert_eq!(codes(&healthy(Some(&affinity), &Balance::Even)), [""; 0]);
+    let checked = Symptoms { kept: 0, forgetful: 2, ..healthy(Some(&affinity), &Balance::Even) };
+    assert_eq!(codes(&checked), [""; 0], "only checkers came");
 }
 
 #[test]
 fn many_tokens_of_unknown_keys_are_another_replicas() {
     let affinity = Affinity::default();
-    let strange = Symptoms { unknown_key: 20, ..healthy(Some(&affinity), &Balance::Even) };
-    assert_eq!(codes(&strange), ["unknown_key"]);
+    let strange =
+        Symptoms { unknown_key: 600, strangers: 10, ..healthy(Some(&affinity), &Balance::Even) };
+    let told = found(&strange);
+    assert_eq!(told[0].code, "unknown_key");
+    assert!(told[0].cure.starts_with("affinity_keys: { file: "), "{}", told[0].cure);
+    for (why, it) in [
+        ("one client forges them", Symptoms { strangers: 1, ..strange }),
+        ("a key was rotated away long ago", Symptoms { unknown_key: 450, ..strange }),
+    ] {
+        assert_eq!(codes(&it), [""; 0], "{why}");
+    }
 }
 
 #[test]
 fn one_address_for_all_shows_where_it_decides() {
     let by = Affinity { by: Some(HashKey::ClientIp), ..Affinity::default() };
     let hash = Balance::Hash(HashKey::ClientIp);
+    let voted = |is_clear, agents| Voted { address: "10.0.0.7".into(), all: 200, is_clear, agents };
+    let clear = voted(true, 8);
     for (affinity, balance) in [(Some(&by), &Balance::Even), (None, &hash)] {
-        let one = Symptoms { others: 0, ..healthy(affinity, balance) };
-        assert_eq!(codes(&one), ["one_client_address"]);
+        let one = Symptoms { voted: Some(&clear), ..healthy(affinity, balance) };
+        let told = found(&one);
+        assert_eq!(told[0].code, "one_client_address");
+        assert!(told[0].cure.starts_with("trusted_proxies: [10.0.0.7/32]"), "{}", told[0].cure);
+        let more = found(&Symptoms { trusts: true, ..one });
+        assert!(more[0].cure.starts_with("trusted_proxies: [..., 10.0.0.7/32]"));
         assert_eq!(codes(&Symptoms { ready: 1, ..one }), [""; 0]);
-        assert_eq!(codes(&Symptoms { busiest: 9, ..one }), [""; 0]);
+        for (why, other) in [("one robot", voted(true, 1)), ("clients", voted(false, 60))] {
+            assert_eq!(codes(&Symptoms { voted: Some(&other), ..one }), [""; 0], "{why}");
+        }
     }
-    assert_eq!(codes(&Symptoms { others: 0, ..healthy(None, &Balance::Even) }), [""; 0]);
-}
-
-#[test]
-fn a_finding_is_new_once_and_gone_when_it_is_no_longer_found() {
-    let off = Symptoms { sid_unknown: 1, ..healthy(None, &Balance::Even) };
-    let findings = Findings::default();
-    let (first, later) = (SystemTime::UNIX_EPOCH, SystemTime::now());
-    assert_eq!(findings.take(diagnose(&off), first).len(), 1);
-    let more = Symptoms { sid_unknown: 5, ..off };
-    assert_eq!(findings.take(diagnose(&more), later), []);
-    let all = findings.all();
-    assert_eq!((all.len(), all[0].0.count, all[0].1), (1, 5, first));
-    findings.take(Vec::new(), later);
-    assert_eq!(findings.all(), []);
+    let even = Symptoms { voted: Some(&clear), ..healthy(None, &Balance::Even) };
+    assert_eq!(codes(&even), [""; 0], "addresses decide nothing");
 }

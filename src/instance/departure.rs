@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use tokio::task::AbortHandle;
+
 use crate::config::types::{Closes, Drain, Exit};
 
 /// The end of an instance's tunnels.
@@ -73,6 +75,8 @@ pub(super) struct Departures {
     /// Whether there is one: read for every tunnel at every sweep.
     any: AtomicBool,
     windows: Mutex<Windows>,
+    /// Who waits for the end of each.
+    vigils: Mutex<[Option<AbortHandle>; 5]>,
 }
 
 /// In the order of [`Cause`].
@@ -108,6 +112,20 @@ impl Departures {
         windows[cause as usize] = None;
         let any = windows.iter().any(Option::is_some);
         self.any.store(any, Ordering::Release);
+        drop(windows);
+        self.wait_no_longer(cause, None);
+    }
+
+    /// This task waits for the end of the one for this cause, and nobody else does any more.
+    pub(super) fn attend(&self, cause: Cause, vigil: AbortHandle) {
+        self.wait_no_longer(cause, Some(vigil));
+    }
+
+    fn wait_no_longer(&self, cause: Cause, next: Option<AbortHandle>) {
+        let mut vigils = self.vigils.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = std::mem::replace(&mut vigils[cause as usize], next) {
+            before.abort();
+        }
     }
 
     fn windows(&self) -> MutexGuard<'_, Windows> {

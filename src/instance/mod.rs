@@ -45,7 +45,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
+use crate::config::overlay::Key;
 use crate::config::types::{self, Drain, State};
 use crate::health::breaker::{Breaker, Change, Passage};
 use crate::health::{self, Admin, Eligibility, Health, Membership, Rehome};
@@ -77,6 +79,14 @@ pub struct Identity {
     pub version: String,
     /// Its name: what a token says.
     pub name: String,
+}
+
+impl From<&Identity> for Key {
+    /// What an override of it is found by.
+    fn from(identity: &Identity) -> Self {
+        let Identity { service, version, name } = identity.clone();
+        Self { service, version, name }
+    }
 }
 
 /// Why requests that wait for this instance should not wait any longer.
@@ -144,6 +154,8 @@ pub struct Instance {
     /// Those that are bound to it.
     pub sessions: Sessions,
     gone: Notify,
+    /// Whether somebody has added it at run time.
+    added: AtomicBool,
     lanes: Box<[Lane]>,
     roster: Weak<Roster>,
 }
@@ -185,6 +197,7 @@ impl Instance {
             sessions: Sessions::new(Instant::now()),
             gone: Notify::new(),
             lanes: (0..workers).map(|_| Lane::default()).collect(),
+            added: AtomicBool::new(false),
             roster,
         };
         new.set_pace(version.concurrency, config.max_requests);
@@ -238,6 +251,16 @@ impl Instance {
     fn begin_ramp(&self) {
         let slow_start = || self.roster.upgrade().and_then(|roster| roster.begin_ramp());
         self.share.begin(slow_start, Instant::now());
+    }
+
+    /// Whether somebody has added it at run time.
+    pub fn is_added(&self) -> bool {
+        self.added.load(Ordering::Relaxed)
+    }
+
+    /// Somebody has added it at run time, or the file names it.
+    pub fn set_added(&self, added: bool) {
+        self.added.store(added, Ordering::Relaxed);
     }
 
     /// The part that belongs to one worker.
@@ -333,6 +356,15 @@ impl Instance {
     pub fn depart(&self, departure: Departure) {
         self.departures.begin(departure);
         events::drain_began(self, departure);
+    }
+
+    /// This task waits for the end of a departure, and no longer does where another one waits for a new
+    /// end. A drain has begun with that.
+    pub fn attend(&self, departure: Departure, vigil: AbortHandle) {
+        self.departures.attend(departure.cause, vigil);
+        if departure.cause == Cause::Draining {
+            events::drain_began(self, departure);
+        }
     }
 
     /// Calls a removal off.

@@ -57,6 +57,15 @@ impl Sessions {
         self.begun.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Forgets all of them.
+    pub fn clear(&self) {
+        for register in self.windows.get().into_iter().flat_map(|windows| windows.as_flattened()) {
+            register.store(0, Ordering::Relaxed);
+        }
+        self.begun.store(0, Ordering::Relaxed);
+        self.count.store(0, Ordering::Relaxed);
+    }
+
     /// Forgets what is too old.
     pub fn turn(&self, now: Instant) {
         let since = now.saturating_duration_since(self.start);
@@ -157,5 +166,9 @@ mod tests {
         sessions.seen(mark(0));
         assert_eq!(sessions.estimate(begin), 3);
         assert_eq!(sessions.estimate(begin + FRESH), 3, "and once");
+        sessions.clear();
+        assert_eq!(sessions.estimate(begin + FRESH), 0);
+        sessions.began(mark(7));
+        assert_eq!(sessions.estimate(begin + 2 * FRESH), 1);
     }
 }

@@ -29,8 +29,6 @@ pub struct Tally {
     pub rejected: [AtomicU64; Rejection::ALL.len()],
     /// Requests that brought rejected tokens only.
     pub unhonoured: AtomicU64,
-    /// Answers that say that an engine.io session is unknown, while affinity is off.
-    pub sid_unknown: AtomicU64,
     /// What became of instances' orders.
     pub orders: [AtomicU64; Fate::ALL.len()],
     /// Requests that had to wait for a place.

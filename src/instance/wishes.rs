@@ -38,8 +38,13 @@ impl Instance {
         }
         let window = cause?.window(closes, drain);
         let departure = Departure::begin(cause?, window, Instant::now());
+        if departure.cause == Cause::Draining {
+            // Whoever waits for its end may give it another one first, and tells of it.
+            self.departures.begin(departure);
+            return Some(departure);
+        }
         self.depart(departure);
-        (departure.cause == Cause::Draining).then_some(departure)
+        None
     }
 
     /// Takes over what it says of itself. Gives the drain that begins, if one does.
@@ -79,7 +84,7 @@ impl Instance {
             Admin::Active | Admin::Disabled => return None,
         }
         let departure = Departure::begin(Cause::Draining, window, Instant::now());
-        self.depart(departure);
+        self.departures.begin(departure);
         self.publish(axes);
         Some(departure)
     }
@@ -97,6 +102,8 @@ impl Instance {
         if is_it {
             axes.admin = Admin::Drained;
             self.publish(axes);
+            // Those that lived here move with their next request, and are counted there.
+            self.sessions.clear();
             events::drain_ended(self, Cause::Draining);
         }
         is_it

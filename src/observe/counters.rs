@@ -169,26 +169,24 @@ impl Default for Errors {
     }
 }
 
-/// What came of a configuration that was to be taken over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reload {
+/// What came of the last configuration that was to be taken over.
+#[derive(Debug, Clone)]
+pub struct LastReload {
     /// When that was.
     pub at: SystemTime,
-    /// Why it was rejected, if it was.
+    /// Why it was rejected; empty if it was not.
     pub problems: Vec<String>,
+    /// What its reader said; that of the last one that was taken.
+    pub warnings: Vec<String>,
+    /// When that was.
+    pub taken: SystemTime,
 }
 
-#[derive(Debug)]
-struct Reloads {
-    last: Reload,
-    succeeded: SystemTime,
-}
-
-impl Default for Reloads {
+impl Default for LastReload {
     /// The start takes one over as well.
     fn default() -> Self {
         let now = SystemTime::now();
-        Self { last: Reload { at: now, problems: Vec::new() }, succeeded: now }
+        Self { at: now, problems: Vec::new(), warnings: Vec::new(), taken: now }
     }
 }
 
@@ -212,7 +210,7 @@ pub struct Counters {
     /// How often that has begun.
     pub short_total: AtomicU64,
     short_told: Mutex<Option<Instant>>,
-    reloads: Mutex<Reloads>,
+    last_reload: Mutex<LastReload>,
     /// Upgrades in which no process took over.
     pub upgrades_failed: AtomicU64,
 }
@@ -238,33 +236,27 @@ impl Counters {
         self.errors.0[reason as usize].load(Ordering::Relaxed)
     }
 
-    /// A configuration was taken over, or was the one that holds already. Tells whether the one before
-    /// was rejected.
-    pub fn reloaded(&self) -> bool {
+    /// A configuration was taken over, or was the one that holds already; its reader had these warnings.
+    /// Tells whether the one before was rejected.
+    pub fn reloaded(&self, warnings: Vec<String>) -> bool {
         let now = SystemTime::now();
-        let mut reloads = self.reloads();
-        let was_rejected = !reloads.last.problems.is_empty();
-        *reloads = Reloads { last: Reload { at: now, problems: Vec::new() }, succeeded: now };
-        was_rejected
+        let new = LastReload { at: now, problems: Vec::new(), warnings, taken: now };
+        !std::mem::replace(&mut *self.reload(), new).problems.is_empty()
     }
 
     /// A configuration was rejected, for these reasons.
     pub fn rejected(&self, problems: Vec<String>) {
-        self.reloads().last = Reload { at: SystemTime::now(), problems };
+        let mut last = self.reload();
+        (last.at, last.problems) = (SystemTime::now(), problems);
     }
 
     /// The last configuration that was to be taken over.
-    pub fn last_reload(&self) -> Reload {
-        self.reloads().last.clone()
+    pub fn last_reload(&self) -> LastReload {
+        self.reload().clone()
     }
 
-    /// When one was last taken over.
-    pub fn last_success(&self) -> SystemTime {
-        self.reloads().succeeded
-    }
-
-    fn reloads(&self) -> MutexGuard<'_, Reloads> {
-        self.reloads.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reload(&self) -> MutexGuard<'_, LastReload> {
+        self.last_reload.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Descriptors run short, until what this gives is dropped.

@@ -146,6 +146,19 @@ pub enum Event {
     Upgrade(UpgradeStage),
     /// Burdock has closed so many tunnels of a version, a moment ago.
     Tunnels(Whose, TunnelEnd, u64),
+    /// A classic mistake shows in a version, or no longer.
+    Doctor {
+        /// Which.
+        whose: Whose,
+        /// A word for it.
+        code: &'static str,
+        /// Whether it shows.
+        raised: bool,
+        /// What it is; names the version.
+        message: String,
+        /// The line of the configuration that cures it.
+        cure: String,
+    },
     /// Something is not as it should be.
     Warning {
         /// A word for it.
@@ -180,13 +193,15 @@ pub enum Kind {
     Upgrade,
     /// Tunnels that Burdock closes.
     Tunnels,
+    /// Classic mistakes.
+    Doctor,
     /// All else that is not as it should be.
     Warning,
 }
 
 impl Kind {
     /// Every kind, in the order of the metric's rows.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Health,
         Self::Breaker,
         Self::Drain,
@@ -196,6 +211,7 @@ impl Kind {
         Self::Restart,
         Self::Upgrade,
         Self::Tunnels,
+        Self::Doctor,
         Self::Warning,
     ];
 
@@ -211,6 +227,7 @@ impl Kind {
             Self::Restart => "restart",
             Self::Upgrade => "upgrade",
             Self::Tunnels => "tunnels",
+            Self::Doctor => "doctor",
             Self::Warning => "warning",
         }
     }
@@ -251,6 +268,7 @@ impl Event {
             Self::Restart { .. } => Kind::Restart,
             Self::Upgrade(_) => Kind::Upgrade,
             Self::Tunnels(..) => Kind::Tunnels,
+            Self::Doctor { .. } => Kind::Doctor,
             Self::Warning { .. } => Kind::Warning,
         }
     }
@@ -265,6 +283,7 @@ impl Event {
             Self::Health { to: Health::Unready | Health::Unanswered, .. }
             | Self::Breaker(_, BreakerChange::Opened(..) | BreakerChange::Held)
             | Self::Restart { .. }
+            | Self::Doctor { raised: true, .. }
             | Self::Warning { .. } => Severity::Warning,
             Self::Health { to: Health::Unknown | Health::Ready, .. }
             | Self::Breaker(_, BreakerChange::HalfOpen | BreakerChange::Closed)
@@ -273,6 +292,7 @@ impl Event {
             | Self::Reloaded { .. }
             | Self::Instances { .. }
             | Self::Panic { is_on: false, .. }
+            | Self::Doctor { raised: false, .. }
             | Self::Upgrade(UpgradeStage::Began | UpgradeStage::TakenOver(_))
             | Self::Tunnels(..) => Severity::Info,
         }
@@ -287,6 +307,7 @@ impl Event {
             | Self::Instances { whose, .. }
             | Self::Panic { whose, .. }
             | Self::Restart { whose, .. }
+            | Self::Doctor { whose, .. }
             | Self::Tunnels(whose, ..) => Some(whose),
             Self::Warning { whose, .. } => whose.as_ref(),
             Self::Stopping { .. }
@@ -339,6 +360,10 @@ impl Event {
             Self::Tunnels(_, end, closed) => {
                 format!("{closed} tunnels of {name} closed: {}", end.label())
             }
+            Self::Doctor { raised: true, message, cure, .. } => {
+                format!("{message}; cure: {cure}")
+            }
+            Self::Doctor { raised: false, code, .. } => format!("{name}: {code} is no longer so"),
             Self::Warning { message, whose: Some(_), .. } => format!("{name}: {message}"),
             Self::Warning { message, whose: None, .. } => message.clone(),
         };
@@ -388,6 +413,9 @@ impl Event {
                 json!({ "stage": "failed", "error": cut(error) })
             }
             Self::Tunnels(_, end, closed) => json!({ "cause": end.label(), "closed": closed }),
+            Self::Doctor { code, raised, message, cure, .. } => {
+                json!({ "code": code, "raised": raised, "message": cut(message), "cure": cut(cure) })
+            }
             Self::Warning { code, message, cure, .. } => {
                 json!({ "code": code, "message": cut(message), "cure": cure })
             }
@@ -456,6 +484,16 @@ mod tests {
         of(Some("a"))
     }
 
+    fn doctor(raised: bool) -> Event {
+        Event::Doctor {
+            whose: of(None),
+            code: "sid_unknown",
+            raised,
+            message: "chat/v1: it looks wrong".to_owned(),
+            cure: "b.yaml:3: session_affinity: true".to_owned(),
+        }
+    }
+
     #[test]
     fn each_event_tells_of_itself_in_one_line() {
         let names = |n: usize| (0..n).map(|it| format!("i{it}")).collect::<Vec<_>>();
@@ -513,6 +551,13 @@ mod tests {
                 "info",
                 "37 tunnels of chat/v1 closed: draining",
             ),
+            (
+                doctor(true),
+                "doctor",
+                "warning",
+                "chat/v1: it looks wrong; cure: b.yaml:3: session_affinity: true",
+            ),
+            (doctor(false), "doctor", "info", "chat/v1: sid_unknown is no longer so"),
         ] {
             assert_eq!(event.text(), text);
             assert_eq!((event.kind().label(), event.severity().label()), (kind, severity));

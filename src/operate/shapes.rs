@@ -169,6 +169,8 @@ pub struct Drain {
     pub cause: String,
     /// Until its end.
     pub deadline_seconds: Option<f64>,
+    /// Until tunnels begin to be closed.
+    pub closing_seconds: Option<f64>,
     /// Still bound.
     pub sessions: u64,
     /// Still open.

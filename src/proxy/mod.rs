@@ -169,7 +169,7 @@ async fn pass(
     exchange.affinity = session.outcome();
     let (notice, mark) = session.settle(&instance, worker, answer.response.headers_mut());
     exchange.session = mark;
-    let notice = notice.or_else(|| notice::of_refusal(service, head, &answer.response));
+    let notice = notice.or_else(|| notice::of_sid(service, &instance, head, &answer.response));
     Ok((answer, notice))
 }
 

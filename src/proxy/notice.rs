@@ -74,16 +74,27 @@ impl Notice {
     }
 }
 
-/// Nothing for the client; but a refusal may tell of a session that is unknown, for want of affinity.
-pub fn of_refusal<Body>(
+/// Nothing for the client; but where affinity is off, an answer may tell of an engine.io session that is
+/// unknown for want of it.
+pub fn of_sid<Body>(
     service: &Service,
+    instance: &Arc<Instance>,
     head: &request::Parts,
     answer: &Response<Body>,
 ) -> Option<Box<Notice>> {
-    if answer.status() != StatusCode::BAD_REQUEST || service.version().affinity.is_some() {
+    if service.version().affinity.is_some() {
         return None;
     }
-    let listener = Listener::of_refusal(&service.roster, head, answer.headers())?;
+    let roster = &service.roster;
+    let listener = match answer.status() {
+        StatusCode::BAD_REQUEST => Listener::of_refusal(roster, instance, head, answer.headers())?,
+        // Once a session was unknown, it matters who opens others.
+        StatusCode::OK if roster.evidence.is_suspicious() => {
+            let opens = head.uri.query().and_then(engine_io::ask) == Some(engine_io::Ask::Opens);
+            opens.then(|| Listener::new(Arc::clone(roster), Arc::clone(instance)))?
+        }
+        _ => return None,
+    };
     Some(Box::new(Notice { listener: Some(listener), ..Notice::default() }))
 }
 
@@ -98,8 +109,30 @@ pub struct Listener {
 enum Subject {
     /// That it is opened, at this instance.
     Opening(Opening, Arc<Instance>),
-    /// That it is unknown.
-    Complaint(Vec<u8>),
+    /// That it is unknown, at this instance.
+    Complaint(Complaint),
+}
+
+#[derive(Debug)]
+struct Complaint {
+    heard: Vec<u8>,
+    /// The session's mark.
+    sid: u64,
+    instance: Arc<Instance>,
+}
+
+impl Complaint {
+    /// The session is unknown here: whether another instance has opened it, and is there to be asked.
+    fn tell(&self, roster: &Roster) {
+        let now = Instant::now();
+        roster.evidence.suspect(now);
+        let is_elsewhere = |opened: Arc<Instance>| {
+            !Arc::ptr_eq(&opened, &self.instance) && opened.eligibility().bound.is_ok()
+        };
+        if roster.sids.peek(self.sid, now).is_some_and(is_elsewhere) {
+            count(&roster.evidence.misled);
+        }
+    }
 }
 
 impl Listener {
@@ -111,14 +144,23 @@ impl Listener {
     /// Listens for a complaint in a refusal that is short enough to be one.
     pub fn of_refusal(
         roster: &Arc<Roster>,
+        instance: &Arc<Instance>,
         head: &request::Parts,
         answer: &HeaderMap,
     ) -> Option<Self> {
-        let continues = head.uri.query().and_then(engine_io::ask);
-        let is_sid = matches!(continues, Some(engine_io::Ask::Continues(_)));
-        let length = answer.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok()?;
-        let fits = is_sid && length <= MAX_COMPLAINT;
-        fits.then(|| Self { subject: Subject::Complaint(Vec::new()), roster: Arc::clone(roster) })
+        let Some(engine_io::Ask::Continues(sid)) = head.uri.query().and_then(engine_io::ask) else {
+            return None;
+        };
+        // Without a length: engine.io's own server sends it in chunks.
+        let length = |text: &HeaderValue| text.to_str().ok()?.parse::<u64>().ok();
+        let length = answer.get(CONTENT_LENGTH).and_then(length).unwrap_or(0);
+        let complaint = || Complaint {
+            heard: Vec::new(),
+            sid: roster.sids.key(sid),
+            instance: Arc::clone(instance),
+        };
+        (length <= MAX_COMPLAINT)
+            .then(|| Self { subject: Subject::Complaint(complaint()), roster: Arc::clone(roster) })
     }
 
     /// Bytes on their way to the client, before the client has them. Gives whether more are needed.
@@ -133,14 +175,16 @@ impl Listener {
                     false
                 }
             },
-            Subject::Complaint(heard) => {
+            Subject::Complaint(complaint) => {
+                let heard = &mut complaint.heard;
                 let room = MAX_COMPLAINT as usize - heard.len();
                 heard.extend_from_slice(&bytes[..bytes.len().min(room)]);
                 let complains = engine_io::is_unknown_session(heard);
+                let is_over = complains || heard.len() == MAX_COMPLAINT as usize;
                 if complains {
-                    count(&self.roster.tally.sid_unknown);
+                    complaint.tell(&self.roster);
                 }
-                !complains && heard.len() < MAX_COMPLAINT as usize
+                !is_over
             }
         }
     }

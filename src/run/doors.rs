@@ -18,6 +18,7 @@ use crate::listener::manner::Manner;
 use crate::listener::{self, BindError, Bound, Worker};
 use crate::run::StartError;
 use crate::run::inherited::{Given, Inherited};
+use crate::snapshot;
 use crate::tls::automatic::Automatic;
 use crate::tls::server::Shared;
 
@@ -174,6 +175,8 @@ impl Doors {
             self.admin = Some(Open { asked, address, handle });
         }
         self.exchange_listeners(unserved.listeners, crew);
+        let bound = |open: &Listening| snapshot::Bound { asked: open.asked, address: open.address };
+        desk.live.accepts_at(self.open.iter().map(bound).collect());
     }
 
     fn exchange_listeners(

@@ -16,7 +16,6 @@ mod systemd;
 mod upgrade;
 
 use std::future::pending;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use crate::admin::desk::{Done, Order};
 use crate::admin::problem::Problem;
-use crate::config::types::{Admin, Listener};
+use crate::config::overrides::Overrides;
 use crate::config::{self, ConfigErrors, Loaded};
 use crate::discovery::watch;
 use crate::listener::{BindError, descriptors};
@@ -41,7 +40,7 @@ use crate::tls::server::TlsError;
 pub use ending::Drained;
 pub use handover::HandoverError;
 pub use keys::{KeyError, new_key};
-pub use privileges::PrivilegeError;
+pub use privileges::{PrivilegeError, look_up};
 pub use server::{Cause, Server};
 pub use upgrade::{UpgradeError, upgrade};
 
@@ -64,10 +63,8 @@ pub enum Source {
 pub struct Settings {
     /// The source.
     pub source: Source,
-    /// Instead of the configured listeners, if any are given.
-    pub listen: Vec<SocketAddr>,
-    /// Instead of the configured admin address.
-    pub admin: Option<SocketAddr>,
+    /// What the command line puts over it.
+    pub overrides: Overrides,
     /// The file that names the process which serves.
     pub pid_file: Option<PathBuf>,
 }
@@ -79,26 +76,7 @@ impl Settings {
             Source::File(path) => config::load(path)?,
             Source::AppYaml { path, instances } => config::from_app_yaml(path, instances)?,
         };
-        if !self.listen.is_empty() {
-            if loaded.config.listeners.iter().any(is_special) {
-                let warning = "--listen replaces the listeners of the file, with their tls, access, \
-                               proxy_protocol and https_redirect";
-                loaded.warnings.push(warning.to_owned());
-            }
-            loaded.config.listeners = self.listen.iter().copied().map(Listener::at).collect();
-        }
-        if let Some(address) = self.admin {
-            let configured = loaded.config.admin.take();
-            let admin = configured.unwrap_or_else(|| Admin::at(address, true));
-            if !address.ip().is_loopback() && admin.token.is_none() {
-                let problem = format!(
-                    "--admin {address} can be reached from elsewhere and the file has no \
-                     `admin.token_file`; allowed: a loopback address such as 127.0.0.1:9900"
-                );
-                return Err(ConfigErrors::whole_file(self.path(), problem));
-            }
-            loaded.config.admin = Some(Admin { address, explicit: true, ..admin });
-        }
+        self.overrides.apply(&mut loaded, self.path())?;
         Ok(loaded)
     }
 
@@ -108,11 +86,6 @@ impl Settings {
             Source::File(path) | Source::AppYaml { path, .. } => path,
         }
     }
-}
-
-/// Whether a listener is more than an address.
-fn is_special(listener: &Listener) -> bool {
-    *listener != Listener { http2: listener.http2, ..Listener::at(listener.address) }
 }
 
 /// Why a server did not start.

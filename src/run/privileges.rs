@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, initgroups, setgid, setuid};
 
-use crate::config::types;
+use crate::config::{ConfigErrors, Loaded, types};
 
 /// Why root's rights were not given up.
 #[derive(Debug, thiserror::Error)]
@@ -46,15 +46,36 @@ pub(super) fn give_up(user: Option<&types::User>, files: &[PathBuf]) -> Result<(
     Ok(())
 }
 
-fn become_user(user: &types::User) -> Result<(), PrivilegeError> {
+/// Whether the system knows who this configuration names, for those who only check it: whoever starts
+/// it as root is told at once.
+pub fn look_up(loaded: &Loaded) -> Result<(), ConfigErrors> {
+    let Some(user) = &loaded.config.user else { return Ok(()) };
+    let what = match known(user) {
+        Ok(_) => return Ok(()),
+        Err(PrivilegeError::Unknown(name)) => format!("{name} is not known to this system"),
+        Err(error) => error.to_string(),
+    };
+    let allowed = "a user and a group of this system, none";
+    Err(loaded.places.problem("user", format!("{what}; allowed: {allowed}")))
+}
+
+fn known(user: &types::User) -> Result<(User, Gid), PrivilegeError> {
     let name = &user.name;
     let refused = |errno| PrivilegeError::Refused { name: name.clone(), errno };
     let unknown = |name: &String| PrivilegeError::Unknown(name.clone());
     let known = User::from_name(name).map_err(refused)?.ok_or_else(|| unknown(name))?;
-    let group: Gid = match &user.group {
+    let group = match &user.group {
         None => known.gid,
         Some(group) => Group::from_name(group).map_err(refused)?.ok_or_else(|| unknown(group))?.gid,
     };
+    Ok((known, group))
+}
+
+fn become_user(user: &types::User) -> Result<(), PrivilegeError> {
+    let name = &user.name;
+    let refused = |errno| PrivilegeError::Refused { name: name.clone(), errno };
+    let unknown = |name: &String| PrivilegeError::Unknown(name.clone());
+    let (known, group) = known(user)?;
     let text = std::ffi::CString::new(name.as_str()).map_err(|_nul| unknown(name))?;
     initgroups(&text, group).and_then(|()| setgid(group)).map_err(refused)?;
     setuid(known.uid).map_err(refused)?;

@@ -148,18 +148,20 @@ impl Server {
         keeper.follow(&config);
         let (live, published) = Live::new(layers.clone(), Arc::new(keyring), count);
         let live = Arc::new(live.with(automatic));
+        live.findings.locate(loaded.places);
         warn(&live.journal, &loaded.warnings);
         let prober = Prober::new({
             let live = Arc::clone(&live);
             Arc::new(move |instance, drain| {
                 live.nudge();
-                finish_drain(&live, instance, drain);
+                finish_drain(&live, &instance, drain);
             })
         });
         let (runtime, workers) = crew(&live, count);
         let file = config_file.map(Path::to_owned);
+        live.counters.reloaded(loaded.warnings);
         let (desk, orders) =
-            Desk::new(Arc::clone(&live), file.clone(), loaded.warnings, SystemTime::now());
+            Desk::new(Arc::clone(&live), file.clone(), loaded.overrides, SystemTime::now());
         let mut server = Self {
             live,
             config: Arc::clone(&config),
@@ -263,8 +265,8 @@ impl Server {
             self.keeper.nudge();
         }
         if changes.is_empty() && filed == self.layers.filed {
-            let was_rejected = live.counters.reloaded();
-            self.desk.reloaded(loaded.warnings, SystemTime::now());
+            live.findings.locate(loaded.places);
+            let was_rejected = live.counters.reloaded(loaded.warnings);
             if was_rejected || cause != Cause::File {
                 let generation = live.snapshot().generation;
                 tracing::info!(generation, changes = "none", %cause, "reloaded");
@@ -278,13 +280,12 @@ impl Server {
             Ok(prepared) => prepared,
             Err(error) => {
                 live.rejected(vec![error.to_string()]);
-                self.desk.rejected(vec![error.to_string()], SystemTime::now());
                 tracing::error!(%error, %cause, "reload rejected");
                 return Err(error);
             }
         };
         warn(&live.journal, &loaded.warnings);
-        self.desk.reloaded(loaded.warnings, SystemTime::now());
+        live.findings.locate(loaded.places);
         let begun = Instant::now();
         let published = self.live.publish(layers.clone(), Arc::new(keyring));
         let publish_ms = begun.elapsed().as_secs_f64() * 1000.0;
@@ -308,15 +309,14 @@ impl Server {
         let generation = published.snapshot.generation;
         let told = changes.join("; ");
         tracing::info!(generation, changes = told, publish_ms, %cause, "reloaded");
-        live.reloaded(generation, changes.clone());
+        live.reloaded(generation, changes.clone(), loaded.warnings);
         Ok(changes)
     }
 
     /// Notes a configuration that was refused.
     pub fn reject(&self, errors: &ConfigErrors, cause: Cause) {
         let problems: Vec<_> = errors.problems().iter().map(ToString::to_string).collect();
-        self.live.rejected(problems.clone());
-        self.desk.rejected(problems, SystemTime::now());
+        self.live.rejected(problems);
         tracing::error!(error = %errors, %cause, "reload rejected");
     }
 
@@ -356,7 +356,7 @@ impl Server {
         for (instance, drain) in published.changes.iter().flat_map(|change| &change.draining) {
             // Whoever asked for it may have said until when.
             let drain = self.hasten(instance).unwrap_or(*drain);
-            finish_drain(&self.live, Arc::clone(instance), drain);
+            finish_drain(&self.live, instance, drain);
         }
         self.live.nudge();
     }
@@ -375,7 +375,6 @@ fn warn(journal: &Journal, warnings: &[String]) {
     }
 }
 
-/// Whether tokens are issued.
 /// The worker threads, with what each of them looks after besides clients.
 fn crew(live: &Arc<Live>, count: usize) -> (NoStealRuntime, Vec<Worker>) {
     let (pool, options) = (BlockingPoolOpts::default(), RuntimeOpts::default());
@@ -397,6 +396,7 @@ fn crew(live: &Arc<Live>, count: usize) -> (NoStealRuntime, Vec<Worker>) {
     (runtime, workers)
 }
 
+/// Whether tokens are issued.
 fn has_affinity(config: &Config) -> bool {
     let mut affinities = config.services.iter().filter_map(|it| it.version.affinity.as_ref());
     affinities.any(|affinity| affinity.by.is_none())
@@ -451,36 +451,45 @@ fn retire_all(live: &Arc<Live>, removed: Vec<Arc<Instance>>, drain: Drain) {
     // Some may have been named again while they were waited for.
     let is_removed = |instance: &Arc<Instance>| instance.membership() == Membership::Removed;
     for instance in removed.into_iter().filter(is_removed) {
-        retire(live, instance, drain);
+        retire(live, &instance, drain);
     }
     live.nudge();
 }
 
-fn retire(live: &Arc<Live>, instance: Arc<Instance>, drain: Drain) {
+fn retire(live: &Arc<Live>, instance: &Arc<Instance>, drain: Drain) {
     let departure = Departure::begin(instance::Cause::Removed, drain, Instant::now());
     instance.depart(departure);
-    let live = Arc::clone(live);
-    tokio::spawn(async move {
-        tokio::time::sleep_until(departure.until.into()).await;
+    at_its_end(live, instance, departure, move |instance| {
         // Named again meanwhile, or even removed a second time.
-        if instance.removal() != Some(departure) {
-            return;
+        let is_it = instance.removal() == Some(departure);
+        if let Some(roster) = instance.roster().filter(|_| is_it) {
+            roster.forget(instance);
         }
-        if let Some(roster) = instance.roster() {
-            roster.forget(&instance);
-        }
-        live.nudge();
+        is_it
     });
 }
 
-pub(super) fn finish_drain(live: &Arc<Live>, instance: Arc<Instance>, drain: Departure) {
-    let live = Arc::clone(live);
-    tokio::spawn(async move {
-        tokio::time::sleep_until(drain.until.into()).await;
-        if instance.finish_drain(drain) {
+/// Ends this drain in its time, unless it is another by then.
+pub(super) fn finish_drain(live: &Arc<Live>, instance: &Arc<Instance>, drain: Departure) {
+    at_its_end(live, instance, drain, move |instance| instance.finish_drain(drain));
+}
+
+/// Has `end` done when a departure is over, and tunnels looked at if it says so. Whoever waits for
+/// another end of the same instance, for the same cause, waits no longer.
+fn at_its_end(
+    live: &Arc<Live>,
+    instance: &Arc<Instance>,
+    departure: Departure,
+    end: impl FnOnce(&Arc<Instance>) -> bool + Send + 'static,
+) {
+    let (live, known) = (Arc::clone(live), Arc::clone(instance));
+    let vigil = tokio::spawn(async move {
+        tokio::time::sleep_until(departure.until.into()).await;
+        if end(&known) {
             live.nudge();
         }
     });
+    instance.attend(departure, vigil.abort_handle());
 }
 
 /// Lets instances that ramp up take a little more.

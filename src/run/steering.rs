@@ -280,12 +280,7 @@ impl Server {
 
     /// Gives a drain the end that was asked for, if one was.
     pub(super) fn hasten(&self, instance: &Instance) -> Option<Departure> {
-        let identity = instance.identity();
-        let key = Key {
-            service: identity.service.clone(),
-            version: identity.version.clone(),
-            name: identity.name.clone(),
-        };
+        let key = Key::from(instance.identity());
         let deadline = self.layers.overlay.of(&key)?.deadline?;
         let left = Duration::from_millis(deadline.saturating_sub(millis(SystemTime::now())));
         let drain = overlay::version(&self.config, &key)?.drain;
@@ -300,7 +295,7 @@ impl Server {
         if let Some(instance) = known
             && let Some(drain) = self.hasten(instance)
         {
-            finish_drain(&self.live, Arc::clone(instance), drain);
+            finish_drain(&self.live, instance, drain);
             self.live.nudge();
         }
     }
@@ -318,4 +313,40 @@ pub(super) async fn on_disk(
 fn millis(at: SystemTime) -> u64 {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::affinity::token::Keyring;
+    use crate::config;
+    use crate::health::Admin;
+    use crate::snapshot::Live;
+
+    #[tokio::test]
+    async fn a_deadline_that_is_given_again_and_again_is_waited_for_once() {
+        let text = "instances: [{ name: a, address: 127.0.0.1:1, state: draining }]\n";
+        let config = config::parse(text, Path::new("c.yaml")).unwrap().config;
+        let keyring = Arc::new(Keyring::new(&[[1; 32]]).unwrap());
+        let live = Arc::new(Live::new(Arc::new(config), keyring, 1).0);
+        let roster = Arc::clone(&live.snapshot().services()[0].roster);
+        let instance = Arc::clone(&roster.members().all()[0]);
+        let by = |seconds| {
+            let timeout = Duration::from_secs(seconds);
+            let drain = instance.drain_by(within(timeout, Drain::default())).unwrap();
+            finish_drain(&live, &instance, drain);
+        };
+        (0..100).for_each(|_| by(60));
+        // Those that are called off end when they are next looked at.
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        let waiting = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        assert_eq!((waiting(), instance.admin()), (1, Admin::Draining));
+        by(0);
+        while waiting() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(instance.admin(), Admin::Drained);
+    }
 }

@@ -1,5 +1,7 @@
 //! Asks the process that a pid file names to be taken over from, and waits for what comes of it.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,6 +12,8 @@ use crate::run::pid_file;
 
 /// Longer than any outcome takes.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How `run` is told of the file.
+const OPTION: &str = "--pid-file";
 /// Between two looks at the file.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -45,7 +49,7 @@ pub fn upgrade(file: &Path) -> Result<(u32, u32), UpgradeError> {
     let written = written(file);
     let pid = i32::try_from(before).ok().and_then(Pid::from_raw).ok_or_else(unnamed)?;
     // Unasked for, the signal would end a process that has nothing to do with this.
-    if !takes_upgrades(before) {
+    if !takes_upgrades(before) || !serves(before, file) {
         return Err(UpgradeError::Stale(before));
     }
     let refused = |errno| UpgradeError::Signal { process: before, errno };
@@ -76,6 +80,76 @@ fn takes_upgrades(process: u32) -> bool {
     caught.is_some_and(|mask| mask & bit != 0)
 }
 
+/// Whether a process was started with this pid file: others have handlers for the signal too.
+fn serves(process: u32, file: &Path) -> bool {
+    let folder = std::fs::read_link(format!("/proc/{process}/cwd")).ok();
+    let arguments = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+    let mut arguments = arguments.split(|byte| *byte == 0).map(OsStr::from_bytes);
+    let named = std::iter::from_fn(|| {
+        let argument = arguments.next()?;
+        let value = argument.as_bytes().strip_prefix(OPTION.as_bytes());
+        Some(match value {
+            Some(b"") => arguments.next(),
+            Some([b'=', path @ ..]) => Some(OsStr::from_bytes(path)),
+            _ => None,
+        })
+    });
+    let is_it = |path: &OsStr| match &folder {
+        Some(folder) => is_same(&folder.join(path), file),
+        // Who may not see where it runs can tell by the name alone.
+        None => Path::new(path).file_name() == file.file_name(),
+    };
+    named.flatten().any(is_it)
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    real(one).is_some_and(|one| Some(one) == real(other))
+}
+
 fn written(file: &Path) -> Option<SystemTime> {
     std::fs::metadata(file).and_then(|metadata| metadata.modified()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_has_nothing_to_do_with_the_file_is_not_asked() {
+        let folder = std::env::temp_dir().join(format!("burdock-upgrade-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = |name: &str| {
+            std::fs::write(folder.join(name), "").unwrap();
+            folder.join(name)
+        };
+        let (own, other) = (file("pid"), file("other"));
+        // The rest of the line are arguments that the shell keeps, as a program would. What it prints tells
+        // that it runs.
+        let start = |arguments: &[&str]| {
+            let mut command = std::process::Command::new("sh");
+            let command = command.current_dir(&folder).args(["-c", "echo; read line", "run"]);
+            let piped = std::process::Stdio::piped;
+            let mut process =
+                command.args(arguments).stdin(piped()).stdout(piped()).spawn().unwrap();
+            std::io::Read::read_exact(process.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+            process
+        };
+        for (arguments, serves_it) in [
+            (&["--pid-file", "pid"][..], true),
+            (&["--pid-file=pid"], true),
+            (&["--pid-file", own.to_str().unwrap()], true),
+            (&["--pid-file", "other"], false),
+            (&["--pid-files", "pid"], false),
+            (&["pid"], false),
+        ] {
+            let mut process = start(arguments);
+            let asked = [&own, &other].map(|file| serves(process.id(), file));
+            // Its end is that of its input.
+            drop(process.stdin.take());
+            process.wait().unwrap();
+            assert_eq!(asked, [serves_it, arguments.contains(&"other")], "{arguments:?}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

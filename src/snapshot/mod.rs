@@ -19,10 +19,10 @@ use tokio::sync::{Notify, watch};
 
 use crate::affinity::token::{Keyring, Lifetimes};
 use crate::config::found::Found;
-use crate::config::overlay::Overlay;
+use crate::config::overlay::{Key, Overlay};
 use crate::config::types::{self, Config};
 use crate::discovery::board::Board;
-use crate::doctor::Findings;
+use crate::doctor::findings::Findings;
 use crate::instance::kept::Ledger;
 use crate::instance::roster::{Reconciled, Roster};
 use crate::observe::counters::Counters;
@@ -178,6 +178,15 @@ impl Phase {
     }
 }
 
+/// An address that accepts clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// As the configuration says, maybe with port 0.
+    pub asked: SocketAddr,
+    /// Where that is.
+    pub address: SocketAddr,
+}
+
 /// What all workers share.
 #[derive(Debug)]
 pub struct Live {
@@ -191,6 +200,7 @@ pub struct Live {
     /// Counts of the whole process.
     pub counters: Counters,
     listeners: Mutex<BTreeMap<SocketAddr, Box<[Arc<Red>]>>>,
+    bound: Mutex<Vec<Bound>>,
     /// What is probably wrong.
     pub findings: Findings,
     /// Who tells which instances there are.
@@ -238,6 +248,7 @@ impl Live {
             journal,
             counters: Counters::default(),
             listeners: Mutex::default(),
+            bound: Mutex::default(),
             findings: Findings::default(),
             sources: Board::default(),
             room: Room::default(),
@@ -266,6 +277,16 @@ impl Live {
         Arc::clone(&listeners.entry(address).or_insert_with(fresh)[worker])
     }
 
+    /// Clients are accepted at these addresses from now on.
+    pub fn accepts_at(&self, bound: Vec<Bound>) {
+        *self.bound.lock().unwrap_or_else(PoisonError::into_inner) = bound;
+    }
+
+    /// Where clients are accepted.
+    pub fn bound(&self) -> Vec<Bound> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// What has come in at each address that accepts, or has connections that it accepted before.
     pub fn listeners(&self) -> Vec<(SocketAddr, Sums)> {
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
@@ -291,9 +312,9 @@ impl Live {
         Published { snapshot, changes }
     }
 
-    /// A configuration was taken over, whole, that changes this.
-    pub fn reloaded(&self, generation: u64, changes: Vec<String>) {
-        self.counters.reloaded();
+    /// A configuration was taken over, whole, that changes this; its reader had these warnings.
+    pub fn reloaded(&self, generation: u64, changes: Vec<String>, warnings: Vec<String>) {
+        self.counters.reloaded(warnings);
         self.journal.note(Event::Reloaded { generation, changes });
     }
 
@@ -360,6 +381,7 @@ fn build(
         };
         let roster = known.cloned().unwrap_or_else(fresh);
         changes.push(roster.reconcile(version, workers));
+        mark_added(&roster, &layers.overlay, before);
         let seconds =
             |limit: Option<std::time::Duration>| limit.map(|limit| limit.as_secs().max(1));
         let affinity = version.affinity.as_ref();
@@ -390,6 +412,20 @@ fn build(
         services,
     };
     (snapshot, changes)
+}
+
+/// Says which instances were added at run time: one that is removed again, nobody else remembers.
+fn mark_added(roster: &Roster, overlay: &Overlay, before: Option<&Snapshot>) {
+    let had_any = before.is_some_and(|before| before.overlay.added() > 0);
+    if overlay.added() == 0 && !had_any {
+        return;
+    }
+    for instance in roster.members().present() {
+        let is_added = overlay
+            .of(&Key::from(instance.identity()))
+            .is_some_and(|wanted| wanted.added.is_some());
+        instance.set_added(is_added);
+    }
 }
 
 fn certificate_fields(config: &Config) -> Box<[HeaderName]> {

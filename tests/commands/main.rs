@@ -177,40 +177,44 @@ fn weights_deadlines_and_rebalancing_are_passed_on() {
     assert_eq!(run(&stub, &["weight", "b", "much"]).0, Some(2));
 }
 
-/// A balancer whose drain goes through these: deadline, sessions, tunnels, whether it is done.
-fn draining(steps: &'static [(f64, u64, u64, bool)], then: &'static str) -> Stub {
+/// A balancer whose drain goes through these: seconds to the deadline, to the first close, sessions,
+/// tunnels. The last one stays, in the state `then`.
+fn draining(steps: &'static [(f64, f64, u64, u64)], then: &'static str) -> Stub {
     let looks = AtomicUsize::new(0);
     Stub::start(move |asked| {
         if !asked.target.starts_with("/api/v1/instances/") {
             return usual(asked);
         }
         let look = looks.fetch_add(1, Ordering::Relaxed);
-        let Some((deadline, sessions, tunnels, done)) = steps.get(look) else {
-            return Answer::json(&instance("chat/v1/b", &json!({ "admin": then })));
-        };
-        let drain = json!({ "cause": "draining", "deadline_seconds": deadline, "done": done,
+        let (deadline, closing, sessions, tunnels) = steps[look.min(steps.len() - 1)];
+        let admin = if look < steps.len() { "draining" } else { then };
+        let drain = json!({ "cause": "draining", "deadline_seconds": deadline,
+                            "closing_seconds": closing, "done": sessions + tunnels == 0,
                             "sessions": sessions, "tunnels": tunnels, "requests": 0 });
-        Answer::json(&instance("chat/v1/b", &json!({ "admin": "draining", "drain": drain })))
+        Answer::json(&instance("chat/v1/b", &json!({ "admin": admin, "drain": drain })))
     })
 }
 
 #[test]
 fn a_drain_is_watched_to_its_end_and_the_exit_code_tells_which() {
-    let left =
-        draining(&[(18.0, 412, 37, false), (17.6, 3, 0, false), (17.0, 0, 0, true)], "drained");
+    let left = draining(&[(18.0, 8.0, 412, 37), (17.6, 7.6, 3, 0), (17.0, 7.0, 0, 0)], "draining");
     let (code, out, err) = run(&left, &["drain", "b", "--wait"]);
     assert_eq!((code, out.as_str()), (Some(0), "chat/v1/b: drained: all have left\n"), "{err}");
     assert_eq!(err, "chat/v1/b: 412 sessions, 37 tunnels left, deadline in 18 s\n");
-    let cut = draining(&[(0.8, 5, 2, false), (0.3, 4, 1, false), (0.0, 4, 1, true)], "drained");
+    let moved = draining(&[(0.8, 0.0, 5, 2), (0.0, 0.0, 0, 1), (0.0, 0.0, 0, 0)], "draining");
+    let (code, out, _) = run(&moved, &["drain", "b", "--wait"]);
+    let told = "chat/v1/b: drained: 5 sessions will move with their next request\n";
+    assert_eq!((code, out.as_str()), (Some(0), told));
+    let cut = draining(&[(0.8, 0.8, 5, 2), (0.3, 0.3, 4, 1), (0.0, 0.0, 0, 1)], "draining");
     let (code, out, _) = run(&cut, &["drain", "b", "--wait"]);
-    let told = "chat/v1/b: the deadline has passed; cut or moved: 4 sessions, 1 tunnel\n";
+    let told = "chat/v1/b: the deadline has passed; cut: 1 tunnel\n";
     assert_eq!((code, out.as_str()), (Some(5), told));
-    let cut = draining(&[(0.4, 0, 1, false)], "drained");
+    let cut = draining(&[(0.4, 0.4, 0, 1), (0.0, 0.0, 0, 0)], "draining");
     let (code, out, err) = run(&cut, &["drain", "b", "--wait", "--json"]);
     assert_eq!((code, err.as_str()), (Some(5), ""));
     let told: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((&told["outcome"], &told["cut"]["tunnels"]), (&json!("cut"), &json!(1)));
-    let called_off = draining(&[(18.0, 5, 2, false)], "active");
+    let called_off = draining(&[(18.0, 8.0, 5, 2)], "active");
     let (code, out, _) = run(&called_off, &["drain", "b", "--wait"]);
     assert_eq!(code, Some(1));
     assert!(out.contains("called off"), "{out}");

@@ -18,6 +18,7 @@
 //! | `/half` | half a body, then the gate, then the rest |
 //! | `/gate` | the gate, then its name |
 //! | `/busy/N` | its name when one of four workers has had N milliseconds for it |
+//! | `/socket.io/` | engine.io by long polling, with sessions that only their instance knows |
 //! | `/events` | a stream of server-sent events, one each time the gate lets one pass |
 //! | `/echo` | the body and its type |
 //! | `/early` | 413 before the body was read, then the end |
@@ -183,6 +184,19 @@ fn named(state: &State) -> Vec<u8> {
     sized(state, 200, "Content-Type: text/plain\r\n", state.name.as_bytes())
 }
 
+/// A session's id begins with the name of the instance that has opened it.
+fn engine_io(state: &State, target: &str) -> Vec<u8> {
+    let sid = target.split_once("sid=").map(|(_, sid)| sid);
+    match sid {
+        None => {
+            let packet = format!(r#"0{{"sid":"{}-1","upgrades":[]}}"#, state.name);
+            sized(state, 200, "", packet.as_bytes())
+        }
+        Some(sid) if sid.starts_with(&format!("{}-", state.name)) => sized(state, 200, "", b"2"),
+        Some(_) => sized(state, 400, "", br#"{"code":1,"message":"Session ID unknown"}"#),
+    }
+}
+
 /// Answers one request; true ends the connection.
 async fn respond(state: &State, conn: &mut Conn, head: &Head, n: usize) -> io::Result<bool> {
     let path = head.target().split('?').next().unwrap_or_default().to_owned();
@@ -222,6 +236,7 @@ async fn respond(state: &State, conn: &mut Conn, head: &Head, n: usize) -> io::R
             let chunked = "Transfer-Encoding: chunked\r\n";
             return zeros(state, conn, size, chunked, true).await.map(|()| false);
         }
+        _ if path == "/socket.io/" => engine_io(state, head.target()),
         _ => return by_path(state, conn, head, &path, &body).await,
     };
     state.thawed().await;

@@ -76,6 +76,12 @@ impl Site {
         program(script, &arguments)
     }
 
+    /// The next line that the balancer prints with these words.
+    pub fn wait_for_line(&mut self, words: &str) -> String {
+        let is_it = |line: &str| line.contains(words).then(|| line.to_owned());
+        self.balancer.wait_for(words, START_TIMEOUT, is_it)
+    }
+
     /// SIGKILL: the server gets no chance to say goodbye.
     pub fn kill(&mut self, name: &str) {
         let (_, server) = self.servers.iter_mut().find(|(known, _)| *known == name).unwrap();

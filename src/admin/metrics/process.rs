@@ -59,7 +59,7 @@ pub(super) fn write(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bo
             return instant(rows, counters.last_reload().at);
         }
         "burdock_config_last_reload_success_timestamp_seconds" => {
-            return instant(rows, counters.last_success());
+            return instant(rows, counters.last_reload().taken);
         }
         "burdock_workers" => live.workers as u64,
         "burdock_config_generation" => snapshot.generation,

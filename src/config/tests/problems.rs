@@ -69,7 +69,12 @@ const FIRST: &[(&str, usize, &str, &str)] = &[
     ("# nothing\n", 0, "", "the file is empty"),
     ("---\n", 0, "", "the file is empty"),
     ("hello", 1, "", "found \"hello\"; allowed: a map of configuration keys"),
-    ("- a\n", 1, "", "found a list; allowed: a map of configuration keys"),
+    (
+        "- a\n",
+        1,
+        "",
+        "found a list; allowed: a map of configuration keys: workers, trusted_proxies, ",
+    ),
     ("access_log: true\n", 1, "", "`instances` is missing; needed: a list of addresses"),
     ("\n\nsession_affinity: true\n", 3, "", "`instances` is missing"),
     ("instances:\n", 1, "instances", "no value; allowed: a list of addresses"),
@@ -99,7 +104,12 @@ const FIRST: &[(&str, usize, &str, &str)] = &[
     ("instances: [a:1]\n[a]: x\n", 2, "[...]", "unknown key"),
     ("instances: [a:1]\nworkers: 2\nworkers: 3\n", 3, "workers", "given twice, first on line 2"),
     ("instances: [a:1]\nnull: 3\n", 2, "null", "unknown key"),
-    ("instances: [a:1]\nbreaker:\n\n", 2, "breaker", "no value; allowed: a map of breaker keys"),
+    (
+        "instances: [a:1]\nbreaker:\n\n",
+        2,
+        "breaker",
+        "no value; allowed: a map of breaker keys: failures, ",
+    ),
     (
         "instances: [a:1]\nbreaker:\n  open:\n    soon\n",
         4,

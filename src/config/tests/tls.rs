@@ -82,6 +82,18 @@ fn every_file_is_watched_and_a_new_certificate_is_a_change() {
     assert_eq!(changes, ["listener 0.0.0.0:443 changed"]);
 }
 
+/// The first problem of each `tls`: its path below the listener, a part of its message. Without a path it
+/// is one of `a.pem`.
+fn assert_problems(folder: &Folder, of: &[(String, &str, &str)]) {
+    for (tls, path, message) in of {
+        let told = loaded(folder, tls).unwrap_err();
+        let first = told.lines().next().unwrap();
+        let place =
+            if path.is_empty() { "a.pem: ".to_owned() } else { format!(" listeners[0].{path}: ") };
+        assert!(first.contains(&place) && first.contains(message), "{tls}\n{told}");
+    }
+}
+
 #[test]
 fn what_does_not_go_together_is_said_at_its_line() {
     let folder = Folder::new("tls-problems");
@@ -91,9 +103,7 @@ fn what_does_not_go_together_is_said_at_its_line() {
     folder.file("bare.pem", rcgen::generate_simple_self_signed([]).unwrap().cert.pem());
     let pair = |pair: &str| format!("{{ certificates: [{{ {pair} }}] }}");
     let more = |more: &str| format!("{{ {A}, {more} }}");
-    let acme = |rest: &str| format!("{{ acme: {{ ca: a.pem, domains: [a.test], {rest} }} }}");
-    let agreed = |rest: &str| format!("{{ acme: {{ agree_to_terms: true, {rest} }} }}");
-    for (tls, path, message) in [
+    let problems = [
         ("{}".to_owned(), "tls", "`certificates` is missing"),
         ("{ certificates: [] }".to_owned(), "tls.certificates", "no certificate; needed"),
         (pair("cert: a.pem"), "tls.certificates[0]", "`key` is missing"),
@@ -117,6 +127,30 @@ fn what_does_not_go_together_is_said_at_its_line() {
             "tls.certificates[1]",
             "a.test is also named by a.pem, which has an ECDSA key too",
         ),
+        (more("min_version: 1.1"), "tls.min_version", "allowed: 1.2, 1.3"),
+        (more("tickets: secret"), "tls.tickets", "allowed: auto, off, { file: PATH }"),
+        (more("tickets: { file: a.pem }"), "", "no key; needed: at least one"),
+        (more("client_certificates: {}"), "tls.client_certificates", "`ca` is missing"),
+        (
+            more("client_certificates: { ca: a.pem, certificate_header: Host }"),
+            "tls.client_certificates.certificate_header",
+            "a field of its own",
+        ),
+        (more("hsts: { max_age: 1500ms }"), "tls.hsts.max_age", "whole seconds"),
+        (more("hsts: { preload: true }"), "tls.hsts", "needed: include_subdomains"),
+        (more("handshake_timeout: 0s"), "tls.handshake_timeout", "a duration from 1ms"),
+    ];
+    assert_problems(&folder, &problems);
+}
+
+#[test]
+fn what_does_not_go_together_with_acme_is_said_at_its_line() {
+    let folder = Folder::new("tls-acme-problems");
+    certificates(&folder, &["a"]);
+    folder.file("empty", "");
+    let acme = |rest: &str| format!("{{ acme: {{ ca: a.pem, domains: [a.test], {rest} }} }}");
+    let agreed = |rest: &str| format!("{{ acme: {{ agree_to_terms: true, {rest} }} }}");
+    let problems = [
         (acme(""), "tls.acme", "`agree_to_terms` is missing; needed: true"),
         (acme("agree_to_terms: false"), "tls.acme.agree_to_terms", "no CA signs anything without"),
         (agreed("domains: []"), "tls.acme.domains", "0 hosts; allowed: 1 to 100"),
@@ -147,25 +181,8 @@ fn what_does_not_go_together_is_said_at_its_line() {
             "tls.acme.external_account.key_file",
             "no key in it; needed: base64url",
         ),
-        (more("min_version: 1.1"), "tls.min_version", "allowed: 1.2, 1.3"),
-        (more("tickets: secret"), "tls.tickets", "allowed: auto, off, { file: PATH }"),
-        (more("tickets: { file: a.pem }"), "", "no key; needed: at least one"),
-        (more("client_certificates: {}"), "tls.client_certificates", "`ca` is missing"),
-        (
-            more("client_certificates: { ca: a.pem, certificate_header: Host }"),
-            "tls.client_certificates.certificate_header",
-            "a field of its own",
-        ),
-        (more("hsts: { max_age: 1500ms }"), "tls.hsts.max_age", "whole seconds"),
-        (more("hsts: { preload: true }"), "tls.hsts", "needed: include_subdomains"),
-        (more("handshake_timeout: 0s"), "tls.handshake_timeout", "a duration from 1ms"),
-    ] {
-        let told = loaded(&folder, &tls).unwrap_err();
-        let first = told.lines().next().unwrap();
-        let place =
-            if path.is_empty() { "a.pem: ".to_owned() } else { format!(" listeners[0].{path}: ") };
-        assert!(first.contains(&place) && first.contains(message), "{tls}\n{told}");
-    }
+    ];
+    assert_problems(&folder, &problems);
 }
 
 #[test]

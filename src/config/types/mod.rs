@@ -284,6 +284,14 @@ pub struct Version {
     pub limits: Limits,
 }
 
+impl Version {
+    /// Whether a client's address decides where its requests go.
+    pub fn is_by_address(&self) -> bool {
+        let by = self.affinity.as_ref().and_then(|affinity| affinity.by.as_ref());
+        by == Some(&HashKey::ClientIp) || self.balance == Balance::Hash(HashKey::ClientIp)
+    }
+}
+
 /// What is spoken to instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Protocol {

@@ -20,6 +20,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use crate::balance::{self, Bound, Draw};
 use crate::config::types::{self, Balance, Drain};
+use crate::doctor::evidence::Evidence;
 use crate::health::breaker::Passage;
 use crate::health::{Health, Membership, Rehome};
 use crate::instance::budget::Budget;
@@ -93,6 +94,8 @@ pub struct Roster {
     pub journal: Arc<Journal>,
     /// What became of sessions.
     pub tally: Tally,
+    /// What looks like a mistake.
+    pub evidence: Evidence,
     /// What it has done lately.
     pub(super) trend: Trend,
     /// Its requests, by worker, once there are workers.
@@ -135,6 +138,7 @@ impl Roster {
             asked: Recent::new(QUOTA_LIFETIME),
             journal: Arc::default(),
             tally: Tally::default(),
+            evidence: Evidence::new(now),
             trend: Trend::new(now),
             reds: OnceLock::new(),
         }

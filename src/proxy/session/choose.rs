@@ -34,7 +34,7 @@ impl Session<'_> {
                 let fits = |to: &Arc<Instance>| {
                     to.eligibility().new_sessions && to.admits() && untried(to)
                 };
-                let along = || match self.burst {
+                let along = || match self.burst() {
                     None => choose(),
                     Some(key) => roster.bursts.share(key, now, fits, choose),
                 };
@@ -129,7 +129,7 @@ impl Session<'_> {
     pub fn beside(&self, tried: &[Arc<Instance>]) -> Option<Arc<Instance>> {
         let is_free = match self.state {
             State::Off | State::Keyless => true,
-            State::Absent | State::Rejected(_) => self.burst.is_none() && self.stream.is_none(),
+            State::Absent | State::Rejected(_) => self.burst().is_none() && self.stream.is_none(),
             State::Keyed | State::Bound(..) | State::Moving(..) | State::Refused(_) => false,
         };
         let roster = is_free.then_some(&self.service.roster)?;

@@ -70,7 +70,8 @@ impl Session<'_> {
                 let tunnel = self.kind == Kind::Tunnel;
                 let awaited = || tunnel.then(|| roster.moves.awaited(now)).flatten();
                 let fits = |to: &Arc<Instance>| to.eligibility().new_sessions && has_place(to);
-                let along = || self.burst.and_then(|key| roster.bursts.peek(key, now)).filter(fits);
+                let along =
+                    || self.burst().and_then(|key| roster.bursts.peek(key, now)).filter(fits);
                 awaited().filter(|to| !to.is_full(self.kind)).or_else(along).or_else(beside)
             }
             State::Moving(bond, _) => {
@@ -95,7 +96,7 @@ impl Session<'_> {
             State::Bound(bond, _) => bond.issued.is_none(),
             State::Moving(bond, _) => roster.rehomes.find(bond.mark, now).is_some(),
             State::Absent | State::Rejected(_) => {
-                self.burst.is_some_and(|key| roster.bursts.peek(key, now).is_some())
+                self.burst().is_some_and(|key| roster.bursts.peek(key, now).is_some())
             }
             State::Off | State::Keyed | State::Keyless | State::Refused(_) => false,
         }

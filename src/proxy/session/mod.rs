@@ -121,14 +121,19 @@ pub struct Session<'a> {
     rejected: Option<Rejection>,
     /// Whether it asks for a new engine.io session.
     opens: bool,
-    /// What is alike in the first requests of its client, where that is looked at.
-    burst: Option<u64>,
+    /// What stands for its client, where that brings no token that is honoured.
+    visitor: Option<u64>,
     /// Its stream, if others of its connection are its client's too.
     stream: Option<Arc<Client>>,
 }
 
 thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::default();
+}
+
+/// What its client calls itself.
+fn agent(head: &request::Parts) -> Option<&[u8]> {
+    head.headers.get(USER_AGENT).map(HeaderValue::as_bytes)
 }
 
 /// Seconds since the Unix epoch.
@@ -156,7 +161,7 @@ impl<'a> Session<'a> {
             state: State::Off,
             rejected: None,
             opens: false,
-            burst: None,
+            visitor: None,
             stream: None,
         };
         let version = service.version();
@@ -172,7 +177,16 @@ impl<'a> Session<'a> {
         if session.key.is_none() {
             session.key = key::of_balance(&version.balance, client, head);
         }
+        if version.is_by_address() && !only_asks {
+            session.note_address(client, head);
+        }
         session
+    }
+
+    /// The doctor looks at whose address decides.
+    fn note_address(&self, client: &str, head: &request::Parts) {
+        let evidence = &self.service.roster.evidence;
+        evidence.addresses.came(client, evidence.client(agent(head)));
     }
 
     fn recognise(&mut self, by: &HashKey, client: &str, head: &request::Parts) {
@@ -202,13 +216,18 @@ impl<'a> Session<'a> {
         }
         match self.state {
             State::Moving(_, reason) => self.refuse_move(reason),
-            State::Absent | State::Rejected(_) if affinity.first_burst == FirstBurst::Client => {
-                let agent = head.headers.get(USER_AGENT).map(HeaderValue::as_bytes);
-                self.burst = Some(self.service.roster.bursts.key((client, agent)));
+            State::Absent | State::Rejected(_) => {
+                self.visitor = Some(self.service.roster.bursts.key((client, agent(head))));
             }
-            State::Absent | State::Rejected(_) | State::Bound(..) => {}
+            State::Bound(..) => {}
             State::Off | State::Keyed | State::Keyless | State::Refused(_) => {}
         }
+    }
+
+    /// What is alike in the first requests of its client, where that is looked at.
+    fn burst(&self) -> Option<u64> {
+        let affinity = self.service.version().affinity.as_ref()?;
+        self.visitor.filter(|_| affinity.first_burst == FirstBurst::Client)
     }
 
     /// A strict session does not move, unless its instance is gone for good and the session with it,

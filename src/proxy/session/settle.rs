@@ -1,10 +1,12 @@
 //! What a session comes to when an instance has answered: what is counted, what its client is told.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::HeaderMap;
 
 use super::{Session, State, nonces, wall_clock};
+use crate::affinity::Rejection;
 use crate::affinity::cookie;
 use crate::affinity::order::{self, Fate, Order};
 use crate::affinity::token::{self, Claim};
@@ -31,6 +33,7 @@ impl Session<'_> {
     ) -> (Option<Box<Notice>>, Option<u64>) {
         let Some(affinity) = &self.service.version().affinity else { return (None, None) };
         let is_due = self.count(instance, worker);
+        self.note_visitor();
         // What an instance says there is no token.
         if let Some(name) = &affinity.header {
             answer.remove(name);
@@ -61,6 +64,18 @@ impl Session<'_> {
         let mut notice = notice.unwrap_or_default();
         notice.listen(Listener::new(Arc::clone(&self.service.roster), Arc::clone(instance)));
         (Some(Box::new(notice)), mark)
+    }
+
+    /// The doctor looks at who comes again without the token that it was given.
+    fn note_visitor(&self) {
+        let Some(visitor) = self.visitor else { return };
+        let evidence = &self.service.roster.evidence;
+        let visitors = match self.state {
+            State::Absent => &evidence.tokenless,
+            State::Rejected(Rejection::UnknownKey) => &evidence.strangers,
+            _ => return,
+        };
+        visitors.came(visitor, evidence.second(Instant::now()));
     }
 
     /// Takes the instance's order out of its answer. Gives what is to be done, if that can be.

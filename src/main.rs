@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use burdock::cli::{Access, Cli, Command, Demo, Drill, Keys, Operate, Reports, Run};
 use burdock::drill::{self, DrillError, Verdict};
-use burdock::observe::{log, sink};
+use burdock::observe::{access, log, sink};
 use burdock::run::{Ended, Server, Settings, Source, StartError};
 use burdock::{config, demo, operate, run, top};
 use clap::Parser;
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Command::Operate(Operate::Top { access }) => block_on(top::run(&access)),
         Command::Operate(command) => block_on(async { Ok(operate::run(command).await) }),
     };
+    access::flush();
     sink::sink().flush();
     result.unwrap_or_else(|error| {
         eprintln!("burdock: {error:#}");

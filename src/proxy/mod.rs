@@ -100,7 +100,7 @@ async fn pass(
     exchange.connect = http2::translate(head);
     let fields = Fields::of(&head.headers);
     let snapshot = exchange.client.live.snapshot();
-    exchange.log_as(&snapshot);
+    exchange.log_as(&snapshot, Some(&head.headers));
     vet(exchange, &snapshot, head, fields)?;
     let service = prepare(exchange, &snapshot, head)?;
     let (version, roster) = (service.version(), &service.roster);

@@ -21,6 +21,7 @@ use crate::health::prober::Prober;
 use crate::health::{self, Membership};
 use crate::instance::{self, Departure, Instance, Roster};
 use crate::listener::Worker;
+use crate::observe::access::{self, Prepared};
 use crate::observe::events::{Event, UpgradeStage};
 use crate::observe::journal::Journal;
 use crate::run::StartError;
@@ -134,6 +135,8 @@ impl Server {
         drop(inherited);
         // Before a file is made, so that whoever reads it again made it.
         privileges::give_up(config.user.as_ref(), &loaded.watched)?;
+        // By whoever it is opened again by after it was rotated.
+        access::follow(access::prepare(config.access_log.as_ref())?);
         let mut own_key = OwnKey::new(config_file);
         let keyring = own_key.keyring(&config.affinity_keys, has_affinity(&config))?;
         warn_unverified(None, &config);
@@ -262,7 +265,7 @@ impl Server {
         }
         let layers = steering::over(filed, Overlay::clone(&self.layers.overlay));
         let config = layers.served();
-        let (keyring, unserved) = match self.prepare(&config) {
+        let (keyring, unserved, log) = match self.prepare(&config) {
             Ok(prepared) => prepared,
             Err(error) => {
                 live.rejected(vec![error.to_string()]);
@@ -273,6 +276,7 @@ impl Server {
         };
         warn(&live.journal, &loaded.warnings);
         self.desk.reloaded(loaded.warnings, SystemTime::now());
+        access::follow(log);
         let begun = Instant::now();
         let published = self.live.publish(layers.clone(), Arc::new(keyring));
         let publish_ms = begun.elapsed().as_secs_f64() * 1000.0;
@@ -308,12 +312,13 @@ impl Server {
     }
 
     /// What can fail in a reload, done before anything is changed.
-    fn prepare(&mut self, config: &Config) -> Result<(Keyring, Unserved), StartError> {
+    fn prepare(&mut self, config: &Config) -> Result<(Keyring, Unserved, Prepared), StartError> {
         let nothing = &mut Inherited::default();
         let unserved = self.doors.bind(config, self.workers.len(), nothing)?;
+        let log = access::prepare(config.access_log.as_ref())?;
         // Last, since it may leave a file.
         let keyring = self.own_key.keyring(&config.affinity_keys, has_affinity(config))?;
-        Ok((keyring, unserved))
+        Ok((keyring, unserved, log))
     }
 
     /// Removed and draining instances keep their sessions and tunnels until their deadline.

@@ -22,7 +22,7 @@ use http::Method;
 use crate::instance::body::Hold;
 use crate::instance::roster::count;
 use crate::instance::{InFlight, Roster};
-use crate::observe::access;
+use crate::observe::access::{self, Agent};
 use crate::observe::tunnels::Closer;
 use crate::tls::session::Session;
 use crate::tunnel::pump::{Flow, Protocol, Pump};
@@ -52,6 +52,10 @@ pub struct Account {
     pub session: Option<u64>,
     /// Instances tried until one switched protocols.
     pub attempts: u32,
+    /// The protocol that they came by, as a line names it.
+    pub protocol: &'static str,
+    /// What a line says of the client's program, if that is asked for.
+    pub agent: Option<Box<Agent>>,
     /// Whether a line is written at its end.
     pub logged: bool,
     /// Counts it.
@@ -137,6 +141,7 @@ impl Account {
             message: "tunnel",
             client: &self.address,
             method: self.method.as_str(),
+            protocol: self.protocol,
             path: &self.path,
             host: &self.host,
             // RFC 8441 section 5: a stream has nothing to switch.
@@ -155,6 +160,8 @@ impl Account {
             error: Some(flow.end.label()),
             tls: self.tls.as_deref(),
             tunnel: Some(access::Tunnel { messages: flow.messages, close_codes: flow.close_codes }),
+            agent: self.agent.as_deref().map_or_else(Default::default, Agent::bytes),
+            must: false,
         });
     }
 }

@@ -13,7 +13,26 @@ const WAIT_BAD: &[&str] = &["366d", "0", "soon", "null"];
 
 const TOP: &[Row] = &[
     ("workers: @", &["auto", "1", "1024"], &["0", "1025", "-1", "1.5", "many", "null", "\"2\""]),
-    ("access_log: @", &["true", "false"], &["yes", "1", "null", "[]"]),
+    (
+        "access_log: @",
+        &["true", "false", "off", "{}", "{ to: stderr }"],
+        &["yes", "1", "null", "[]", "stdout"],
+    ),
+    (
+        "access_log: { to: @ }",
+        &["stdout", "stderr", "/tmp/access.log", "/dev/null"],
+        &["\"\"", "null", "/no/such/folder/access.log", "/tmp", "/"],
+    ),
+    (
+        "access_log: { format: @ }",
+        &["auto", "json", "common", "combined"],
+        &["clf", "null", "true", "pretty"],
+    ),
+    (
+        "access_log: { sample: @ }",
+        &["100%", "1%", "0.01%"],
+        &["0%", "101%", "0.001%", "1", "none", "null"],
+    ),
     ("forwarding: { x_forwarded: @ }", &["true", "false"], &["on", "null"]),
     ("forwarding: { forwarded: @ }", &["true"], &["on"]),
     ("forwarding: { request_id: @ }", &["true"], &["0"]),

@@ -48,7 +48,8 @@ fn reference_yaml_shows_the_defaults() {
 }
 
 /// Forms that stand in comments of reference.yaml, since they exclude the forms that stand there.
-const OTHER_FORMS: [&str; 5] = [
+const OTHER_FORMS: [&str; 6] = [
+    "instances: [a:1]\naccess_log: {}\n",
     "instances: [a:1]\naffinity_keys: {keys: [AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=]}\n",
     "instances: [a:1]\nrate_limit: {requests: 1}\n",
     "instances: [a:1]\nnetwork: {session_affinity: true}\n",
@@ -74,7 +75,7 @@ fn asked_of_tls() -> BTreeSet<(&'static str, &'static str)> {
 }
 
 /// Every kind of map that the code reads; a kind that is missing here is found by its parent's row.
-const KINDS: [&str; 39] = [
+const KINDS: [&str; 40] = [
     "configuration",
     "listener",
     "access",
@@ -88,6 +89,7 @@ const KINDS: [&str; 39] = [
     "hsts",
     "forwarding",
     "admin",
+    "access_log",
     "affinity_keys",
     "timeouts",
     "limits",

@@ -4,6 +4,7 @@
 //! been filled in. Only `config::load` builds a [`Config`]. This file knows no YAML, no network and
 //! no other room of the crate. Read [`Config`] first, then [`Version`].
 
+mod access_log;
 mod acme;
 mod clients;
 mod health;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use access_log::{AccessLog, Destination, LineFormat};
 pub use acme::{Acme, CaRoots, Challenge, ExternalAccount};
 pub use clients::{Acceptance, Access, ClientLimits, Limits, ProxyVersion, RateLimit};
 pub use health::{Breaker, Check, CheckTls, Concurrency, InitialState, OnRestart};
@@ -47,8 +49,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// Keys that seal and open affinity tokens.
     pub affinity_keys: AffinityKeys,
-    /// Whether each finished request writes a line to the log.
-    pub access_log: bool,
+    /// What is written of finished requests and tunnels; `None` for nothing.
+    pub access_log: Option<AccessLog>,
     /// Limits on the client side of every listener.
     pub client_timeouts: ClientTimeouts,
     /// What clients may take of Burdock itself.

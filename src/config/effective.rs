@@ -4,6 +4,7 @@
 //! to an equal [`Config`], unless keys of affinity tokens stand in the configuration itself.
 
 mod acme;
+mod logs;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::types::{
-    Acceptance, AccessLog, Action, Admin, Affinity, AffinityKeys, Balance, CacheControl, Check, CheckTls,
-    Close, Config, Destination, Drain, Exit, FirstBurst, HashKey, InitialState, Instance, InstanceTls, Limits,
+    Acceptance, Action, Admin, Affinity, AffinityKeys, Balance, CacheControl, Check, CheckTls,
+    Close, Config, Drain, Exit, FirstBurst, HashKey, InitialState, Instance, InstanceTls, Limits,
     Listener, OnRestart, ProxyVersion, RebalanceMode, Retry, SameSite, Secure, Service, StateFile,
     Tickets, Timeouts, Tls, TlsVersion, User, Version, Websocket, Workers,
 };
@@ -45,7 +46,7 @@ pub fn effective(config: &Config) -> String {
     });
     admin(&mut out, config.admin.as_ref());
     affinity_keys(&mut out, &config.affinity_keys);
-    access_log(&mut out, config.access_log.as_ref());
+    logs::access_log(&mut out, config.access_log.as_ref());
     out.map("timeouts", |out| {
         out.duration("header_read", config.client_timeouts.header_read);
         out.duration("keep_alive", config.client_timeouts.keep_alive);
@@ -209,22 +210,6 @@ fn affinity_keys(out: &mut Text, keys: &AffinityKeys) {
             out.key("affinity_keys", "none");
         }
     }
-}
-
-fn access_log(out: &mut Text, log: Option<&AccessLog>) {
-    let Some(log) = log else { return out.key("access_log", false) };
-    out.map("access_log", |out| {
-        out.key(
-            "to",
-            match &log.to {
-                Destination::Stdout => "stdout".to_owned(),
-                Destination::Stderr => "stderr".to_owned(),
-                Destination::File(path) => scalar(&path.display().to_string()),
-            },
-        );
-        out.key("format", log.format.word());
-        out.key("sample", format_percent(log.sample));
-    });
 }
 
 fn service(out: &mut Text, service: &Service) {

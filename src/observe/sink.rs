@@ -205,3 +205,39 @@ impl Write for Line {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_logs_never_waits_for_an_output_that_is_stuck() {
+        static LOSSES: Losses = Losses::none();
+        let (waiting, filled, written) = (Mutex::default(), Condvar::new(), Condvar::new());
+        let sink = Sink { waiting, filled, written, losses: &LOSSES };
+        let line = [b'x'; 1024];
+        for _ in 0..CAPACITY / line.len() + 5 {
+            sink.line(&line);
+        }
+        assert_eq!((LOSSES.slow.load(Ordering::Relaxed), LOSSES.all()), (5, 5));
+        assert_eq!(sink.waiting().bytes.len(), CAPACITY);
+    }
+
+    #[test]
+    fn what_was_dropped_is_told_of_at_once_and_then_once_a_minute() {
+        let losses = Losses::none();
+        let mut report = Report::default();
+        report.tell(&Output::Stdout, &losses);
+        assert!(report.last.is_none(), "nothing to tell");
+        losses.slow.store(3, Ordering::Relaxed);
+        report.tell(&Output::Stdout, &losses);
+        assert_eq!((report.slow, report.is_due(&losses)), (3, None));
+        losses.failed.store(2, Ordering::Relaxed);
+        report.tell(&Output::Stdout, &losses);
+        assert_eq!(report.failed, 0, "not yet");
+        assert!(report.is_due(&losses).is_some_and(|due| due > TOLD / 2 && due <= TOLD));
+        report.last = Instant::now().checked_sub(TOLD);
+        report.tell(&Output::Stdout, &losses);
+        assert_eq!((report.failed, report.is_due(&losses)), (2, None));
+    }
+}

@@ -27,7 +27,8 @@ use std::time::Duration;
 use super::node::{Fields, Node};
 use super::tree::Data;
 use super::types::{
-    AccessLog, AffinityKeys, ClientTimeouts, Config, Drain, Forwarding, Listener, Timeouts, User, Via, Workers,
+    AccessLog, AffinityKeys, ClientTimeouts, Config, Drain, Forwarding, Listener, Timeouts, User,
+    Via, Workers,
 };
 
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);

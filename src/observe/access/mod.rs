@@ -184,7 +184,8 @@ fn json(out: &mut Vec<u8>, line: &Line<'_>, share: u32) {
     milliseconds(out, line.duration);
     if share < AccessLog::ALL {
         out.extend_from_slice(b",\"sample\":0.");
-        let digits = [share / 1000, share / 100, share / 10, share].map(|it| b'0' + (it % 10) as u8);
+        let digits =
+            [share / 1000, share / 100, share / 10, share].map(|it| b'0' + (it % 10) as u8);
         out.extend_from_slice(&digits);
     }
     out.extend_from_slice(b"}\n");

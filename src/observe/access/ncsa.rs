@@ -123,7 +123,11 @@ mod tests {
         };
         let at = UNIX_EPOCH + Duration::from_secs(971_211_336);
         let mut out = Vec::new();
-        row(&mut out, &Line { duration: Duration::from_secs(3), ..apache }, at + Duration::from_secs(3));
+        row(
+            &mut out,
+            &Line { duration: Duration::from_secs(3), ..apache },
+            at + Duration::from_secs(3),
+        );
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "127.0.0.1 - - [10/Oct/2000:20:55:36 +0000] \"GET /apache_pb.gif HTTP/1.0\" 200 2326"

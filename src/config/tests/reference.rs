@@ -48,7 +48,8 @@ fn reference_yaml_shows_the_defaults() {
 }
 
 /// Forms that stand in comments of reference.yaml, since they exclude the forms that stand there.
-const OTHER_FORMS: [&str; 6] = [
+const OTHER_FORMS: [&str; 7] = [
+    "instances: [a:1]\ntracing: {endpoint: 'http://a/'}\n",
     "instances: [a:1]\naccess_log: {}\n",
     "instances: [a:1]\naffinity_keys: {keys: [AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=]}\n",
     "instances: [a:1]\nrate_limit: {requests: 1}\n",
@@ -75,7 +76,7 @@ fn asked_of_tls() -> BTreeSet<(&'static str, &'static str)> {
 }
 
 /// Every kind of map that the code reads; a kind that is missing here is found by its parent's row.
-const KINDS: [&str; 40] = [
+const KINDS: [&str; 41] = [
     "configuration",
     "listener",
     "access",
@@ -90,6 +91,7 @@ const KINDS: [&str; 40] = [
     "forwarding",
     "admin",
     "access_log",
+    "tracing",
     "affinity_keys",
     "timeouts",
     "limits",

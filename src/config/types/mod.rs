@@ -11,6 +11,7 @@ mod health;
 mod instance_tls;
 mod retry;
 mod tls;
+mod tracing;
 mod tunnels;
 mod via;
 
@@ -30,6 +31,7 @@ pub use retry::{Condition, Retry};
 pub use tls::{
     Certificate, ClientCertificates, Hsts, HttpsRedirect, KeyKind, Tickets, Tls, TlsVersion,
 };
+pub use tracing::{Tracing, Trust};
 pub use tunnels::{Action, Close, Closes, Exit, Rebalance, RebalanceMode, Websocket};
 pub use via::Via;
 
@@ -51,6 +53,8 @@ pub struct Config {
     pub affinity_keys: AffinityKeys,
     /// What is written of finished requests and tunnels; `None` for nothing.
     pub access_log: Option<AccessLog>,
+    /// How requests are traced; `None` for not at all.
+    pub tracing: Option<Arc<Tracing>>,
     /// Limits on the client side of every listener.
     pub client_timeouts: ClientTimeouts,
     /// What clients may take of Burdock itself.

@@ -16,12 +16,14 @@ pub(super) mod names;
 mod retry;
 mod service;
 mod tls;
+mod tracing;
 mod tunnels;
 pub(super) mod version;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::node::{Fields, Node};
@@ -49,6 +51,7 @@ pub(super) fn config(root: &Node<'_>) -> Option<Config> {
     let access_log = fields.take("access_log");
     let access_log =
         access_log.map_or(Some(AccessLog::default()), |node| access_log::access_log(&node));
+    let tracing = fields.switched("tracing", tracing::tracing).map(Arc::new);
     let (client_timeouts, timeouts) = timeouts(&mut fields);
     let (client_limits, limits) = clients::client_limits(&mut fields);
     let shutdown = drain(&mut fields, "shutdown");
@@ -64,6 +67,7 @@ pub(super) fn config(root: &Node<'_>) -> Option<Config> {
         admin,
         affinity_keys: affinity_keys.unwrap_or_else(AffinityKeys::default),
         access_log,
+        tracing,
         client_timeouts,
         client_limits,
         shutdown,

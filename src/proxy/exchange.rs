@@ -24,9 +24,11 @@ use crate::proxy::client::{Busy, Client};
 use crate::proxy::error::Reason;
 use crate::proxy::retry::Failure;
 use crate::proxy::session::Outcome;
+use crate::proxy::spans;
 use crate::proxy::stay::Stay;
 use crate::proxy_protocol::Introduction;
 use crate::snapshot::Snapshot;
+use crate::trace::span::Trace;
 use crate::tunnel;
 use crate::tunnel::registry::Entry;
 
@@ -75,6 +77,8 @@ pub struct Exchange {
     logged: Option<bool>,
     /// What a line says of the client's program, if that is asked for.
     agent: Option<Box<Agent>>,
+    /// Its place in a trace, if it has one.
+    pub trace: Option<Box<Trace>>,
     /// How long an answer that has begun may be silent.
     pub idle_timeout: Duration,
     status: Option<StatusCode>,
@@ -113,6 +117,7 @@ impl Exchange {
             error: None,
             logged: None,
             agent: None,
+            trace: None,
             idle_timeout: Duration::MAX,
             status: None,
             first_byte: None,
@@ -154,10 +159,21 @@ impl Exchange {
         if is_first { self.started } else { Instant::now() }
     }
 
-    /// An attempt begins.
-    pub fn attempt(&mut self, place: InFlight, began: Instant) {
+    /// An attempt begins. Gives what the instance is told of the trace.
+    pub fn attempt(&mut self, place: InFlight, began: Instant) -> Option<Box<HeaderValue>> {
         self.attempts += 1;
-        self.stay = Some(Stay::begin(place, began));
+        let (stay, traceparent) = self.stay(place, began);
+        self.stay = Some(stay);
+        traceparent
+    }
+
+    /// The stay of the attempt that is the last one counted; and the same.
+    pub fn stay(&self, place: InFlight, began: Instant) -> (Stay, Option<Box<HeaderValue>>) {
+        let stay = Stay::begin(place, began);
+        match &self.trace {
+            None => (stay, None),
+            Some(trace) => spans::attempt(self, trace, stay),
+        }
     }
 
     /// An attempt brought an answer.
@@ -269,7 +285,18 @@ impl Exchange {
             tunnel: None,
             agent: self.agent.as_deref().map_or_else(Default::default, Agent::bytes),
             must: self.has_failed(),
+            trace: self.trace.as_ref().map(|trace| trace.ids()),
         }
+    }
+
+    /// Its method.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// Its target, without tokens.
+    pub fn target(&self) -> &Uri {
+        &self.target
     }
 
     /// Hands over what a tunnel needs to know of the request that opened it. Text is copied: what
@@ -290,6 +317,7 @@ impl Exchange {
             attempts: self.attempts,
             protocol: line.protocol,
             agent: self.agent.as_deref().map(|agent| Box::new(agent.copied())),
+            trace: line.trace.map(Box::new),
             logged: self.logged.unwrap_or(true),
             in_flight,
             tls: self.client.arrival.session.clone(),
@@ -375,6 +403,9 @@ impl Drop for Exchange {
             // Its client left before anybody looked at it.
             let snapshot = self.client.live.snapshot();
             self.log_as(&snapshot, None);
+        }
+        if let Some(trace) = self.trace.as_ref().filter(|trace| trace.is_sampled()) {
+            self.client.live.spans.push(spans::request(trace, &self.line(now), (self, now)));
         }
         if self.logged == Some(true) {
             access::write(&self.line(now));

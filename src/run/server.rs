@@ -31,6 +31,7 @@ use crate::run::inherited::Inherited;
 use crate::run::keys::OwnKey;
 use crate::run::{privileges, steering};
 use crate::snapshot::{Layers, Live, Published, Snapshot};
+use crate::trace::export;
 use crate::tunnel::rebalance;
 use crate::tunnel::registry::Registry;
 
@@ -176,6 +177,8 @@ impl Server {
         tokio::spawn(ramp(Arc::clone(&server.live)));
         tokio::spawn(sampler::run(Arc::clone(&server.live)));
         tokio::spawn(doctor::rounds::run(Arc::clone(&server.live)));
+        let (spans, live) = (Arc::clone(&server.live.spans), Arc::clone(&server.live));
+        tokio::spawn(export::run(spans, move || live.snapshot().config.tracing.clone()));
         server.retire(&published, &config, None);
         server.prober.follow(published.snapshot.versions());
         if keeps_less {

@@ -31,6 +31,7 @@ use crate::observe::telemetry::Telemetry;
 use crate::route::{Route, Router};
 use crate::snapshot::room::Room;
 use crate::tls::automatic::Automatic;
+use crate::trace::queue::Spans;
 
 /// One configuration, ready to serve.
 #[derive(Debug)]
@@ -179,6 +180,8 @@ pub struct Live {
     pub room: Room,
     /// Bodies that are held for another attempt.
     pub kept: Arc<Ledger>,
+    /// What is told of requests to a collector.
+    pub spans: Arc<Spans>,
     /// Worker threads.
     pub workers: usize,
     /// Certificates that Burdock gets for itself.
@@ -221,6 +224,7 @@ impl Live {
             findings: Findings::default(),
             room: Room::default(),
             kept: Arc::default(),
+            spans: Arc::default(),
             workers,
             automatic: Arc::default(),
             phase: watch::Sender::new(Phase::Serving),

@@ -56,6 +56,8 @@ pub struct Account {
     pub protocol: &'static str,
     /// What a line says of the client's program, if that is asked for.
     pub agent: Option<Box<Agent>>,
+    /// The trace of the request that opened it, and its span there.
+    pub trace: Option<Box<(u128, u64)>>,
     /// Whether a line is written at its end.
     pub logged: bool,
     /// Counts it.
@@ -162,6 +164,7 @@ impl Account {
             tunnel: Some(access::Tunnel { messages: flow.messages, close_codes: flow.close_codes }),
             agent: self.agent.as_deref().map_or_else(Default::default, Agent::bytes),
             must: false,
+            trace: self.trace.as_deref().copied(),
         });
     }
 }

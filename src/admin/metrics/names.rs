@@ -62,6 +62,12 @@ pub const NAMES: &[(&str, &str, &str)] = &[
         "counter",
         "Lines of an access log elsewhere that were dropped, by reason: slow or failed output.",
     ),
+    ("burdock_trace_spans_sent_total", "counter", "Spans that a collector took."),
+    (
+        "burdock_trace_spans_dropped_total",
+        "counter",
+        "Spans that no collector got, by reason: full queue, unreachable, refused.",
+    ),
     ("burdock_errors_total", "counter", "What went wrong for clients, by reason."),
     (
         "burdock_listener_requests_total",

@@ -8,6 +8,7 @@ mod ncsa;
 mod outlet;
 
 use std::cell::RefCell;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -69,6 +70,8 @@ pub struct Line<'a> {
     pub agent: [&'a [u8]; 2],
     /// Whether there is a line whatever the sample is.
     pub must: bool,
+    /// The trace that it is a part of, and its span there.
+    pub trace: Option<(u128, u64)>,
 }
 
 /// How a line looks.
@@ -182,6 +185,10 @@ fn json(out: &mut Vec<u8>, line: &Line<'_>, share: u32) {
     }
     out.extend_from_slice(b",\"duration_ms\":");
     milliseconds(out, line.duration);
+    if let Some((trace, span)) = line.trace {
+        // Writing to memory fails for nobody.
+        let _ = write!(out, ",\"trace_id\":\"{trace:032x}\",\"span_id\":\"{span:016x}\"");
+    }
     if share < AccessLog::ALL {
         out.extend_from_slice(b",\"sample\":0.");
         let digits =
@@ -243,6 +250,10 @@ fn pretty(out: &mut Vec<u8>, line: &Line<'_>) {
     milliseconds(out, line.duration);
     out.extend_from_slice(b" id=");
     printable(out, line.request_id);
+    if let Some((trace, _)) = line.trace {
+        // Writing to memory fails for nobody.
+        let _ = write!(out, " trace={trace:032x}");
+    }
     out.push(b'\n');
 }
 
@@ -346,6 +357,7 @@ pub(super) mod tests {
             tunnel: None,
             agent: [b"", b""],
             must: false,
+            trace: None,
         }
     }
 

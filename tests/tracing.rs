@@ -167,7 +167,7 @@ async fn who_is_not_to_be_recorded_is_not_and_who_makes_no_sense_begins_anew() {
     }
     let future = format!("{}-more", traceparent("01").replacen("00", "01", 1));
     burdock.reload(&text(", sample: 0%, trust: trusted_proxies")).await;
-    let (trace, flags, has_state) = asked(&[future.clone()]).await;
+    let (trace, flags, has_state) = asked(std::slice::from_ref(&future)).await;
     assert!(trace != TRACE && flags == "00" && !has_state, "nobody is trusted");
     let trusting = text(", sample: 0%, trust: trusted_proxies");
     burdock.reload(&format!("{trusting}trusted_proxies: [127.0.0.1]\n")).await;

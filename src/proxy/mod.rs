@@ -101,8 +101,7 @@ async fn pass(
     exchange.connect = http2::translate(head);
     let fields = Fields::of(&head.headers);
     let snapshot = exchange.client.live.snapshot();
-    exchange.log_as(&snapshot, Some(&head.headers));
-    spans::trace(exchange, &snapshot, head);
+    tell_as(exchange, &snapshot, head);
     vet(exchange, &snapshot, head, fields)?;
     let service = prepare(exchange, &snapshot, head)?;
     let (version, roster) = (service.version(), &service.roster);
@@ -173,6 +172,12 @@ async fn pass(
     exchange.session = mark;
     let notice = notice.or_else(|| notice::of_refusal(service, head, &answer.response));
     Ok((answer, notice))
+}
+
+/// Takes over what a configuration says of logs and traces.
+fn tell_as(exchange: &mut Exchange, snapshot: &Snapshot, head: &mut request::Parts) {
+    exchange.log_as(snapshot, Some(&head.headers));
+    spans::trace(exchange, snapshot, head);
 }
 
 /// Refuses what has more than one meaning, or more than clients may send.

@@ -18,13 +18,16 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// After so long there are newer spans to send.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// No collector is believed that wants to be left alone for longer.
+const LONGEST_REST: Duration = Duration::from_secs(300);
 /// The log tells of trouble at once, and then not again for this long.
 const TOLD: Duration = Duration::from_secs(60);
 
 /// Sends what comes, as `settings` say at the moment; runs until it is dropped. What was made before
 /// tracing was switched off is sent where it would have been.
 pub async fn run(spans: Arc<Spans>, settings: impl Fn() -> Option<Arc<Tracing>>) {
-    let mut exporter = Exporter { post: Post::default(), last: None, told: None, settings };
+    let (post, rests_until) = (Post::default(), Instant::now());
+    let mut exporter = Exporter { post, last: None, told: None, rests_until, settings };
     loop {
         let batch = spans.batch().await;
         match exporter.deliver(&batch).await {
@@ -41,12 +44,15 @@ struct Exporter<Settings> {
     post: Post,
     last: Option<Arc<Tracing>>,
     told: Option<Instant>,
+    /// The collector is left alone until then, though new spans come.
+    rests_until: Instant,
     settings: Settings,
 }
 
 impl<Settings: Fn() -> Option<Arc<Tracing>>> Exporter<Settings> {
     /// Gives how many spans the collector did not take.
     async fn deliver(&mut self, batch: &[Span]) -> Result<u64, Dropped> {
+        tokio::time::sleep_until(self.rests_until.into()).await;
         let deadline = Instant::now() + PATIENCE;
         let mut wait = FIRST_WAIT;
         loop {
@@ -81,7 +87,9 @@ impl<Settings: Fn() -> Option<Arc<Tracing>>> Exporter<Settings> {
                 }
             };
             let pause = pause.unwrap_or_else(|| wait.mul_f64(1.0 - fastrand::f64() / 2.0));
+            let pause = pause.min(LONGEST_REST);
             if Instant::now() + pause > deadline {
+                self.rests_until = Instant::now() + pause;
                 return Err(Dropped::Unreachable);
             }
             tokio::time::sleep(pause).await;

@@ -2,7 +2,7 @@
 //! collector (OTLP).
 //!
 //! [`context`] reads and writes the fields, [`span`] is what is told of one request and of each
-//! attempt, [`queue`] holds what is finished, [`export`] sends it by [`post`] in the form of [`otlp`].
+//! attempt, [`queue`] holds what is finished, [`export`] sends it by `post` in the form of `otlp`.
 //! Without `tracing` in the configuration nothing of this is looked at.
 
 pub mod context;

@@ -63,4 +63,5 @@ pub mod run;
 pub mod snapshot;
 pub mod tls;
 pub mod top;
+pub mod trace;
 pub mod tunnel;

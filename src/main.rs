@@ -9,7 +9,7 @@ use burdock::cli::{Access, Cli, Command, Demo, Drill, Keys, Operate, Reports, Ru
 use burdock::config::Loaded;
 use burdock::config::overrides::Overrides;
 use burdock::drill::{self, DrillError, Verdict};
-use burdock::observe::{log, sink};
+use burdock::observe::{access, log, sink};
 use burdock::run::{Ended, Server, Settings, Source, StartError};
 use burdock::{config, demo, operate, run, top};
 use clap::Parser;
@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Command::Operate(Operate::Top { access }) => block_on(top::run(&access)),
         Command::Operate(command) => block_on(async { Ok(operate::run(command).await) }),
     };
+    access::flush();
     sink::sink().flush();
     result.unwrap_or_else(|error| {
         eprintln!("burdock: {error:#}");

@@ -23,6 +23,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("acme", 3),
     ("instance", 3),
     ("discovery", 3),
+    ("trace", 3),
+    ("trace::context", 2),
     ("health::probe", 3),
     ("health::prober", 3),
     ("snapshot", 4),

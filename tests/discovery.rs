@@ -153,7 +153,7 @@ async fn a_source_takes_over_from_a_list_and_its_instances_can_be_steered() {
     let mut api = Api::of(&burdock);
     let name = b.address.to_string();
     let steered = api.steer(&name, json!({ "weight": 7 })).await;
-    assert_eq!(steered["weight"], 7, "{steered}");
+    assert_eq!((&steered["weight"], &steered["source"]), (&json!(7), &json!("discovery")));
     let path = format!("instances/default/default/{name}");
     let answer = api.delete(&path).await;
     assert_eq!(answer.0, 409);

@@ -86,7 +86,7 @@ impl Instance {
             id: id(identity),
             name: identity.name.clone(),
             address: instance.address().to_owned(),
-            source: if instance.is_added() { "api" } else { "file" },
+            source: instance.namer().label(),
             weight: instance.weight(),
             effective_weight: f64::from(instance.effective_weight()) / 100.0,
             membership: match membership {

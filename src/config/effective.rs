@@ -5,6 +5,7 @@
 
 mod acme;
 mod discovery;
+mod logs;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -46,7 +47,8 @@ pub fn effective(config: &Config) -> String {
     });
     admin(&mut out, config.admin.as_ref());
     affinity_keys(&mut out, &config.affinity_keys);
-    out.key("access_log", config.access_log);
+    logs::access_log(&mut out, config.access_log.as_ref());
+    logs::tracing(&mut out, config.tracing.as_deref());
     out.map("timeouts", |out| {
         out.duration("header_read", config.client_timeouts.header_read);
         out.duration("keep_alive", config.client_timeouts.keep_alive);

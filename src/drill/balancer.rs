@@ -265,7 +265,7 @@ fn fitted(config: &Config) -> Config {
         let checks = [&mut version.readiness_check, &mut version.liveness_check];
         checks.into_iter().flatten().for_each(|check| check.port = None);
     }
-    config.access_log = false;
+    config.access_log = None;
     if config.workers == Workers::Auto {
         config.workers = Workers::Count(2);
     }

@@ -89,6 +89,31 @@ impl From<&Identity> for Key {
     }
 }
 
+/// Who says that there is an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Namer {
+    /// The file.
+    File,
+    /// The source that its version has.
+    Discovery,
+    /// Somebody who asked for it at run time.
+    Api,
+}
+
+impl Namer {
+    /// In order.
+    pub const ALL: [Self; 3] = [Self::File, Self::Discovery, Self::Api];
+
+    /// A word for it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Discovery => "discovery",
+            Self::Api => "api",
+        }
+    }
+}
+
 /// Why requests that wait for this instance should not wait any longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Distress {
@@ -154,8 +179,8 @@ pub struct Instance {
     /// Those that are bound to it.
     pub sessions: Sessions,
     gone: Notify,
-    /// Whether somebody has added it at run time.
-    added: AtomicBool,
+    /// Who named it; a place in [`Namer::ALL`].
+    namer: AtomicU8,
     lanes: Box<[Lane]>,
     roster: Weak<Roster>,
 }
@@ -197,7 +222,7 @@ impl Instance {
             sessions: Sessions::new(Instant::now()),
             gone: Notify::new(),
             lanes: (0..workers).map(|_| Lane::default()).collect(),
-            added: AtomicBool::new(false),
+            namer: AtomicU8::new(Namer::File as u8),
             roster,
         };
         new.set_pace(version.concurrency, config.max_requests);
@@ -253,14 +278,14 @@ impl Instance {
         self.share.begin(slow_start, Instant::now());
     }
 
-    /// Whether somebody has added it at run time.
-    pub fn is_added(&self) -> bool {
-        self.added.load(Ordering::Relaxed)
+    /// Who named it.
+    pub fn namer(&self) -> Namer {
+        Namer::ALL[usize::from(self.namer.load(Ordering::Relaxed))]
     }
 
-    /// Somebody has added it at run time, or the file names it.
-    pub fn set_added(&self, added: bool) {
-        self.added.store(added, Ordering::Relaxed);
+    /// It is named by this one.
+    pub fn set_namer(&self, namer: Namer) {
+        self.namer.store(namer as u8, Ordering::Relaxed);
     }
 
     /// The part that belongs to one worker.

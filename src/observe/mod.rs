@@ -8,6 +8,7 @@ pub mod events;
 pub mod journal;
 pub mod latency;
 pub mod log;
+pub mod output;
 pub mod red;
 pub mod sink;
 pub mod telemetry;

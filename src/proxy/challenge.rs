@@ -28,7 +28,7 @@ pub fn handle(
 ) -> impl Future<Output = Response<AnswerBody>> + Send + use<> {
     let mut exchange = Exchange::begin(client, request);
     let snapshot = exchange.client.live.snapshot();
-    exchange.log_as(&snapshot);
+    exchange.log_as(&snapshot, Some(request.headers()));
     exchange.host = request.headers().get(HOST).cloned();
     std::future::ready(answer::proof(exchange, proof))
 }

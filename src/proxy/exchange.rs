@@ -9,24 +9,26 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use http::header::HeaderValue;
-use http::{Method, Request, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use crate::affinity::query;
-use crate::config::types::ProxyVersion;
+use crate::config::types::{LineFormat, ProxyVersion};
 use crate::instance::body::{Broken, Hold, Upload};
 use crate::instance::{InFlight, Roster};
-use crate::observe::access;
+use crate::observe::access::{self, Agent};
 use crate::observe::counters::TunnelEnd;
 use crate::observe::red::Ended;
 use crate::proxy::client::{Busy, Client};
 use crate::proxy::error::Reason;
 use crate::proxy::retry::Failure;
 use crate::proxy::session::Outcome;
+use crate::proxy::spans;
 use crate::proxy::stay::Stay;
 use crate::proxy_protocol::Introduction;
 use crate::snapshot::Snapshot;
+use crate::trace::span::Trace;
 use crate::tunnel;
 use crate::tunnel::registry::Entry;
 
@@ -40,6 +42,7 @@ pub struct Exchange {
     pub started: Instant,
     method: Method,
     target: Uri,
+    version: Version,
     /// The client's address, as a trusted proxy tells it, where that isn't the peer.
     pub told: Option<Box<str>>,
     /// Whether the client came by https.
@@ -72,6 +75,10 @@ pub struct Exchange {
     pub error: Option<Reason>,
     /// Whether a line is written, once it is known.
     logged: Option<bool>,
+    /// What a line says of the client's program, if that is asked for.
+    agent: Option<Box<Agent>>,
+    /// Its place in a trace, if it has one.
+    pub trace: Option<Box<Trace>>,
     /// How long an answer that has begun may be silent.
     pub idle_timeout: Duration,
     status: Option<StatusCode>,
@@ -92,6 +99,7 @@ impl Exchange {
             started: now,
             method: request.method().clone(),
             target: request.uri().clone(),
+            version: request.version(),
             told: None,
             https: false,
             host: None,
@@ -108,6 +116,8 @@ impl Exchange {
             ended: None,
             error: None,
             logged: None,
+            agent: None,
+            trace: None,
             idle_timeout: Duration::MAX,
             status: None,
             first_byte: None,
@@ -128,9 +138,13 @@ impl Exchange {
     }
 
     /// Takes over what a configuration says of the log: whether there is a line, and which query
-    /// parameters hold tokens, which are kept out of it.
-    pub fn log_as(&mut self, snapshot: &Snapshot) {
-        self.logged = Some(snapshot.config.access_log);
+    /// parameters hold tokens, which are kept out of it. `fields` are those of the request.
+    pub fn log_as(&mut self, snapshot: &Snapshot, fields: Option<&HeaderMap>) {
+        let log = snapshot.config.access_log.as_ref();
+        self.logged = Some(log.is_some());
+        if log.is_some_and(|log| log.format == LineFormat::Combined) {
+            self.agent = fields.map(|fields| Box::new(Agent::of(fields)));
+        }
         let queries = &snapshot.token_queries;
         if !queries.is_empty()
             && let Some(target) = query::concealed(&self.target, queries)
@@ -145,10 +159,21 @@ impl Exchange {
         if is_first { self.started } else { Instant::now() }
     }
 
-    /// An attempt begins.
-    pub fn attempt(&mut self, place: InFlight, began: Instant) {
+    /// An attempt begins. Gives what the instance is told of the trace.
+    pub fn attempt(&mut self, place: InFlight, began: Instant) -> Option<Box<HeaderValue>> {
         self.attempts += 1;
-        self.stay = Some(Stay::begin(place, began));
+        let (stay, traceparent) = self.stay(place, began);
+        self.stay = Some(stay);
+        traceparent
+    }
+
+    /// The stay of the attempt that is the last one counted; and the same.
+    pub fn stay(&self, place: InFlight, began: Instant) -> (Stay, Option<Box<HeaderValue>>) {
+        let stay = Stay::begin(place, began);
+        match &self.trace {
+            None => (stay, None),
+            Some(trace) => spans::attempt(self, trace, stay),
+        }
     }
 
     /// An attempt brought an answer.
@@ -226,6 +251,12 @@ impl Exchange {
         }
     }
 
+    /// Whether it failed, or nothing could be sent.
+    fn has_failed(&self) -> bool {
+        let is_bad = || self.status.is_none_or(|status| status.is_server_error());
+        self.error.map_or_else(is_bad, |error| error.is_failure() || self.status.is_none())
+    }
+
     fn line(&self, now: Instant) -> access::Line<'_> {
         let (affinity, affinity_reason) = self.affinity.labels();
         let roster = self.roster.as_deref();
@@ -234,6 +265,7 @@ impl Exchange {
             message: "request",
             client: self.address(),
             method: self.method.as_str(),
+            protocol: protocol(self.version),
             path: self.target.path_and_query().map_or("", |path| path.as_str()),
             host: visible(self.host.as_ref()),
             status: self.status.map_or(0, |status| status.as_u16()),
@@ -251,7 +283,20 @@ impl Exchange {
             error: self.error.map(Reason::label).or(self.ended.map(TunnelEnd::label)),
             tls: self.client.arrival.session.as_deref(),
             tunnel: None,
+            agent: self.agent.as_deref().map_or_else(Default::default, Agent::bytes),
+            must: self.has_failed(),
+            trace: self.trace.as_ref().map(|trace| trace.ids()),
         }
+    }
+
+    /// Its method.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// Its target, without tokens.
+    pub fn target(&self) -> &Uri {
+        &self.target
     }
 
     /// Hands over what a tunnel needs to know of the request that opened it. Text is copied: what
@@ -266,6 +311,9 @@ impl Exchange {
                 words: tunnel::Words::of([line.client, line.path, line.host, line.request_id]),
                 affinity: self.affinity.labels(),
                 attempts: self.attempts,
+                protocol: line.protocol,
+                agent: self.agent.as_deref().map(Agent::copied),
+                trace: line.trace,
                 tls: self.client.arrival.session.clone(),
             })
         });
@@ -286,6 +334,15 @@ impl Exchange {
     }
 }
 
+/// As a request line names it (RFC 9112 section 2.3).
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        _ => "HTTP/1.1",
+    }
+}
+
 fn visible(value: Option<&HeaderValue>) -> &str {
     value.and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
@@ -298,11 +355,12 @@ pub fn unread(client: &Client, reason: Reason) {
     let ended = Ended { status, is_error, attempts: 0, first_byte: None, duration: None };
     client.arrival.red.count(&ended);
     let Some(status) = status else { return };
-    if !client.live.snapshot().config.access_log {
+    if client.live.snapshot().config.access_log.is_none() {
         return;
     }
     access::write(&access::Line {
         message: "request",
+        must: is_error,
         client: client.peer_text(),
         status: status.as_u16(),
         error: Some(reason.label()),
@@ -346,7 +404,10 @@ impl Drop for Exchange {
         if self.logged.is_none() {
             // Its client left before anybody looked at it.
             let snapshot = self.client.live.snapshot();
-            self.log_as(&snapshot);
+            self.log_as(&snapshot, None);
+        }
+        if let Some(trace) = self.trace.as_ref().filter(|trace| trace.is_sampled()) {
+            self.client.live.spans.push(spans::request(trace, &self.line(now), (self, now)));
         }
         if self.logged == Some(true) {
             access::write(&self.line(now));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
-use http::{Request, Response, StatusCode, Version, request};
+use http::{HeaderMap, Request, Response, StatusCode, Version, request};
 use hyper::body::{Body, Incoming};
 use tokio::sync::Notify;
 
@@ -26,6 +26,7 @@ use crate::proxy::retry::{self, Failure, Sent};
 use crate::proxy::upgrade::Raw;
 use crate::proxy_protocol::Introduction;
 use crate::tls::client;
+use crate::trace::context::TRACEPARENT;
 
 /// The head of an answer, and what its body comes by.
 #[derive(Debug)]
@@ -95,6 +96,8 @@ pub struct Attempt<'a> {
     pub hurries: bool,
     /// What the instance is told of the client by its connection.
     pub introduction: Option<Arc<Introduction>>,
+    /// What the instance is told of the trace, if there is one.
+    pub traceparent: Option<Box<HeaderValue>>,
     /// Who gets interim answers.
     pub client: Arc<Client>,
 }
@@ -242,7 +245,7 @@ impl Attempt<'_> {
         let mut request = Request::new(body);
         *request.method_mut() = head.method.clone();
         *request.uri_mut() = head.uri.clone();
-        *request.headers_mut() = head.headers.clone();
+        *request.headers_mut() = self.fields(head);
         // A client of HTTP/1.0 may leave Host out; HTTP/1.1 has none without (RFC 9112 section 3.2).
         if !self.has_host
             && let Ok(address) = HeaderValue::from_str(self.instance.address())
@@ -250,6 +253,15 @@ impl Attempt<'_> {
             request.headers_mut().insert(HOST, address);
         }
         request
+    }
+
+    /// The fields of this attempt.
+    pub(super) fn fields(&self, head: &request::Parts) -> HeaderMap {
+        let mut fields = head.headers.clone();
+        if let Some(traceparent) = &self.traceparent {
+            fields.insert(TRACEPARENT, HeaderValue::clone(traceparent));
+        }
+        fields
     }
 
     pub(super) fn replayable(&self) -> bool {

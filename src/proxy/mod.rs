@@ -3,7 +3,7 @@
 //! Checked, routed, bound or spread, sent, tried again elsewhere where that is safe, answered. The
 //! pieces are next door: [`headers`] and [`retry`] decide, [`forward`], [`streams`] and [`upgrade`]
 //! talk to an instance, [`tries`] says where to next, [`race`] asks two, [`session`] knows the token,
-//! [`notice`] tells the client of it, [`exchange`] keeps the account, [`answer`] is the body. On a
+//! [`notice`] tells the client of it, [`exchange`] keeps the account, `spans` tells collectors, [`answer`] is the body. On a
 //! listener that sends its clients to https, [`redirect`] answers instead; a CA that looks whether a
 //! host is ours hears from [`challenge`].
 
@@ -27,6 +27,7 @@ pub mod race;
 pub mod redirect;
 pub mod retry;
 pub mod session;
+mod spans;
 pub mod stay;
 pub mod streams;
 pub mod tries;
@@ -100,7 +101,7 @@ async fn pass(
     exchange.connect = http2::translate(head);
     let fields = Fields::of(&head.headers);
     let snapshot = exchange.client.live.snapshot();
-    exchange.log_as(&snapshot);
+    tell_as(exchange, &snapshot, head);
     vet(exchange, &snapshot, head, fields)?;
     let service = prepare(exchange, &snapshot, head)?;
     let (version, roster) = (service.version(), &service.roster);
@@ -132,9 +133,9 @@ async fn pass(
             Found::Nobody(reason) => Err(reason),
         };
         let place = place.inspect_err(|_| exchange.affinity = session.unserved())?;
-        let attempt = tries.attempt(&session, &place, exchange, upload);
+        let mut attempt = tries.attempt(&session, &place, exchange, upload);
         let began = exchange.began();
-        exchange.attempt(place, began);
+        attempt.traceparent = exchange.attempt(place, began);
         let question = Question::watched(worker, head, upgrade.as_ref(), &tries, upload.is_some());
         // Boxed, as is all that is rare and large: the future of every request carries the rest.
         let (instance, result) = match (question, &upgrade) {
@@ -171,6 +172,12 @@ async fn pass(
     exchange.session = mark;
     let notice = notice.or_else(|| notice::of_sid(service, &instance, head, &answer.response));
     Ok((answer, notice))
+}
+
+/// Takes over what a configuration says of logs and traces.
+fn tell_as(exchange: &mut Exchange, snapshot: &Snapshot, head: &mut request::Parts) {
+    exchange.log_as(snapshot, Some(&head.headers));
+    spans::trace(exchange, snapshot, head);
 }
 
 /// Refuses what has more than one meaning, or more than clients may send.
@@ -369,6 +376,6 @@ mod tests {
         fn size<F: Future>(_: fn(Arc<Client>, Request<Incoming>) -> F) -> usize {
             size_of::<F>()
         }
-        assert!(size(handle) <= 1144, "{} bytes", size(handle));
+        assert!(size(handle) <= 1152, "{} bytes", size(handle));
     }
 }

@@ -204,8 +204,8 @@ impl<'r> Race<'r, '_> {
         let Some(place) = self.tries.hedge(self.session, &self.first.instance) else { return };
         self.exchange.attempts += 1;
         let instance = Arc::clone(place.instance());
-        let stay = Stay::begin(place, now);
-        let run = self.question.ask(Attempt { instance, ..self.attempt.clone() }, now);
+        let (stay, traceparent) = self.exchange.stay(place, now);
+        let run = self.question.ask(Attempt { instance, traceparent, ..self.attempt.clone() }, now);
         self.second = Some((run, stay));
     }
 

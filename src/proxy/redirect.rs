@@ -25,7 +25,7 @@ pub async fn handle(
         return super::handle(client, request).await;
     }
     let mut exchange = Exchange::begin(client, &request);
-    exchange.log_as(&snapshot);
+    exchange.log_as(&snapshot, Some(request.headers()));
     let (head, incoming) = request.into_parts();
     let origin = exchange.client.origin(&snapshot, head.version);
     let trusted = &snapshot.config.trusted_proxies;

@@ -7,7 +7,9 @@ use http::StatusCode;
 
 use crate::instance::body::Upload;
 use crate::instance::{InFlight, Instance, Trial};
+use crate::proxy::error::Reason;
 use crate::proxy::retry::Failure;
+use crate::trace::span::Attempt;
 
 /// A place at an instance, with the permit if its breaker is half-open. Dropped without an outcome
 /// it says nothing of the instance: the place is free again and the permit given back.
@@ -18,6 +20,8 @@ pub struct Stay {
     began: Instant,
     /// Until there is an outcome.
     trial: Option<Trial>,
+    /// What is told of it, if the request is recorded.
+    span: Option<Box<Attempt>>,
 }
 
 impl Stay {
@@ -28,7 +32,13 @@ impl Stay {
     /// nothing, and to choose again would cost every request a loop for that.
     pub fn begin(place: InFlight, began: Instant) -> Self {
         let trial = Trial::begin(place.instance());
-        Self { place, began, trial }
+        Self { place, began, trial, span: None }
+    }
+
+    /// The same, told of by a span.
+    #[must_use]
+    pub fn told_by(self, span: Attempt) -> Self {
+        Self { span: Some(Box::new(span)), ..self }
     }
 
     /// The place.
@@ -44,6 +54,9 @@ impl Stay {
     /// It brought an answer to a request with this body; `upgrade` says that a tunnel was asked for.
     pub fn succeeded(&mut self, status: StatusCode, upgrade: bool, upload: Option<&Upload>) {
         self.place.lane().answered(status);
+        if let Some(span) = &mut self.span {
+            span.answered(status);
+        }
         let (instance, trial) = (self.place.instance(), self.trial.take());
         // Tunnels have a limit of their own.
         if instance.is_paced() && !upgrade {
@@ -85,6 +98,9 @@ impl Stay {
 
     /// It brought none.
     pub fn failed(&mut self, failure: Failure, upgrade: bool) {
+        if let Some(span) = &mut self.span {
+            span.failed(Reason::from(failure).label());
+        }
         let trial = self.trial.take();
         if !failure.is_own() {
             self.place.lane().failed();

@@ -106,7 +106,7 @@ impl Attempt<'_> {
         let mut request = Request::new(body);
         *request.method_mut() = head.method.clone();
         *request.version_mut() = Version::HTTP_2;
-        let mut fields = head.headers.clone();
+        let mut fields = self.fields(head);
         let host = fields.remove(HOST).filter(|_| self.has_host);
         for name in [CONNECTION, TRANSFER_ENCODING, EXPECT] {
             fields.remove(name);

@@ -217,7 +217,17 @@ impl<'a> Tries<'a> {
         let hurries = self.hurries(session, &instance);
         let introduction = self.introduction.clone();
         let (client, has_host) = (Arc::clone(&exchange.client), exchange.host.is_some());
-        Attempt { instance, roster, version, has_host, upload, introduction, hurries, client }
+        Attempt {
+            instance,
+            roster,
+            version,
+            has_host,
+            upload,
+            introduction,
+            hurries,
+            traceparent: None,
+            client,
+        }
     }
 
     /// Whether a connection to this instance is waited for no longer than a first byte.

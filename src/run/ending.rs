@@ -10,6 +10,8 @@ use crate::run::server::Server;
 
 /// At the end of a drain beside another process, what was asked at the last moment is answered.
 const LAST_ANSWER: Duration = Duration::from_secs(2);
+/// A collector gets this long for the spans that are left.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 /// Between two looks at what a drain still waits for.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// What is cut gets this long to notice.
@@ -78,6 +80,7 @@ impl Server {
         let (connections, tunnels) = self.under_way();
         self.live.cut();
         self.stop().await;
+        self.live.spans.flush(LAST_SPANS).await;
         match drained {
             Drained::Clean => tracing::info!("stopped"),
             Drained::Cut => tracing::warn!(connections, tunnels, "stopped; what was left is cut"),

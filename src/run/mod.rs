@@ -29,7 +29,9 @@ use crate::config::overrides::Overrides;
 use crate::config::{self, ConfigErrors, Loaded};
 use crate::discovery::watch;
 use crate::listener::{BindError, descriptors};
+use crate::observe::access;
 use crate::observe::events::UpgradeStage;
+use crate::observe::output::{self, OpenError};
 use crate::run::handover::{Call, Predecessor};
 use crate::run::inherited::Inherited;
 use crate::run::pid_file::PidFile;
@@ -112,6 +114,9 @@ pub enum StartError {
     /// Taking over would have interrupted a service.
     #[error("taking over: no instance of {0} is ready, and the process before has one")]
     Unserved(String),
+    /// The file of the access log.
+    #[error(transparent)]
+    AccessLog(#[from] OpenError),
     /// What systemd passed.
     #[error("taking the sockets that systemd passed: {0}")]
     Sockets(#[source] std::io::Error),
@@ -130,8 +135,10 @@ pub enum Ended {
 }
 
 /// Serves until SIGTERM or SIGINT, reloading on SIGHUP and when a file changes, and until another
-/// process has taken over on SIGUSR2.
+/// process has taken over on SIGUSR2. SIGUSR1 opens the file of the access log anew.
 pub async fn run(settings: Settings) -> Result<Ended, StartError> {
+    // First: a signal to all processes of a service must not end one that is about to take over.
+    let mut signals = Signals::install().map_err(StartError::Signals)?;
     let call = Call::of_this_process();
     let (predecessor, inherited) = match Predecessor::meet()? {
         Some((predecessor, inherited)) => (Some(predecessor), inherited),
@@ -139,7 +146,6 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
     };
     let loaded = settings.load()?;
     descriptors::raise();
-    let mut signals = Signals::install().map_err(StartError::Signals)?;
     let mut watcher = watch::Watcher::new(&loaded.watched);
     let before = Before {
         inherited,
@@ -221,6 +227,7 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
 /// Leaves to `process` what is new, and finishes what is old.
 async fn withdraw(mut server: Server, process: u32, signals: &mut Signals) -> Ended {
     tracing::info!(process, "another process has taken over");
+    output::follow_files();
     server.note_upgrade(UpgradeStage::TakenOver(process));
     systemd::handed_over(process);
     match server.withdraw(signals.stop()).await {
@@ -331,6 +338,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    user_defined1: Signal,
     user_defined2: Signal,
 }
 
@@ -340,16 +348,21 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            user_defined1: signal(SignalKind::user_defined1())?,
             user_defined2: signal(SignalKind::user_defined2())?,
         })
     }
 
     async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.terminate.recv() => Asked::Stop,
-            _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.hang_up.recv() => Asked::Reload(Cause::Signal),
-            _ = self.user_defined2.recv() => Asked::Upgrade,
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return Asked::Stop,
+                _ = self.interrupt.recv() => return Asked::Stop,
+                _ = self.hang_up.recv() => return Asked::Reload(Cause::Signal),
+                _ = self.user_defined2.recv() => return Asked::Upgrade,
+                // Whatever else goes on, a drain too.
+                _ = self.user_defined1.recv() => access::reopen(),
+            }
         }
     }
 

@@ -22,6 +22,7 @@ use crate::health::prober::Prober;
 use crate::health::{self, Membership};
 use crate::instance::{self, Departure, Instance, Roster};
 use crate::listener::Worker;
+use crate::observe::access::{self, Prepared};
 use crate::observe::events::{Event, UpgradeStage};
 use crate::observe::journal::Journal;
 use crate::run::StartError;
@@ -32,6 +33,7 @@ use crate::run::inherited::Inherited;
 use crate::run::keys::OwnKey;
 use crate::run::{privileges, steering};
 use crate::snapshot::{Layers, Live, Published, Snapshot};
+use crate::trace::export;
 use crate::tunnel::rebalance;
 use crate::tunnel::registry::Registry;
 
@@ -140,6 +142,8 @@ impl Server {
         drop(inherited);
         // Before a file is made, so that whoever reads it again made it.
         privileges::give_up(config.user.as_ref(), &loaded.watched)?;
+        // By whoever it is opened again by after it was rotated.
+        access::follow(access::prepare(config.access_log.as_ref())?);
         let mut own_key = OwnKey::new(config_file);
         let keyring = own_key.keyring(&config.affinity_keys, has_affinity(&config))?;
         warn_unverified(None, &config);
@@ -186,6 +190,8 @@ impl Server {
         tokio::spawn(ramp(Arc::clone(&server.live)));
         tokio::spawn(sampler::run(Arc::clone(&server.live)));
         tokio::spawn(doctor::rounds::run(Arc::clone(&server.live)));
+        let (spans, live) = (Arc::clone(&server.live.spans), Arc::clone(&server.live));
+        tokio::spawn(export::run(spans, move || live.snapshot().config.tracing.clone()));
         server.retire(&published, &config, None);
         server.prober.follow(published.snapshot.versions());
         if keeps_less {
@@ -276,7 +282,7 @@ impl Server {
         let found = self.seeded(&filed);
         let layers = steering::over(filed, found, Overlay::clone(&self.layers.overlay));
         let config = layers.served();
-        let (keyring, unserved) = match self.prepare(&config) {
+        let (keyring, unserved, log) = match self.prepare(&config) {
             Ok(prepared) => prepared,
             Err(error) => {
                 live.rejected(vec![error.to_string()]);
@@ -286,6 +292,7 @@ impl Server {
         };
         warn(&live.journal, &loaded.warnings);
         live.findings.locate(loaded.places);
+        access::follow(log);
         let begun = Instant::now();
         let published = self.live.publish(layers.clone(), Arc::new(keyring));
         let publish_ms = begun.elapsed().as_secs_f64() * 1000.0;
@@ -321,12 +328,13 @@ impl Server {
     }
 
     /// What can fail in a reload, done before anything is changed.
-    fn prepare(&mut self, config: &Config) -> Result<(Keyring, Unserved), StartError> {
+    fn prepare(&mut self, config: &Config) -> Result<(Keyring, Unserved, Prepared), StartError> {
         let nothing = &mut Inherited::default();
         let unserved = self.doors.bind(config, self.workers.len(), nothing)?;
+        let log = access::prepare(config.access_log.as_ref())?;
         // Last, since it may leave a file.
         let keyring = self.own_key.keyring(&config.affinity_keys, has_affinity(config))?;
-        Ok((keyring, unserved))
+        Ok((keyring, unserved, log))
     }
 
     /// Removed and draining instances keep their sessions and tunnels until their deadline.

@@ -7,7 +7,7 @@
 pub mod plan;
 pub mod room;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +23,7 @@ use crate::config::overlay::{Key, Overlay};
 use crate::config::types::{self, Config};
 use crate::discovery::board::Board;
 use crate::doctor::findings::Findings;
+use crate::instance::Namer;
 use crate::instance::kept::Ledger;
 use crate::instance::roster::{Reconciled, Roster};
 use crate::observe::counters::Counters;
@@ -33,6 +34,7 @@ use crate::observe::telemetry::Telemetry;
 use crate::route::{Route, Router};
 use crate::snapshot::room::Room;
 use crate::tls::automatic::Automatic;
+use crate::trace::queue::Spans;
 
 /// One configuration, ready to serve.
 #[derive(Debug)]
@@ -209,6 +211,8 @@ pub struct Live {
     pub room: Room,
     /// Bodies that are held for another attempt.
     pub kept: Arc<Ledger>,
+    /// What is told of requests to a collector.
+    pub spans: Arc<Spans>,
     /// Worker threads.
     pub workers: usize,
     /// Certificates that Burdock gets for itself.
@@ -253,6 +257,7 @@ impl Live {
             sources: Board::default(),
             room: Room::default(),
             kept: Arc::default(),
+            spans: Arc::default(),
             workers,
             automatic: Arc::default(),
             phase: watch::Sender::new(Phase::Serving),
@@ -381,7 +386,7 @@ fn build(
         };
         let roster = known.cloned().unwrap_or_else(fresh);
         changes.push(roster.reconcile(version, workers));
-        mark_added(&roster, &layers.overlay, before);
+        mark_named(&roster, &layers, &layers.filed.services[place].version, before);
         let seconds =
             |limit: Option<std::time::Duration>| limit.map(|limit| limit.as_secs().max(1));
         let affinity = version.affinity.as_ref();
@@ -414,17 +419,21 @@ fn build(
     (snapshot, changes)
 }
 
-/// Says which instances were added at run time: one that is removed again, nobody else remembers.
-fn mark_added(roster: &Roster, overlay: &Overlay, before: Option<&Snapshot>) {
+/// Says who named which instances: of one that is removed again nobody else remembers it.
+fn mark_named(roster: &Roster, layers: &Layers, filed: &types::Version, before: Option<&Snapshot>) {
     let had_any = before.is_some_and(|before| before.overlay.added() > 0);
-    if overlay.added() == 0 && !had_any {
+    if layers.overlay.added() == 0 && !had_any && filed.discovery.is_none() {
         return;
     }
+    let by_file: HashSet<&str> = filed.instances.iter().map(|it| &*it.name).collect();
     for instance in roster.members().present() {
-        let is_added = overlay
-            .of(&Key::from(instance.identity()))
-            .is_some_and(|wanted| wanted.added.is_some());
-        instance.set_added(is_added);
+        let wanted = layers.overlay.of(&Key::from(instance.identity()));
+        let is_added = wanted.is_some_and(|wanted| wanted.added.is_some());
+        instance.set_namer(match by_file.contains(&*instance.identity().name) {
+            true => Namer::File,
+            false if is_added => Namer::Api,
+            false => Namer::Discovery,
+        });
     }
 }
 

@@ -22,7 +22,7 @@ use http::Method;
 use crate::instance::body::Hold;
 use crate::instance::roster::count;
 use crate::instance::{InFlight, Roster};
-use crate::observe::access;
+use crate::observe::access::{self, Agent};
 use crate::observe::tunnels::Closer;
 use crate::tls::session::Session;
 use crate::tunnel::pump::{Flow, Protocol, Pump};
@@ -57,6 +57,12 @@ pub struct Told {
     pub affinity: (&'static str, Option<&'static str>),
     /// Instances tried until one switched protocols.
     pub attempts: u32,
+    /// The protocol that they came by, as a line names it.
+    pub protocol: &'static str,
+    /// What a line says of the client's program, if that is asked for.
+    pub agent: Option<Agent>,
+    /// The trace of the request that opened it, and its span there.
+    pub trace: Option<(u128, u64)>,
     /// Of its client's connection, if that is TLS.
     pub tls: Option<Arc<Session>>,
 }
@@ -163,6 +169,7 @@ impl Account {
             message: "tunnel",
             client,
             method: told.method.as_str(),
+            protocol: told.protocol,
             path,
             host,
             // RFC 8441 section 5: a stream has nothing to switch.
@@ -181,6 +188,9 @@ impl Account {
             error: Some(flow.end.label()),
             tls: told.tls.as_deref(),
             tunnel: Some(access::Tunnel { messages: flow.messages, close_codes: flow.close_codes }),
+            agent: told.agent.as_ref().map_or_else(Default::default, Agent::bytes),
+            must: false,
+            trace: told.trace,
         });
     }
 }

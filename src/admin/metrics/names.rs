@@ -76,7 +76,18 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     (
         "burdock_log_lines_dropped_total",
         "counter",
-        "Log lines dropped because the output was slow.",
+        "Log lines dropped because standard output was slow, or gone.",
+    ),
+    (
+        "burdock_access_log_lines_dropped_total",
+        "counter",
+        "Lines of an access log elsewhere that were dropped, by reason: slow or failed output.",
+    ),
+    ("burdock_trace_spans_sent_total", "counter", "Spans that a collector took."),
+    (
+        "burdock_trace_spans_dropped_total",
+        "counter",
+        "Spans that no collector got, by reason: full queue, unreachable, refused.",
     ),
     ("burdock_errors_total", "counter", "What went wrong for clients, by reason."),
     (

@@ -9,10 +9,11 @@ use crate::listener::descriptors;
 use crate::observe::counters::Handshake;
 use crate::observe::events::Kind;
 use crate::observe::red::{CLASSES, Sums};
-use crate::observe::sink::sink;
+use crate::observe::sink;
 use crate::proxy::error::Reason;
 use crate::snapshot::{Live, Snapshot};
 use crate::tls::automatic::{Outcome, Subject};
+use crate::trace::queue::Dropped;
 
 /// Writes the rows of a metric of the process; whether it is one.
 pub(super) fn write(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bool {
@@ -25,6 +26,17 @@ pub(super) fn write(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bo
         "burdock_errors_total" => {
             let reasons = Labels::each("reason", Reason::ALL.map(Reason::label));
             rows.counts(&none, &reasons, Reason::ALL.map(|reason| counters.errors(reason)));
+            return true;
+        }
+        "burdock_access_log_lines_dropped_total" => {
+            let reasons = Labels::each("reason", ["slow", "failed"]);
+            let lost = [&sink::ACCESS.slow, &sink::ACCESS.failed];
+            rows.counts(&none, &reasons, lost.map(|it| it.load(Ordering::Relaxed)));
+            return true;
+        }
+        "burdock_trace_spans_dropped_total" => {
+            let reasons = Labels::each("reason", Dropped::ALL.map(Dropped::label));
+            rows.counts(&none, &reasons, Dropped::ALL.map(|it| live.spans.dropped(it)));
             return true;
         }
         "burdock_tls_handshakes_total" => {
@@ -76,7 +88,8 @@ pub(super) fn write(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bo
         "burdock_retry_bytes" => live.kept.held(),
         "burdock_retry_bodies_dropped_total" => live.kept.refused(),
         "burdock_accept_errors_total" => counters.accept_errors.load(Ordering::Relaxed),
-        "burdock_log_lines_dropped_total" => sink().dropped(),
+        "burdock_trace_spans_sent_total" => live.spans.sent(),
+        "burdock_log_lines_dropped_total" => sink::LOG.all(),
         _ => return false,
     };
     rows.count(&none, &none, value);

@@ -97,7 +97,7 @@ fn services_and_versions_come_and_go() {
 #[test]
 fn settings_of_the_process_and_listeners() {
     let new = "instances: [a:1]\nworkers: 2\nlisteners: [\":80\"]\ntrusted_proxies: [10.0.0.0/8]\n\
-               forwarding: {forwarded: true}\nadmin: off\naccess_log: false\n\
+               forwarding: {forwarded: true}\nadmin: off\naccess_log: false\ntracing: {endpoint: 'http://a/'}\n\
                timeouts: {keep_alive: 1s}\nlimits: {uri: 1}\nshutdown: {timeout: 60s}\n\
                upgrade: {timeout: 60s}\nuser: www-data\n";
     assert_eq!(
@@ -109,6 +109,7 @@ fn settings_of_the_process_and_listeners() {
             "forwarding: changed",
             "admin: changed",
             "access_log: changed",
+            "tracing: changed",
             "timeouts: changed",
             "limits: changed",
             "shutdown: changed",

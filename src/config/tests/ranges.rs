@@ -13,7 +13,67 @@ const WAIT_BAD: &[&str] = &["366d", "0", "soon", "null"];
 
 const TOP: &[Row] = &[
     ("workers: @", &["auto", "1", "1024"], &["0", "1025", "-1", "1.5", "many", "null", "\"2\""]),
-    ("access_log: @", &["true", "false"], &["yes", "1", "null", "[]"]),
+    (
+        "access_log: @",
+        &["true", "false", "off", "{}", "{ to: stderr }"],
+        &["yes", "1", "null", "[]", "stdout"],
+    ),
+    (
+        "access_log: { to: @ }",
+        &["stdout", "stderr", "/tmp/access.log", "/dev/null"],
+        &["\"\"", "null", "/no/such/folder/access.log", "/tmp", "/"],
+    ),
+    (
+        "access_log: { format: @ }",
+        &["auto", "json", "common", "combined"],
+        &["clf", "null", "true", "pretty"],
+    ),
+    (
+        "access_log: { sample: @ }",
+        &["100%", "1%", "0.01%"],
+        &["0%", "101%", "0.001%", "1", "none", "null"],
+    ),
+    (
+        "tracing: @",
+        &["off", "none", "false", "{ endpoint: \"http://127.0.0.1:4318/v1/traces\" }"],
+        &["on", "true", "{}", "null", "\"http://a/\"", "[]"],
+    ),
+    (
+        "tracing: { endpoint: @ }",
+        &["\"http://[::1]:4318/v1/traces\"", "\"https://otlp.example/v1/traces?a=b\""],
+        &["a:4318", "/v1/traces", "\"grpc://a/\"", "\"http://u:p@a/\"", "\"http://a/#b\"", "null"],
+    ),
+    (
+        "tracing: { endpoint: \"http://a/\", headers: @ }",
+        &["{}", "{ authorization: Bearer x, x-b: \"1\" }"],
+        &[
+            "[]",
+            "off",
+            "{ host: a }",
+            "{ \"a b\": c }",
+            "{ a: \"\" }",
+            "{ a: 1 }",
+            "{ content-type: a }",
+        ],
+    ),
+    ("tracing: { endpoint: \"http://a/\", headers_file: @ }", &["none"], &["no-such-file", "1"]),
+    ("tracing: { endpoint: \"http://a/\", ca: @ }", &["system"], &["ca.pem", "null"]),
+    ("tracing: { endpoint: \"https://a/\", ca: @ }", &["system"], &["no-such-file.pem", "null"]),
+    (
+        "tracing: { endpoint: \"http://a/\", sample: @ }",
+        &["0%", "0.01%", "100%"],
+        &["101%", "0.001%", "1", "null"],
+    ),
+    (
+        "tracing: { endpoint: \"http://a/\", trust: @ }",
+        &["all", "trusted_proxies", "none"],
+        &["off", "proxies", "true"],
+    ),
+    (
+        "tracing: { endpoint: \"http://a/\", service_name: @ }",
+        &["edge", "\"lb 1\""],
+        &["\"\"", "null", "1", "\"a\\nb\""],
+    ),
     ("forwarding: { x_forwarded: @ }", &["true", "false"], &["on", "null"]),
     ("forwarding: { forwarded: @ }", &["true"], &["on"]),
     ("forwarding: { request_id: @ }", &["true"], &["0"]),

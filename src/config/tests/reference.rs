@@ -48,7 +48,9 @@ fn reference_yaml_shows_the_defaults() {
 }
 
 /// Forms that stand in comments of reference.yaml, since they exclude the forms that stand there.
-const OTHER_FORMS: [&str; 6] = [
+const OTHER_FORMS: [&str; 8] = [
+    "instances: [a:1]\ntracing: {endpoint: 'http://a/'}\n",
+    "instances: [a:1]\naccess_log: {}\n",
     "instances: [a:1]\naffinity_keys: {keys: [AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=]}\n",
     "instances: [a:1]\nrate_limit: {requests: 1}\n",
     "discovery: {dns: 'a:1'}\n",
@@ -75,7 +77,7 @@ fn asked_of_tls() -> BTreeSet<(&'static str, &'static str)> {
 }
 
 /// Every kind of map that the code reads; a kind that is missing here is found by its parent's row.
-const KINDS: [&str; 40] = [
+const KINDS: [&str; 42] = [
     "configuration",
     "listener",
     "access",
@@ -89,6 +91,8 @@ const KINDS: [&str; 40] = [
     "hsts",
     "forwarding",
     "admin",
+    "access_log",
+    "tracing",
     "affinity_keys",
     "timeouts",
     "limits",

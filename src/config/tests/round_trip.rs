@@ -32,6 +32,11 @@ fn texts_of_many_shapes_come_back_equal() {
         "instances: [a:1]",
         "instances: ['[::1]:1', {name: '1', address: a.b:2, weight: 0}]\nsession_affinity: true",
         "instances: [a:1]\nworkers: 7\nadmin: off\nlisteners: ['[::]:0']\naccess_log: true",
+        "instances: [a:1]\naccess_log: {to: stderr, format: combined, sample: 0.25%}",
+        "instances: [a:1]\naccess_log: {to: '/tmp/a: b.log', format: auto}",
+        "instances: [a:1]\naccess_log: off",
+        "instances: [a:1]\ntracing: {endpoint: 'http://[::1]:1/v1', sample: 0.5%, trust: none, service_name: 'a: b'}",
+        "instances: [a:1]\ntracing: {endpoint: 'https://a/', sample: 0%, trust: trusted_proxies}",
         "instances: [a:1]\nadmin: {address: 127.0.0.1:9900}\ntrusted_proxies: ['::1', 10.0.0.0/8]",
         "instances: [a:1]\nbreaker: off\nretry: {max_body: 0, budget: 0.05%}\nbalance: random",
         "instances: [a:1]\nbalance: hash\nhash_by: query a:b\nwebsocket: {max_lifetime: none}",
@@ -42,6 +47,33 @@ fn texts_of_many_shapes_come_back_equal() {
     ] {
         assert_round_trip(&config(text));
     }
+}
+
+#[test]
+fn fields_for_a_collector_are_masked_and_their_file_is_named() {
+    let folder = Folder::new("effective-headers");
+    let text = "# of the collector\nX-Api-Key: file-secret\n";
+    folder.file("headers", text);
+    let text = "instances: [a:1]\ntracing: { endpoint: \"http://a/\", headers_file: F/headers }\n";
+    let text = text.replace("F/", &format!("{}/", folder.0.display()));
+    let config = config(&text);
+    assert_round_trip(&config);
+    let given = text
+        .replace("headers_file", "headers: { authorization: Bearer inline-secret }, headers_file");
+    let config = self::config(&given);
+    assert_eq!(config.tracing.as_ref().unwrap().headers.len(), 2);
+    let (shown, debug) = (effective(&config), format!("{config:?}"));
+    assert!(shown.contains("# masked: authorization, x-api-key\n"), "{shown}");
+    for secret in ["inline-secret", "file-secret"] {
+        assert!(!shown.contains(secret) && !debug.contains(secret), "{shown}{debug}");
+    }
+    folder.file("headers", "authorization: twice-secret\nX: y: z\nno-field-secret\nhost: a\n");
+    let said = parsed(&given).unwrap_err().to_string();
+    assert!(
+        said.contains("the field authorization is given twice") && !said.contains("secret"),
+        "{said}"
+    );
+    assert_eq!(said.matches("not a field that may be set").count(), 2, "{said}");
 }
 
 #[test]

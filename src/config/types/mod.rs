@@ -4,6 +4,7 @@
 //! been filled in. Only `config::load` builds a [`Config`]. This file knows no YAML, no network and
 //! no other room of the crate. Read [`Config`] first, then [`Version`].
 
+mod access_log;
 mod acme;
 mod clients;
 mod discovery;
@@ -11,6 +12,7 @@ mod health;
 mod instance_tls;
 mod retry;
 mod tls;
+mod tracing;
 mod tunnels;
 mod via;
 
@@ -21,6 +23,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use access_log::{AccessLog, Destination, LineFormat};
 pub use acme::{Acme, CaRoots, Challenge, ExternalAccount};
 pub use clients::{Acceptance, Access, ClientLimits, Limits, ProxyVersion, RateLimit};
 pub use discovery::{Discovery, Dns, Names, Source};
@@ -30,6 +33,7 @@ pub use retry::{Condition, Retry};
 pub use tls::{
     Certificate, ClientCertificates, Hsts, HttpsRedirect, KeyKind, Tickets, Tls, TlsVersion,
 };
+pub use tracing::{Tracing, Trust};
 pub use tunnels::{Action, Close, Closes, Exit, Rebalance, RebalanceMode, Websocket};
 pub use via::Via;
 
@@ -49,8 +53,10 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// Keys that seal and open affinity tokens.
     pub affinity_keys: AffinityKeys,
-    /// Whether each finished request writes a line to the log.
-    pub access_log: bool,
+    /// What is written of finished requests and tunnels; `None` for nothing.
+    pub access_log: Option<AccessLog>,
+    /// How requests are traced; `None` for not at all.
+    pub tracing: Option<Arc<Tracing>>,
     /// Limits on the client side of every listener.
     pub client_timeouts: ClientTimeouts,
     /// What clients may take of Burdock itself.

@@ -128,7 +128,8 @@ fn directory_url(text: &str) -> Option<String> {
     (url.scheme_str() == Some("https") && !has_user && is_plain).then(|| text.to_owned())
 }
 
-fn ca(fields: &mut Fields<'_>) -> Option<CaRoots> {
+/// `ca`: who vouches for a server that is not an instance.
+pub(super) fn ca(fields: &mut Fields<'_>) -> Option<CaRoots> {
     match fields.take("ca").filter(|node| node.as_text() != Some("system")) {
         Some(node) => {
             let (path, text) = file(&node, "system, or the path of a PEM file")?;

@@ -3,6 +3,7 @@
 //! Rules of one part live in that part's file. Always answers a whole value: what was wrong is in
 //! the sink, and the caller throws the value away if anything is.
 
+mod access_log;
 mod acme;
 mod admin;
 mod affinity;
@@ -16,18 +17,21 @@ pub(super) mod names;
 mod retry;
 mod service;
 mod tls;
+mod tracing;
 mod tunnels;
 pub(super) mod version;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::node::{Fields, Node};
 use super::tree::Data;
 use super::types::{
-    AffinityKeys, ClientTimeouts, Config, Drain, Forwarding, Listener, Timeouts, User, Via, Workers,
+    AccessLog, AffinityKeys, ClientTimeouts, Config, Drain, Forwarding, Listener, Timeouts, User,
+    Via, Workers,
 };
 
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
@@ -45,7 +49,10 @@ pub(super) fn config(root: &Node<'_>) -> Option<Config> {
     let forwarding = fields.take("forwarding").and_then(|node| forwarding(&node));
     let admin = admin::admin(&mut fields, &listeners);
     let affinity_keys = fields.take("affinity_keys").map(|node| keys::affinity_keys(&node));
-    let access_log = fields.boolean("access_log", true);
+    let access_log = fields.take("access_log");
+    let access_log =
+        access_log.map_or(Some(AccessLog::default()), |node| access_log::access_log(&node));
+    let tracing = fields.switched("tracing", tracing::tracing).map(Arc::new);
     let (client_timeouts, timeouts) = timeouts(&mut fields);
     let (client_limits, limits) = clients::client_limits(&mut fields);
     let shutdown = drain(&mut fields, "shutdown");
@@ -61,6 +68,7 @@ pub(super) fn config(root: &Node<'_>) -> Option<Config> {
         admin,
         affinity_keys: affinity_keys.unwrap_or_else(AffinityKeys::default),
         access_log,
+        tracing,
         client_timeouts,
         client_limits,
         shutdown,

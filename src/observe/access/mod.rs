@@ -3,13 +3,21 @@
 //! Lines are made by hand rather than through `tracing`'s field machinery: at the rates of a load
 //! balancer that machinery would cost more than the rest of a request.
 
+mod agent;
+mod ncsa;
+mod outlet;
+
 use std::cell::RefCell;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::config::types::AccessLog;
 use crate::observe::log::Format;
-use crate::observe::sink::sink;
 use crate::tls::session::Session;
+
+pub use agent::Agent;
+pub use outlet::{Prepared, flush, follow, prepare, reopen};
 
 static PRETTY: AtomicBool = AtomicBool::new(true);
 
@@ -20,8 +28,10 @@ pub struct Line<'a> {
     pub message: &'static str,
     /// The client's address, as trusted proxies tell it.
     pub client: &'a str,
-    /// The request's method.
+    /// The request's method; empty where none was understood.
     pub method: &'a str,
+    /// The protocol that it came by, such as `HTTP/1.1`.
+    pub protocol: &'static str,
     /// Path and query as they came.
     pub path: &'a str,
     /// The Host field.
@@ -56,6 +66,21 @@ pub struct Line<'a> {
     pub tls: Option<&'a Session>,
     /// What is told of tunnels only.
     pub tunnel: Option<Tunnel>,
+    /// Its `Referer` and `User-Agent`, as they came.
+    pub agent: [&'a [u8]; 2],
+    /// Whether there is a line whatever the sample is.
+    pub must: bool,
+    /// The trace that it is a part of, and its span there.
+    pub trace: Option<(u128, u64)>,
+}
+
+/// How a line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Pretty,
+    Json,
+    Common,
+    Combined,
 }
 
 /// What is told of a tunnel. Pairs are client's, instance's.
@@ -71,23 +96,32 @@ pub(super) fn set_format(format: Format) {
     PRETTY.store(format == Format::Pretty, Ordering::Relaxed);
 }
 
-/// Writes the line to the log.
+fn is_pretty() -> bool {
+    PRETTY.load(Ordering::Relaxed)
+}
+
+/// Writes the line to the access log, if there is one and the line is not left out.
 pub fn write(line: &Line<'_>) {
     thread_local! {
         static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
-    BUFFER.with_borrow_mut(|buffer| {
-        buffer.clear();
-        if PRETTY.load(Ordering::Relaxed) {
-            pretty(buffer, line);
-        } else {
-            json(buffer, line);
-        }
-        sink().line(buffer);
+    outlet::with(|log| {
+        let Some(share) = log.share(line.must) else { return };
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.clear();
+            match log.form {
+                Form::Pretty => pretty(buffer, line),
+                Form::Json => json(buffer, line, share),
+                Form::Common => ncsa::common(buffer, line),
+                Form::Combined => ncsa::combined(buffer, line),
+            }
+            log.sink().line(buffer);
+        });
     });
 }
 
-fn json(out: &mut Vec<u8>, line: &Line<'_>) {
+/// `share` of the requests like this one have a line, in basis points.
+fn json(out: &mut Vec<u8>, line: &Line<'_>, share: u32) {
     out.extend_from_slice(b"{\"timestamp\":\"");
     timestamp(out);
     out.extend_from_slice(b"\",\"level\":\"INFO\",\"target\":\"access\"");
@@ -151,6 +185,16 @@ fn json(out: &mut Vec<u8>, line: &Line<'_>) {
     }
     out.extend_from_slice(b",\"duration_ms\":");
     milliseconds(out, line.duration);
+    if let Some((trace, span)) = line.trace {
+        // Writing to memory fails for nobody.
+        let _ = write!(out, ",\"trace_id\":\"{trace:032x}\",\"span_id\":\"{span:016x}\"");
+    }
+    if share < AccessLog::ALL {
+        out.extend_from_slice(b",\"sample\":0.");
+        let digits =
+            [share / 1000, share / 100, share / 10, share].map(|it| b'0' + (it % 10) as u8);
+        out.extend_from_slice(&digits);
+    }
     out.extend_from_slice(b"}\n");
 }
 
@@ -206,6 +250,10 @@ fn pretty(out: &mut Vec<u8>, line: &Line<'_>) {
     milliseconds(out, line.duration);
     out.extend_from_slice(b" id=");
     printable(out, line.request_id);
+    if let Some((trace, _)) = line.trace {
+        // Writing to memory fails for nobody.
+        let _ = write!(out, " trace={trace:032x}");
+    }
     out.push(b'\n');
 }
 
@@ -281,14 +329,15 @@ fn quoted(out: &mut Vec<u8>, text: &str) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn line() -> Line<'static> {
+    pub(in crate::observe) fn line() -> Line<'static> {
         Line {
             message: "request",
             client: "192.0.2.1",
             method: "GET",
+            protocol: "HTTP/1.1",
             path: "/a\"b?c=\u{7f}",
             host: "example.com",
             status: 200,
@@ -306,19 +355,28 @@ mod tests {
             error: None,
             tls: None,
             tunnel: None,
+            agent: [b"", b""],
+            must: false,
+            trace: None,
         }
     }
 
     #[test]
     fn a_json_line_is_one_object_whatever_the_client_sent() {
         let mut out = Vec::new();
-        json(&mut out, &line());
+        json(&mut out, &line(), 10_000);
         assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1);
         let object: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(object["path"], "/a\"b?c=\u{7f}");
         assert_eq!(object["duration_ms"], 2.005);
         assert_eq!(object["affinity_reason"], "dead");
-        assert!(object.get("error").is_none());
+        assert!(object.get("error").is_none() && object.get("sample").is_none());
+        for (share, told) in [(1, 0.0001), (250, 0.025), (9999, 0.9999)] {
+            out.clear();
+            json(&mut out, &line(), share);
+            let object: serde_json::Value = serde_json::from_slice(&out).unwrap();
+            assert_eq!(object["sample"], told);
+        }
     }
 
     #[test]
@@ -342,7 +400,7 @@ mod tests {
     fn a_tunnels_line_tells_messages_and_codes() {
         let tunnel = Some(Tunnel { messages: [3, 4], close_codes: [Some(1001), None] });
         let (mut out, mut shown) = (Vec::new(), Vec::new());
-        json(&mut out, &Line { tunnel, ..line() });
+        json(&mut out, &Line { tunnel, ..line() }, 10_000);
         let object: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(
             (&object["client_messages"], &object["instance_messages"]),
@@ -366,7 +424,7 @@ mod tests {
         };
         let tls = Some(&session);
         let (mut out, mut shown) = (Vec::new(), Vec::new());
-        json(&mut out, &Line { tls, ..line() });
+        json(&mut out, &Line { tls, ..line() }, 10_000);
         let object: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!((&object["tls_version"], &object["sni"]), (&"1.3".into(), &"a.b".into()));
         assert_eq!(object["tls_cipher"], "TLS13_AES_128_GCM_SHA256");

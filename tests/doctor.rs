@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::burdock::{run_in, scratch};
-use support::{Api, Backend, Burdock, Client, DEADLINE, Request, pause, raw};
+use support::{Api, Backend, Burdock, Client, DEADLINE, Request, eventually, pause, raw};
 
 const HEADER: &str = "listeners: [{ address: 127.0.0.1:0 }]\nadmin: { address: 127.0.0.1:0 }\n\
     workers: 2\naccess_log: false\n";
@@ -171,14 +171,22 @@ async fn each_mistake_is_told_everywhere_with_the_line_that_cures_it() {
         assert!(told(&warning["message"]).starts_with(&format!("{version}: ")), "{warning}");
         assert!(warning["count"].as_u64() >= Some(3), "{warning}");
         let is_it = |line: &Value| line["code"] == code && line["level"] == "WARN";
-        let logged = site.burdock.output();
-        let logged: Vec<Value> =
-            logged.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        assert_eq!(logged.iter().filter(|line| is_it(line)).count(), 1, "{code} once in the log");
-        let logged = logged.iter().find(|line| is_it(line)).expect("it is there");
+        let lines = || {
+            let output = site.burdock.output();
+            let lines = output.lines().filter_map(|line| serde_json::from_str(line).ok());
+            lines.filter(is_it).collect::<Vec<Value>>()
+        };
+        // It is known a moment before it is told of.
+        let logged = eventually(code, || lines().pop()).await;
+        assert_eq!(lines().len(), 1, "{code} once in the log");
         assert!(told(&logged["cure"]).starts_with(&at), "{logged}");
     }
+    let begun = Instant::now();
     let mut told = site.told().await;
+    while told.len() < all.len() && begun.elapsed() < DEADLINE {
+        pause().await;
+        told = site.told().await;
+    }
     told.sort();
     assert_eq!(told, all.map(|code| (code.to_owned(), true)));
     let seen = site.burdock.metrics().await.sum("burdock_events_total", &[("kind", "doctor")]);
@@ -207,7 +215,11 @@ async fn cured(site: &mut Site) {
     site.burdock.wait_log("no longer so", |line| line["code"] == "sid_unknown").await;
     let warnings = site.warnings().await;
     assert_eq!(warnings.len(), 4, "{warnings:#?}");
-    assert!(site.told().await.contains(&("sid_unknown".to_owned(), false)));
+    let begun = Instant::now();
+    while !site.told().await.contains(&("sid_unknown".to_owned(), false)) {
+        assert!(begun.elapsed() < DEADLINE, "no event: {:?}", site.told().await);
+        pause().await;
+    }
     let line = warnings["cookie_lost"]["cure"].as_str().expect("text").to_owned();
     assert!(line.contains(".yaml:23: "), "a line further down: {line}");
 }
@@ -281,5 +293,9 @@ async fn odd_clients_of_a_healthy_service_raise_no_alarm() {
     let warnings = site.warnings().await;
     assert_eq!(codes(warnings.keys()), ["one_client_address"], "{warnings:#?}");
     assert!(warnings["one_client_address"]["message"].as_str().expect("text").starts_with("nat/"));
+    let begun = Instant::now();
+    while site.told().await.is_empty() && begun.elapsed() < DEADLINE {
+        pause().await;
+    }
     assert_eq!(site.told().await, [("one_client_address".to_owned(), true)]);
 }

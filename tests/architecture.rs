@@ -25,6 +25,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("discovery", 3),
     ("health::probe", 3),
     ("health::prober", 3),
+    ("rehearsal", 3),
+    ("rehearsal::guard", 5),
     ("snapshot", 4),
     ("proxy", 5),
     ("tunnel", 5),

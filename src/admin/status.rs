@@ -5,8 +5,10 @@ use std::time::{Instant, SystemTime};
 
 use http::StatusCode;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::admin::desk::{Desk, LastReload};
+use crate::admin::drill;
 use crate::admin::problem::Problem;
 use crate::admin::reply::{self, Reply};
 use crate::admin::router::Question;
@@ -25,6 +27,8 @@ struct Status {
     totals: Rates,
     listeners: Vec<Listener>,
     services: Vec<Service>,
+    /// The drill that runs.
+    drill: Option<Value>,
     differences: Vec<Difference>,
     warnings: Vec<Warning>,
 }
@@ -142,6 +146,7 @@ fn status(desk: &Desk, snapshot: &Snapshot, wanted: &[&str], with_instances: boo
         totals: totals(live),
         listeners: listeners(&snapshot.config),
         services,
+        drill: live.rehearsals.look(|running, _| running.map(drill::running)),
         differences: differences(snapshot),
         warnings: warnings(desk, &last),
     }

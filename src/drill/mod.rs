@@ -16,6 +16,7 @@ mod observe;
 mod plan;
 mod record;
 mod report;
+pub(crate) mod reset;
 mod scenario;
 mod stage;
 mod verdict;

@@ -10,6 +10,8 @@ use crate::health::Health;
 use crate::health::breaker::Trigger;
 use crate::observe::counters::TunnelEnd;
 
+pub use crate::observe::drill_stage::DrillStage;
+
 /// The most names, problems or changes that one event lists.
 const LISTED: usize = 20;
 /// The most characters that an instance or a file can add to the words of an event.
@@ -144,6 +146,8 @@ pub enum Event {
     },
     /// Another process is to take over.
     Upgrade(UpgradeStage),
+    /// A drill of this name.
+    Drill(String, DrillStage),
     /// Burdock has closed so many tunnels of a version, a moment ago.
     Tunnels(Whose, TunnelEnd, u64),
     /// Something is not as it should be.
@@ -180,13 +184,15 @@ pub enum Kind {
     Upgrade,
     /// Tunnels that Burdock closes.
     Tunnels,
+    /// Drills.
+    Drill,
     /// All else that is not as it should be.
     Warning,
 }
 
 impl Kind {
     /// Every kind, in the order of the metric's rows.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Health,
         Self::Breaker,
         Self::Drain,
@@ -196,6 +202,7 @@ impl Kind {
         Self::Restart,
         Self::Upgrade,
         Self::Tunnels,
+        Self::Drill,
         Self::Warning,
     ];
 
@@ -211,6 +218,7 @@ impl Kind {
             Self::Restart => "restart",
             Self::Upgrade => "upgrade",
             Self::Tunnels => "tunnels",
+            Self::Drill => "drill",
             Self::Warning => "warning",
         }
     }
@@ -251,6 +259,7 @@ impl Event {
             Self::Restart { .. } => Kind::Restart,
             Self::Upgrade(_) => Kind::Upgrade,
             Self::Tunnels(..) => Kind::Tunnels,
+            Self::Drill(..) => Kind::Drill,
             Self::Warning { .. } => Kind::Warning,
         }
     }
@@ -265,6 +274,7 @@ impl Event {
             Self::Health { to: Health::Unready | Health::Unanswered, .. }
             | Self::Breaker(_, BreakerChange::Opened(..) | BreakerChange::Held)
             | Self::Restart { .. }
+            | Self::Drill(_, DrillStage::Injected { .. } | DrillStage::Aborted { .. })
             | Self::Warning { .. } => Severity::Warning,
             Self::Health { to: Health::Unknown | Health::Ready, .. }
             | Self::Breaker(_, BreakerChange::HalfOpen | BreakerChange::Closed)
@@ -274,6 +284,10 @@ impl Event {
             | Self::Instances { .. }
             | Self::Panic { is_on: false, .. }
             | Self::Upgrade(UpgradeStage::Began | UpgradeStage::TakenOver(_))
+            | Self::Drill(
+                _,
+                DrillStage::Began { .. } | DrillStage::Undone { .. } | DrillStage::Ended { .. },
+            )
             | Self::Tunnels(..) => Severity::Info,
         }
     }
@@ -292,6 +306,7 @@ impl Event {
             Self::Stopping { .. }
             | Self::Reloaded { .. }
             | Self::Rejected { .. }
+            | Self::Drill(..)
             | Self::Upgrade(_) => None,
         }
     }
@@ -339,6 +354,7 @@ impl Event {
             Self::Tunnels(_, end, closed) => {
                 format!("{closed} tunnels of {name} closed: {}", end.label())
             }
+            Self::Drill(name, stage) => stage.text(name),
             Self::Warning { message, whose: Some(_), .. } => format!("{name}: {message}"),
             Self::Warning { message, whose: None, .. } => message.clone(),
         };
@@ -388,6 +404,7 @@ impl Event {
                 json!({ "stage": "failed", "error": cut(error) })
             }
             Self::Tunnels(_, end, closed) => json!({ "cause": end.label(), "closed": closed }),
+            Self::Drill(name, stage) => stage.fields(name),
             Self::Warning { code, message, cure, .. } => {
                 json!({ "code": code, "message": cut(message), "cure": cure })
             }
@@ -426,15 +443,15 @@ fn drain_text(name: &str, word: &str, stage: DrainStage) -> String {
     }
 }
 
-fn cut(text: &str) -> &str {
+pub(super) fn cut(text: &str) -> &str {
     text.char_indices().nth(LONGEST).map_or(text, |(at, _)| &text[..at])
 }
 
-fn few(all: &[String]) -> Vec<&str> {
+pub(super) fn few(all: &[String]) -> Vec<&str> {
     all.iter().take(LISTED).map(|it| cut(it)).collect()
 }
 
-fn listed(all: &[String], between: &str) -> String {
+pub(super) fn listed(all: &[String], between: &str) -> String {
     let left = all.len().saturating_sub(LISTED);
     let mut text = few(all).join(between);
     if left > 0 {

@@ -13,6 +13,7 @@ pub mod burst;
 pub mod challenge;
 pub mod client;
 pub mod coming;
+mod disturbed;
 pub mod error;
 pub mod exchange;
 pub mod explain;

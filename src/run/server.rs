@@ -23,13 +23,14 @@ use crate::instance::{self, Departure, Instance, Roster};
 use crate::listener::Worker;
 use crate::observe::events::{Event, UpgradeStage};
 use crate::observe::journal::Journal;
+use crate::rehearsal::guard;
 use crate::run::StartError;
 use crate::run::doors::{Doors, Unserved};
 use crate::run::handover::{Estate, HandoverError};
 use crate::run::inherited::Inherited;
 use crate::run::keys::OwnKey;
 use crate::run::{privileges, steering};
-use crate::snapshot::{Layers, Live, Published, Snapshot};
+use crate::snapshot::{Layers, Live, Published, Snapshot, drains};
 use crate::tunnel::rebalance;
 use crate::tunnel::registry::Registry;
 
@@ -147,7 +148,7 @@ impl Server {
             let live = Arc::clone(&live);
             Arc::new(move |instance, drain| {
                 live.nudge();
-                finish_drain(&live, instance, drain);
+                drains::finish(&live, instance, drain);
             })
         });
         let (runtime, workers) = crew(&live, count);
@@ -173,6 +174,7 @@ impl Server {
         tokio::spawn(ramp(Arc::clone(&server.live)));
         tokio::spawn(sampler::run(Arc::clone(&server.live)));
         tokio::spawn(doctor::rounds::run(Arc::clone(&server.live)));
+        tokio::spawn(guard::watch(Arc::clone(&server.live)));
         server.retire(&published, &config, None);
         server.prober.follow(published.snapshot.versions());
         if keeps_less {
@@ -273,6 +275,7 @@ impl Server {
         };
         warn(&live.journal, &loaded.warnings);
         self.desk.reloaded(loaded.warnings, SystemTime::now());
+        guard::heed(&live, &self.config, &config);
         let begun = Instant::now();
         let published = self.live.publish(layers.clone(), Arc::new(keyring));
         let publish_ms = begun.elapsed().as_secs_f64() * 1000.0;
@@ -343,7 +346,7 @@ impl Server {
         for (instance, drain) in published.changes.iter().flat_map(|change| &change.draining) {
             // Whoever asked for it may have said until when.
             let drain = self.hasten(instance).unwrap_or(*drain);
-            finish_drain(&self.live, Arc::clone(instance), drain);
+            drains::finish(&self.live, Arc::clone(instance), drain);
         }
         self.live.nudge();
     }
@@ -457,16 +460,6 @@ fn retire(live: &Arc<Live>, instance: Arc<Instance>, drain: Drain) {
             roster.forget(&instance);
         }
         live.nudge();
-    });
-}
-
-pub(super) fn finish_drain(live: &Arc<Live>, instance: Arc<Instance>, drain: Departure) {
-    let live = Arc::clone(live);
-    tokio::spawn(async move {
-        tokio::time::sleep_until(drain.until.into()).await;
-        if instance.finish_drain(drain) {
-            live.nudge();
-        }
     });
 }
 

@@ -12,9 +12,10 @@ use crate::admin::problem::Problem;
 use crate::config::overlay::{self, Added, Key, MAX_ADDED, Overlay, Override};
 use crate::config::types::{Config, Drain, State};
 use crate::instance::{Departure, Instance};
-use crate::run::server::{Server, finish_drain};
+use crate::rehearsal::guard;
+use crate::run::server::Server;
 use crate::run::state_file;
-use crate::snapshot::Layers;
+use crate::snapshot::{Layers, drains};
 use crate::tunnel::rebalance;
 
 /// A disk that takes longer to keep an overlay is told of, and waited for no longer.
@@ -122,6 +123,7 @@ impl Server {
         };
         let was = before.state.unwrap_or(by_file.0);
         if let Some(state) = wish.state {
+            guard::yield_to(&self.live, key);
             wanted.state = state.filter(|state| *state != by_file.0);
         }
         if let Some(weight) = wish.weight {
@@ -268,7 +270,7 @@ impl Server {
         if let Some(instance) = known
             && let Some(drain) = self.hasten(instance)
         {
-            finish_drain(&self.live, Arc::clone(instance), drain);
+            drains::finish(&self.live, Arc::clone(instance), drain);
             self.live.nudge();
         }
     }

@@ -4,6 +4,7 @@
 //! once and keeps it to its end. [`Live`] is what all workers share. There is one publish point,
 //! [`Live::publish`].
 
+pub mod drains;
 pub mod plan;
 pub mod room;
 
@@ -28,6 +29,7 @@ use crate::observe::events::Event;
 use crate::observe::journal::Journal;
 use crate::observe::red::{Red, Sums};
 use crate::observe::telemetry::Telemetry;
+use crate::rehearsal::Rehearsals;
 use crate::route::{Route, Router};
 use crate::snapshot::room::Room;
 use crate::tls::automatic::Automatic;
@@ -179,6 +181,8 @@ pub struct Live {
     pub room: Room,
     /// Bodies that are held for another attempt.
     pub kept: Arc<Ledger>,
+    /// The drill that runs.
+    pub rehearsals: Rehearsals,
     /// Worker threads.
     pub workers: usize,
     /// Certificates that Burdock gets for itself.
@@ -221,6 +225,7 @@ impl Live {
             findings: Findings::default(),
             room: Room::default(),
             kept: Arc::default(),
+            rehearsals: Rehearsals::default(),
             workers,
             automatic: Arc::default(),
             phase: watch::Sender::new(Phase::Serving),

@@ -12,7 +12,8 @@
 //!
 //! Beside it: [`config`] (file -> validated types), [`snapshot`] (what a request may read),
 //! [`tls`] (certificates, tickets, secured streams), [`acme`] (certificates from a CA), [`health`]
-//! (checks and breaker), [`observe`] (logs), [`admin`] (its API, metrics), [`doctor`] (classic mistakes), [`rehearsal`] (a drill on this balancer),
+//! (checks and breaker), [`observe`] (logs), [`admin`] (its API, metrics), [`doctor`] (classic mistakes),
+//! [`rehearsal`] (a drill on this balancer),
 //! [`run`] (puts all of it together), [`demo`] (embedded instances). Outside all of it, and only by the
 //! admin API: [`operate`] (commands for a running balancer), [`top`] (a live view of it); and by the wire
 //! alone: [`drill`] (rehearsed failures).

@@ -40,6 +40,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("main", 6),
     ("demo", 6),
     ("drill", 1),
+    ("drill::running", 6),
 ];
 
 /// Used from layer 3 upwards, and itself uses only the pure layers below that.

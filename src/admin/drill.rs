@@ -11,13 +11,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::admin::desk::Desk;
-use crate::admin::instances::{body, find, key};
+use crate::admin::instances::{body, find, key, known_version};
 use crate::admin::problem::Problem;
 use crate::admin::reply::{self, Reply};
 use crate::admin::router::Question;
 use crate::admin::shapes::instant;
 use crate::config;
 use crate::health::Health;
+use crate::instance::Roster;
 use crate::instance::disturbance::{Disturbance, Effect, Mark};
 use crate::rehearsal::fault::{Deed, Fault};
 use crate::rehearsal::guard::{self, Refusal};
@@ -46,6 +47,9 @@ struct New {
     max_duration: String,
     #[serde(default = "five_seconds")]
     lease: String,
+    /// Versions that are guarded from the beginning, and not only when a fault touches them.
+    #[serde(default)]
+    versions: Vec<String>,
 }
 
 fn nobody() -> String {
@@ -79,7 +83,9 @@ struct Asked {
 pub(super) fn current(desk: &Desk, question: &Question) -> Result<Reply, Problem> {
     match question.method {
         Method::POST => {
-            let id = guard::begin(&desk.live, terms(body(question)?)?).map_err(refused)?;
+            let new: New = body(question)?;
+            let touched = touched(desk, &new.versions)?;
+            let id = guard::begin(&desk.live, terms(new)?, touched).map_err(refused)?;
             let mut told = shown(desk);
             told["id"] = id.into();
             Ok(reply::json(StatusCode::CREATED, &told))
@@ -141,6 +147,18 @@ fn refused(refusal: Refusal) -> Problem {
         Refusal::Over(why) => Problem::new(StatusCode::GONE, why),
         Refusal::Conflict(why) => Problem::conflict(why),
     }
+}
+
+fn touched(desk: &Desk, versions: &[String]) -> Result<Vec<Arc<Roster>>, Problem> {
+    let snapshot = desk.live.snapshot();
+    let of = |version: &String| {
+        let (service, version) = version
+            .split_once('/')
+            .ok_or_else(|| Problem::wrong("versions: allowed: SERVICE/VERSION each"))?;
+        known_version(desk, service, version)?;
+        Ok(snapshot.roster(service, version).map(Arc::clone))
+    };
+    versions.iter().filter_map(|version| of(version).transpose()).collect()
 }
 
 fn terms(new: New) -> Result<Terms, Problem> {

@@ -4,9 +4,9 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use super::record::{Notes, Record};
+use super::diary::Diary;
+use super::record::Notes;
 use super::scenario::Scenario;
-use super::stage::Stage;
 use super::verdict;
 
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -41,11 +41,12 @@ impl View {
         }
     }
 
-    pub(super) fn draw(&mut self, record: &Record, stage: &Stage) {
+    pub(super) fn draw(&mut self, diary: &Diary) {
+        let record = &diary.record;
         if !self.is_shown {
             return;
         }
-        let lines = self.lines(record.now(), &record.notes(), stage);
+        let lines = self.lines(record.now(), &record.notes(), diary);
         self.clear();
         self.drawn = lines.len();
         // A terminal that is gone shows nothing.
@@ -61,7 +62,7 @@ impl View {
         }
     }
 
-    fn lines(&self, now: Duration, notes: &Notes, stage: &Stage) -> Vec<String> {
+    fn lines(&self, now: Duration, notes: &Notes, diary: &Diary) -> Vec<String> {
         let done = now.as_secs_f64() / self.duration.as_secs_f64();
         let full = ((done * WIDTH as f64) as usize).min(WIDTH);
         let bar = format!("{}{}", "━".repeat(full), "─".repeat(WIDTH - full));
@@ -82,7 +83,7 @@ impl View {
         };
         let moves = notes.moves.len();
         lines.push(format!("latency  p50 {}, p99 {};  {moves} moves", at(50), at(99)));
-        let open: Vec<_> = stage.impaired.iter().filter(|it| it.until.is_none()).collect();
+        let open: Vec<_> = diary.impaired.iter().filter(|it| it.until.is_none()).collect();
         let open = open
             .iter()
             .map(|it| format!("{} {}", it.instance.as_deref().unwrap_or("balancer"), it.what));
@@ -91,7 +92,7 @@ impl View {
             "faults   {}",
             if open.is_empty() { "none".into() } else { open.join("; ") }
         ));
-        let recent = stage.done.iter().rev().take(RECENT).rev();
+        let recent = diary.done.iter().rev().take(RECENT).rev();
         lines.extend(recent.map(|done| format!("{:>7.1} s  {}", done.at.as_secs_f64(), done.what)));
         lines
     }

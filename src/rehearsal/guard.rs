@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::overlay::{self, Key};
 use crate::config::types::{Config, State as Wanted};
-use crate::instance::Instance;
+use crate::instance::{Instance, Roster};
 use crate::observe::events::{DrillStage, Event};
 use crate::rehearsal::fault::{self, Deed, Fault, settle};
 use crate::rehearsal::safety::objection;
@@ -33,8 +33,8 @@ pub enum Refusal {
     Conflict(String),
 }
 
-/// Begins a drill; gives the id by which its holder speaks of it.
-pub fn begin(live: &Live, terms: Terms) -> Result<String, Refusal> {
+/// Begins a drill that is about to touch these versions; gives the id by which its holder speaks of it.
+pub fn begin(live: &Live, terms: Terms, touched: Vec<Arc<Roster>>) -> Result<String, Refusal> {
     let mut state = live.rehearsals.lock();
     if let Some(running) = &state.running {
         let Terms { name, holder, .. } = &running.terms;
@@ -44,6 +44,10 @@ pub fn begin(live: &Live, terms: Terms) -> Result<String, Refusal> {
     }
     if live.is_leaving() {
         return Err(Refusal::Conflict("this process is stopping".to_owned()));
+    }
+    let mut objections = touched.iter().filter_map(|it| objection(it, terms.min_healthy, &[]));
+    if let Some(why) = objections.next() {
+        return Err(Refusal::Conflict(why.replacen("would have", "has", 1)));
     }
     let id = format!("{:016x}", fastrand::u64(..));
     let (now, started) = (Instant::now(), SystemTime::now());
@@ -65,7 +69,7 @@ pub fn begin(live: &Live, terms: Terms) -> Result<String, Refusal> {
         heard: now,
         faults: Vec::new(),
         injected: 0,
-        touched: Vec::new(),
+        touched,
     });
     drop(state);
     live.rehearsals.begun.notify_one();

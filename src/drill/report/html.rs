@@ -39,6 +39,10 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
 fn head(out: &mut String, report: &Report) -> std::fmt::Result {
     let missed = report.limits.iter().filter(|limit| !limit.met).count();
     let (class, verdict) = match (report.passed, report.interrupted) {
+        _ if report.aborted.is_some() => {
+            let reason = report.aborted.as_deref().unwrap_or_default();
+            ("bad", format!("ended by the balancer: {}", escaped(reason)))
+        }
         (true, _) => ("good", "passed".to_owned()),
         (false, true) => ("bad", "interrupted".to_owned()),
         (false, false) => ("bad", format!("{missed} of {} limits missed", report.limits.len())),
@@ -126,15 +130,7 @@ fn charts(out: &mut String, report: &Report) -> std::fmt::Result {
         class: format!("c{}", place % COLOURS),
         values: instance.sessions.iter().map(|count| Some(*count as f64)).collect(),
     });
-    chart(
-        out,
-        report,
-        "Sessions per instance",
-        "of the drill's own clients",
-        "",
-        rows.collect(),
-        &bands,
-    )
+    chart(out, report, "Sessions per instance", "", "", rows.collect(), &bands)
 }
 
 fn chart(
@@ -179,12 +175,13 @@ fn latency(out: &mut String, report: &Report) -> std::fmt::Result {
 
 fn errors(out: &mut String, report: &Report) -> std::fmt::Result {
     let ended = &report.tunnels.ended;
-    if report.errors.is_empty() && ended.is_empty() {
+    let is_counted = !report.rehomes.is_empty() || !report.tunnels.causes.is_empty();
+    if report.errors.is_empty() && ended.is_empty() && !is_counted {
         return Ok(());
     }
     writeln!(
         out,
-        "<h2>Errors, and ends of tunnels</h2>\n<div class=\"wide\"><table><tr><th>clients</th>\
+        "<h2>Errors, moves and ends of tunnels</h2>\n<div class=\"wide\"><table><tr><th>clients</th>\
          <th>what</th><th class=\"number\">times</th></tr>"
     )?;
     let mut row = |clients: &str, what: &str, count: u64| {
@@ -196,6 +193,12 @@ fn errors(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     for (code, count) in ended {
         row("websockets", &format!("ended, Close {code}"), *count)?;
+    }
+    for (cause, count) in &report.tunnels.causes {
+        row("tunnels", &format!("ended, {}", cause.replace('_', " ")), *count)?;
+    }
+    for (reason, count) in &report.rehomes {
+        row("sessions", &format!("re-homed, {}", reason.replace('_', " ")), *count)?;
     }
     writeln!(out, "</table></div>")
 }

@@ -49,7 +49,7 @@ fn terms(min_healthy: Least) -> Terms {
 }
 
 fn began(live: &Live) -> String {
-    begin(live, terms(Least::Count(2))).unwrap()
+    begin(live, terms(Least::Count(2)), Vec::new()).unwrap()
 }
 
 fn hit(live: &Arc<Live>, id: &str, deed: Deed, names: &[&str]) -> Result<u64, Refusal> {
@@ -70,7 +70,7 @@ fn ended(live: &Live) -> Option<String> {
 #[tokio::test]
 async fn each_fault_does_what_it_says_and_nothing_of_it_is_left() {
     let live = live();
-    let id = begin(&live, terms(Least::Count(0))).unwrap();
+    let id = begin(&live, terms(Least::Count(0)), Vec::new()).unwrap();
     let a = of(&live, "a");
     let whole = |it: &Instance| {
         let eligibility = it.eligibility();
@@ -122,7 +122,9 @@ async fn of_faults_that_overlap_the_worst_counts_until_it_is_undone() {
 async fn there_is_one_drill_at_a_time_and_only_its_holder_speaks_for_it() {
     let live = live();
     let id = began(&live);
-    let Err(Refusal::Conflict(why)) = begin(&live, terms(Least::Count(1))) else { panic!() };
+    let Err(Refusal::Conflict(why)) = begin(&live, terms(Least::Count(1)), Vec::new()) else {
+        panic!()
+    };
     assert!(why.contains("the drill test of me has been running for 0 s"), "{why}");
     assert!(matches!(hear(&live, "another"), Err(Refusal::Unknown(_))));
     assert!(matches!(hit(&live, "another", Deed::Disable, &["a"]), Err(Refusal::Unknown(_))));
@@ -146,6 +148,20 @@ async fn no_fault_leaves_fewer_healthy_instances_than_promised() {
     of(&live, "b").set_health(Health::Dead, "a test");
     let deed = Deed::Eject(Health::Unready);
     assert!(matches!(hit(&live, &id, deed, &["c"]), Err(Refusal::Conflict(_))));
+}
+
+#[tokio::test]
+async fn a_version_that_is_to_be_touched_is_guarded_from_the_beginning() {
+    let live = live();
+    let roster = || vec![Arc::clone(&live.snapshot().services()[0].roster)];
+    let refused = begin(&live, terms(Least::Count(4)), roster());
+    let why = "default/default has 3 healthy instances, and min_healthy is 4";
+    assert_eq!(refused, Err(Refusal::Conflict(why.to_owned())));
+    begin(&live, terms(Least::Share(10_000)), roster()).unwrap();
+    of(&live, "a").set_health(Health::Dead, "a test");
+    look(&live, Instant::now());
+    let why = "default/default has 2 healthy instances, and min_healthy is 100%";
+    assert_eq!(ended(&live).as_deref(), Some(why));
 }
 
 #[tokio::test]
@@ -184,7 +200,7 @@ async fn falling_health_a_lost_holder_and_time_undo_everything() {
 async fn what_the_operator_wants_meanwhile_wins_and_stays() {
     let live = live();
     reload(&live, &TEXT.replace("c:1", "c:1, state: draining"));
-    let id = begin(&live, terms(Least::Count(0))).unwrap();
+    let id = begin(&live, terms(Least::Count(0)), Vec::new()).unwrap();
     let Err(Refusal::Conflict(why)) = hit(&live, &id, Deed::Disable, &["c"]) else { panic!() };
     assert_eq!(why, "default/default/c is draining without a drill");
     hit(&live, &id, Deed::Disable, &["a", "b"]).unwrap();
@@ -204,7 +220,7 @@ async fn what_the_operator_wants_meanwhile_wins_and_stays() {
 #[tokio::test]
 async fn an_instance_that_is_removed_takes_its_faults_with_it() {
     let live = live();
-    let id = begin(&live, terms(Least::Count(1))).unwrap();
+    let id = begin(&live, terms(Least::Count(1)), Vec::new()).unwrap();
     hit(&live, &id, Deed::Disable, &["a"]).unwrap();
     reload(&live, "instances: [{ name: b, address: b:1 }]\n");
     reload(&live, TEXT);

@@ -264,8 +264,8 @@ fn the_other_faults_are_noticed_and_undone() {
         - { at: 700ms, until: 400ms, expect: { p90: 5s } }\n  \
         - { at: 1500ms, reset: { who: all, share: 50% }, for: 500ms, expect: { errors: { at_least: 1 } } }\n  \
         - { at: 2500ms, fail: { who: all, share: 50%, status: 500 }, for: 500ms, expect: { errors: { at_least: 1 } } }\n  \
-        - { at: 3500ms, dead: a, for: 700ms, expect: { detect_within: 2s, closed: { code: 1014, at_least: 1 } } }\n  \
-        - { at: 4500ms, throttle: { who: all, rate: 64KiB }, for: 600ms }\n  \
+        - { at: 3200ms, dead: a, for: 1500ms, until: 1500ms, expect: { detect_within: 2s, closed: { code: 1014, at_least: 1 } } }\n  \
+        - { at: 4800ms, throttle: { who: all, rate: 64KiB }, for: 400ms }\n  \
         - { at: 5200ms, cut: b }\n  \
         - { at: 5600ms, forget: c }\n  \
         - { at: 6s, refuse: b, for: 700ms, expect: { detect_within: 2s } }\n  \
@@ -279,6 +279,10 @@ fn the_other_faults_are_noticed_and_undone() {
     for fault in ["delay", "reset", "fail", "dead", "throttle", "cut", "forget", "refuse"] {
         assert!(told.contains(&format!("\"what\":\"{fault}\"")), "{fault}: {told}");
     }
+    let slowest = |second: usize| ended.report["seconds"][second]["p99"].as_f64().unwrap_or(0.0);
+    let [delayed, throttled] =
+        [[0, 1], [4, 5]].map(|of| of.map(slowest).into_iter().fold(0.0, f64::max));
+    assert!(delayed >= 250.0 && throttled >= 200.0, "{delayed} {throttled}\n{}", ended.output);
 }
 
 /// A second and a half of something.

@@ -31,24 +31,24 @@ async fn three() -> (Vec<Backend>, Burdock) {
 async fn begun(api: &mut Api, more: Value) -> String {
     let mut terms =
         json!({ "name": "test", "holder": "me", "max_duration": "60s", "lease": "60s" });
-    for (key, value) in more.as_object().unwrap() {
+    for (key, value) in more.as_object().expect("fields") {
         terms[key] = value.clone();
     }
     let (status, told) = api.post("drill", terms).await;
     assert_eq!(status, 201, "{told}");
-    told["id"].as_str().unwrap().to_owned()
+    told["id"].as_str().expect("an id").to_owned()
 }
 
 async fn injected(api: &mut Api, id: &str, kind: &str, names: &[&str], more: Value) -> u64 {
     let (status, told) = inject(api, id, kind, names, more).await;
     assert_eq!(status, 201, "{told}");
-    told["number"].as_u64().unwrap()
+    told["number"].as_u64().expect("a number")
 }
 
 async fn inject(api: &mut Api, id: &str, kind: &str, names: &[&str], more: Value) -> (u16, Value) {
     let instances: Vec<_> = names.iter().map(|name| format!("default/default/{name}")).collect();
     let mut fault = json!({ "kind": kind, "instances": instances });
-    for (key, value) in more.as_object().unwrap() {
+    for (key, value) in more.as_object().expect("fields") {
         fault[key] = value.clone();
     }
     api.post(&format!("drill/{id}/faults"), fault).await
@@ -69,7 +69,7 @@ async fn over(api: &mut Api) -> Value {
 
 async fn stands(api: &mut Api, name: &str) -> (String, String) {
     let it = api.instance(name).await;
-    let word = |key: &str| it[key].as_str().unwrap().to_owned();
+    let word = |key: &str| it[key].as_str().expect("a word").to_owned();
     (word("admin"), word("health"))
 }
 
@@ -113,7 +113,7 @@ impl Drill {
     async fn end(mut self) -> (Option<i32>, String, Value) {
         let child = self.child.take().expect("one that runs");
         let ended = tokio::task::spawn_blocking(move || child.wait_with_output());
-        let Output { status, stdout, stderr } = ended.await.unwrap().expect("its output");
+        let Output { status, stdout, stderr } = ended.await.expect("no panic").expect("its output");
         let report = std::fs::read_to_string(self.folder.join("report.json")).unwrap_or_default();
         let text = String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();
         (status.code(), text, serde_json::from_str(&report).unwrap_or_default())
@@ -147,7 +147,7 @@ async fn passes(name: &str, kind: &str, drives: bool) {
     let (code, output, report) = drill.end().await;
     assert_eq!(code, Some(0), "{output}\n{told}\n{}", burdock.output());
     assert!(report["requests"].as_u64() > Some(20), "{report}");
-    let page = std::fs::read_to_string(folder.join("report.html")).unwrap();
+    let page = std::fs::read_to_string(folder.join("report.html")).expect("a page");
     assert!(page.contains("the balancer at http://") && !page.contains("<script"));
     assert_eq!(over(&mut api).await["verdict"], "passed");
     for name in ["a", "b", "c"] {
@@ -164,8 +164,10 @@ async fn passes(name: &str, kind: &str, drives: bool) {
         assert!(slowest >= Some(300.0), "{report}");
     }
     let (_, events) = api.get("events?format=json").await;
-    let events = events["events"].as_array().unwrap().iter().filter(|it| it["kind"] == "drill");
-    let stages: Vec<_> = events.map(|it| it["fields"]["stage"].as_str().unwrap()).collect();
+    let events =
+        events["events"].as_array().expect("a list").iter().filter(|it| it["kind"] == "drill");
+    let stages: Vec<_> =
+        events.map(|it| it["fields"]["stage"].as_str().expect("a stage")).collect();
     assert_eq!(stages, ["began", "injected", "undone", "ended"]);
     assert!(burdock.output().contains(&format!("the drill {name} has ended: passed")));
 }

@@ -85,7 +85,7 @@ pub(super) fn current(desk: &Desk, question: &Question) -> Result<Reply, Problem
         Method::POST => {
             let new: New = body(question)?;
             let touched = touched(desk, &new.versions)?;
-            let id = guard::begin(&desk.live, terms(new)?, touched).map_err(refused)?;
+            let id = guard::begin(&desk.live, terms(&new)?, touched).map_err(refused)?;
             let mut told = shown(desk);
             told["id"] = id.into();
             Ok(reply::json(StatusCode::CREATED, &told))
@@ -161,7 +161,7 @@ fn touched(desk: &Desk, versions: &[String]) -> Result<Vec<Arc<Roster>>, Problem
     versions.iter().filter_map(|version| of(version).transpose()).collect()
 }
 
-fn terms(new: New) -> Result<Terms, Problem> {
+fn terms(new: &New) -> Result<Terms, Problem> {
     let wrong = || Problem::wrong("min_healthy: allowed: a whole number, or a share such as 50%");
     let min_healthy = match &new.min_healthy {
         Value::String(text) => Least::Share(config::percent(text).ok_or_else(wrong)?),

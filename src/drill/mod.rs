@@ -46,7 +46,7 @@ use observe::Seen;
 use plan::Plan;
 use record::Record;
 use report::{Rehearsed, Report};
-use running::{Running, Views};
+use running::Running;
 use scenario::{Mode, Scenario, Setting};
 use scene::{Scene, SceneError};
 use stage::Stage;
@@ -134,7 +134,7 @@ pub async fn run(options: &Options, stop: impl Future<Output = ()>) -> Result<Ve
 }
 
 /// The scenario, with the seed that counts.
-fn scenario_of(options: &Options, mode: Mode) -> Result<Scenario, DrillError> {
+fn scenario_of(options: &Options, mode: &Mode) -> Result<Scenario, DrillError> {
     let mut scenario = scenario::read(&options.scenario, mode)?;
     scenario.seed = options.seed.map_or(scenario.seed, Into::into);
     Ok(scenario)
@@ -202,7 +202,7 @@ async fn rehearse_embedded(
     options: &Options,
     stop: impl Future<Output = ()>,
 ) -> Result<Report, DrillError> {
-    let scenario = scenario_of(options, Mode::Embedded)?;
+    let scenario = scenario_of(options, &Mode::Embedded)?;
     let Setting::Embedded(config) = &scenario.setting else {
         return Err(DrillError::Stage("this scenario is for a running balancer".to_owned()));
     };
@@ -254,7 +254,7 @@ async fn rehearse_on(
         let wrong = || DrillError::Stage(format!("--load {text}: allowed: http://HOST:PORT/PATH"));
         scenario::url(text).ok_or_else(wrong)
     });
-    let scenario = scenario_of(options, Mode::Running(url.transpose()?))?;
+    let scenario = scenario_of(options, &Mode::Running(url.transpose()?))?;
     let Setting::Running(safety) = &scenario.setting else {
         return Err(DrillError::Stage("this scenario is for embedded instances".to_owned()));
     };
@@ -284,7 +284,7 @@ async fn rehearse_on(
     let (impaired, lasted) = (running.diary().impaired.clone(), record.now());
     running.undo(&plan.undo).await;
     let is_early = !matches!(played, Ok(Played::Whole));
-    let views: Views = beside.end(scenario.load.patience, is_early).await;
+    let seen: Vec<Seen> = beside.end(scenario.load.patience, is_early).await;
     view.clear();
     let ended = match played {
         Ok(ended) => ended,
@@ -299,11 +299,11 @@ async fn rehearse_on(
         scenario: &scenario,
         plan: &plan,
         notes: &notes,
-        seen: &views.seen,
+        seen: &seen,
         impaired: &impaired,
         repeated: 0,
         weights: &weights,
-        watched: Some(&views.watched),
+        watched: Some(&notes.watched),
     };
     let rehearsed = Rehearsed { began, target, done: &running.diary().done, ended, lasted };
     let report = report::build(&evidence, &rehearsed);

@@ -363,7 +363,7 @@ mod tests {
         let file = std::env::temp_dir().join(format!("burdock-verdict-{}", fastrand::u64(..)));
         std::fs::write(&file, text).unwrap();
         let scenario =
-            crate::drill::scenario::read(&file, crate::drill::scenario::Mode::Embedded).unwrap();
+            crate::drill::scenario::read(&file, &crate::drill::scenario::Mode::Embedded).unwrap();
         std::fs::remove_file(&file).unwrap();
         let plan = crate::drill::plan::plan(&scenario, Vec::new(), Vec::new()).unwrap();
         let (instance, until) = (Some("s/v/a".to_owned()), Some(at(4000)));

@@ -55,10 +55,10 @@ pub(super) fn read(text: &str, at: Duration, versions: &[(String, String)]) -> W
             "burdock_tunnels_opened_total" => counts.opened += count,
             "burdock_rehomes_total" => add(&mut counts.rehomes, label("reason")),
             "burdock_tunnels_ended_total" => add(&mut counts.ended, label("cause")),
-            "burdock_tunnel_closes_total" => {
-                if label("from") != "client" && label("code") != "none" {
-                    add(&mut counts.closes, label("code"));
-                }
+            "burdock_tunnel_closes_total"
+                if label("from") != "client" && label("code") != "none" =>
+            {
+                add(&mut counts.closes, label("code"));
             }
             "burdock_client_request_duration_seconds_bucket" => {
                 let bound = label("le").parse().unwrap_or(f64::INFINITY);

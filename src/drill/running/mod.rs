@@ -22,7 +22,7 @@ use crate::config::units;
 use crate::operate::client::{Client, ClientError};
 use crate::operate::shapes::Status;
 
-pub(super) use watch::{Views, watch};
+pub(super) use watch::watch;
 
 /// Nothing heard of the drill for so long, and the balancer undoes it.
 const LEASE: Duration = Duration::from_secs(5);

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::drill::observe::{Seen, Sight};
 use crate::drill::record::Record;
-use crate::drill::watched::{self, Watched};
+use crate::drill::watched;
 use crate::operate::client::Client;
 
 /// Between two looks, where they cost little.
@@ -17,21 +17,14 @@ const LOOK: Duration = Duration::from_millis(100);
 const SHARE: u32 = 10;
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What was seen.
-#[derive(Debug, Default)]
-pub(in crate::drill) struct Views {
-    pub(in crate::drill) seen: Vec<Seen>,
-    pub(in crate::drill) watched: Vec<Watched>,
-}
-
-/// Looks until told to stop, and once more then.
+/// Looks until told to stop, and once more then. Counts go to the record, where whoever draws finds them.
 pub(in crate::drill) async fn watch(
     client: Client,
     versions: Vec<(String, String)>,
     record: Arc<Record>,
     mut stop: watch::Receiver<bool>,
-) -> Views {
-    let (mut sight, mut watched) = (Sight::default(), Vec::new());
+) -> Vec<Seen> {
+    let mut sight = Sight::default();
     loop {
         let is_last = *stop.borrow();
         let began = Instant::now();
@@ -40,10 +33,11 @@ pub(in crate::drill) async fn watch(
         if let Ok(Ok(text)) = answer {
             let at = record.now();
             sight.note(&text, at);
-            watched.push(watched::read(&text, at, &versions));
+            let look = watched::read(&text, at, &versions);
+            record.notes().watched.push(look);
         }
         if is_last {
-            return Views { seen: sight.seen, watched };
+            return sight.seen;
         }
         let pause = LOOK.max(began.elapsed() * SHARE);
         tokio::select! {

@@ -39,7 +39,7 @@ impl Mode {
 }
 
 /// Reads a scenario file.
-pub(in crate::drill) fn read(path: &Path, mode: Mode) -> Result<Scenario, ConfigErrors> {
+pub(in crate::drill) fn read(path: &Path, mode: &Mode) -> Result<Scenario, ConfigErrors> {
     config::document(path, |root| scenario(root, path, mode))
 }
 
@@ -53,7 +53,7 @@ pub(in crate::drill) fn url(text: &str) -> Option<Url> {
         .then(|| Url { authority: format!("{}:{port}", authority.host()), path: path.to_owned() })
 }
 
-fn scenario(root: &Node<'_>, path: &Path, mode: Mode) -> Option<Scenario> {
+fn scenario(root: &Node<'_>, path: &Path, mode: &Mode) -> Option<Scenario> {
     let mut fields = root.fields("scenario")?;
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let allowed = "a short text";
@@ -67,9 +67,9 @@ fn scenario(root: &Node<'_>, path: &Path, mode: Mode) -> Option<Scenario> {
     }
     let duration = duration.and_then(|node| node.duration(SPAN));
     let settle = fields.duration("settle", TIME, SETTLE);
-    let setting = setting(&mut fields, &mode, duration);
-    let load = fields.take("load").and_then(|node| load(&node, &mode));
-    let load = load.unwrap_or_else(|| unasked(mode.clone()));
+    let setting = setting(&mut fields, mode, duration);
+    let load = fields.take("load").and_then(|node| load(&node, mode));
+    let load = load.unwrap_or_else(|| unasked(mode));
     let watches = mode.is_running();
     let steps = fields.take("steps").map(|node| steps::steps(&node, duration, watches));
     if steps.is_none() {
@@ -131,10 +131,12 @@ fn no_load() -> Load {
 }
 
 /// The clients of a scenario that has none: some browsers, where somebody says what they ask for.
-fn unasked(mode: Mode) -> Load {
+fn unasked(mode: &Mode) -> Load {
     const SOME: Crowd = Crowd { clients: 10, every: Duration::from_millis(500), size: SIZE };
     match mode {
-        Mode::Running(url @ Some(_)) => Load { sessions: Some(SOME), url, ..no_load() },
+        Mode::Running(Some(url)) => {
+            Load { sessions: Some(SOME), url: Some(url.clone()), ..no_load() }
+        }
         Mode::Running(None) | Mode::Embedded => no_load(),
     }
 }

@@ -11,10 +11,10 @@ const GOOD: &str = "duration: 10s\nseed: 7\nconfig: &base\n  instances:\n    \
     - { name: a, address: a:1 }\n    - { name: b, address: b:1 }\n    - { name: c, address: c:1 }\n";
 
 fn read_text(text: &str) -> Result<Scenario, String> {
-    read_for(text, Mode::Embedded)
+    read_for(text, &Mode::Embedded)
 }
 
-fn read_for(text: &str, mode: Mode) -> Result<Scenario, String> {
+fn read_for(text: &str, mode: &Mode) -> Result<Scenario, String> {
     let name = format!("burdock-scenario-{}-{}.yaml", std::process::id(), fastrand::u64(..));
     let path: PathBuf = std::env::temp_dir().join(name);
     std::fs::write(&path, text).unwrap();
@@ -86,7 +86,7 @@ fn what_no_drill_has_to_say_is_expected_all_the_same() {
 fn cast(scenario: &Scenario) -> Vec<plan::Id> {
     match &scenario.setting {
         Setting::Embedded(config) => plan::cast(config),
-        Setting::Running(_) => ["a", "b", "c"].map(|name| id(name)).to_vec(),
+        Setting::Running(_) => ["a", "b", "c"].map(id).to_vec(),
     }
 }
 
@@ -182,7 +182,7 @@ const LIVE: &str = "duration: 10s\nsteps:\n  - { at: 1s, eject: { who: one, as: 
 
 #[test]
 fn a_running_balancer_is_asked_for_faults_as_its_api_takes_them() {
-    let scenario = read_for(LIVE, Mode::Running(None)).unwrap();
+    let scenario = read_for(LIVE, &Mode::Running(None)).unwrap();
     assert_eq!(scenario.limits.len(), 1, "what nobody can measure there is not expected");
     let bodies = scenario.steps.iter().filter_map(|step| match &step.action {
         Action::Strike(_, strike) => {
@@ -213,7 +213,7 @@ fn what_a_running_balancer_cannot_do_is_refused_with_what_it_can() {
                 load: { sessions: { clients: 1, every: 1s }, polling: { clients: 1, every: 1s } }\nsteps:\n  \
                 - { at: 1s, crash: one }\n  - { at: 2s, delay: a }\n  - { at: 3s, abort: { who: a, value: x } }\n\
                 expect: { evenness: 5% }\n";
-    let told = read_for(text, Mode::Running(None)).unwrap_err();
+    let told = read_for(text, &Mode::Running(None)).unwrap_err();
     for (line, wanted) in [
         (2, "config: a running balancer has its own"),
         (3, "safety.min_healthy: "),

@@ -110,11 +110,6 @@ impl Attempt<'_> {
         head: &request::Parts,
         now: Instant,
     ) -> Result<Answer, Failure> {
-        if self.instance.is_disturbed()
-            && let Some(answer) = Box::pin(self.disturbed(worker, head)).await?
-        {
-            return Ok(answer);
-        }
         match self.version.protocol {
             Protocol::Http1 => {}
             // Boxed: it is large, and rare.

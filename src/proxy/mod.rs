@@ -136,7 +136,7 @@ async fn pass(
         let attempt = tries.attempt(&session, &place, exchange, upload);
         let began = exchange.began();
         exchange.attempt(place, began);
-        let question = Question::watched(worker, head, upgrade.as_ref(), &tries, upload.is_some());
+        let question = Question::watched(worker, head, upgrade.as_ref(), &tries, &attempt);
         // Boxed, as is all that is rare and large: the future of every request carries the rest.
         let (instance, result) = match (question, &upgrade) {
             (Some(question), _) => {

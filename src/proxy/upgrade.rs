@@ -140,11 +140,6 @@ impl Attempt<'_> {
         head: &request::Parts,
         upgrade: &Upgrade,
     ) -> Result<Answer, Failure> {
-        if self.instance.is_disturbed()
-            && let Some(answer) = Box::pin(self.disturbed(worker, head)).await?
-        {
-            return Ok(answer);
-        }
         let mut link = self.connect(worker).await?;
         let response = self.ask(head, &mut link, Instant::now()).await?;
         if upgrade.is_misread(response.status()) {

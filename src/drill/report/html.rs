@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::Report;
 use super::chart::{Band, Chart, Series, escaped, merged};
+use crate::drill::record::Kind;
 
 const STYLE: &str = include_str!("page.css");
 /// Colours of the style sheet.
@@ -122,7 +123,9 @@ fn charts(out: &mut String, report: &Report) -> std::fmt::Result {
     chart(out, report, "Answers and errors", "a second", "", answers, &bands)?;
     let latency =
         vec![series("p50", "c0", &|second| second.p50), series("p99", "c1", &|second| second.p99)];
-    chart(out, report, "Latency", "from when a request was due", " ms", latency, &bands)?;
+    let real = report.latency.contains_key(Kind::Real.plural());
+    let note = if real { "of whole requests, by buckets" } else { "from when a request was due" };
+    chart(out, report, "Latency", note, " ms", latency, &bands)?;
     let moves = vec![series("sessions that moved", "c3", &|second| Some(second.moves as f64))];
     chart(out, report, "Re-homes", "a second", "", moves, &bands)?;
     let rows = report.instances.iter().enumerate().map(|(place, instance)| Series {

@@ -110,9 +110,18 @@ pub struct Drill {
     /// The scenario file; those in config/drills are ready to be run.
     #[arg(required = true)]
     pub scenario: Option<PathBuf>,
-    /// Run it with embedded instances and a balancer of its own, which is what it does anyway.
-    #[arg(long)]
+    /// Run it with embedded instances and a balancer of its own: the default without --admin.
+    #[arg(long, conflicts_with_all = ["admin", "token_file", "load"])]
     pub embedded: bool,
+    /// Run it on the running balancer whose admin address this is, and on its real traffic.
+    #[arg(long, value_name = "URL")]
+    pub admin: Option<String>,
+    /// The file that holds its admin token; else BURDOCK_ADMIN_TOKEN.
+    #[arg(long, value_name = "FILE", requires = "admin")]
+    pub token_file: Option<PathBuf>,
+    /// Let clients ask for this as well, instead of what the scenario says.
+    #[arg(long, value_name = "URL", requires = "admin")]
+    pub load: Option<String>,
     /// Instead of the scenario's own seed.
     #[arg(long)]
     pub seed: Option<u32>,

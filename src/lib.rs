@@ -12,7 +12,8 @@
 //!
 //! Beside it: [`config`] (file -> validated types), [`snapshot`] (what a request may read),
 //! [`tls`] (certificates, tickets, secured streams), [`acme`] (certificates from a CA), [`health`]
-//! (checks and breaker), [`discovery`] (instances that are found), [`observe`] (logs), [`admin`] (its API, metrics), [`doctor`] (classic mistakes),
+//! (checks and breaker), [`discovery`] (instances that are found), [`observe`] (logs), [`trace`] (spans),
+//! [`admin`] (its API, metrics), [`doctor`] (classic mistakes), [`rehearsal`] (a drill on this balancer),
 //! [`run`] (puts all of it together), [`demo`] (embedded instances). Outside all of it, and only by the
 //! admin API: [`operate`] (commands for a running balancer), [`top`] (a live view of it); and by the wire
 //! alone: [`drill`] (rehearsed failures).
@@ -38,8 +39,9 @@
 //! Rooms depend downwards only, and a test holds them to it: `config::types`, then `tls` and `config`,
 //! which looks with it at what it has read, then the pure decisions (`route`, `affinity`, `balance`, `doctor`,
 //! `proxy_protocol`, the machines of `health`, `proxy::retry`,
-//! `proxy::headers`, `proxy::error`, `tunnel::frames`), then `instance`, `acme` and `discovery`, then `snapshot`, then
-//! `proxy`, `tunnel`, `listener`, `admin` and the prober, then `run`. `operate` and `top` use none of them.
+//! `proxy::headers`, `proxy::error`, `tunnel::frames`), then `instance`, `acme`, `discovery` and `trace`, then
+//! `rehearsal`, then `snapshot`, then `proxy`, `tunnel`, `listener`, `admin` and the prober, then `run`. `operate`
+//! and `top` use none of them.
 
 pub mod acme;
 pub mod admin;
@@ -58,6 +60,7 @@ pub mod observe;
 pub mod operate;
 pub mod proxy;
 pub mod proxy_protocol;
+pub mod rehearsal;
 pub mod route;
 pub mod run;
 pub mod snapshot;

@@ -104,11 +104,13 @@ fn upgrade(pid_file: &Path) -> anyhow::Result<ExitCode> {
 
 fn rehearse(drill: Drill) -> anyhow::Result<ExitCode> {
     let Drill { reports, scenario, seed, json, html, allow_exec, .. } = drill;
+    let (admin, token_file, load) = (drill.admin, drill.token_file, drill.load);
+    let running = admin.map(|admin| drill::On { admin, token_file, load });
     let verdict = match (reports, scenario) {
         (Some(Reports::Compare { a, b }), _) => drill::compare(&a, &b),
         (None, scenario) => {
             let scenario = scenario.context("a scenario file is needed")?;
-            let options = drill::Options { scenario, seed, json, html, allow_exec };
+            let options = drill::Options { scenario, seed, json, html, allow_exec, running };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.context("starting the runtime")?;
             runtime.block_on(drill::run(&options, run::asked_to_stop()))

@@ -27,6 +27,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("trace::context", 2),
     ("health::probe", 3),
     ("health::prober", 3),
+    ("rehearsal", 3),
+    ("rehearsal::guard", 5),
     ("snapshot", 4),
     ("proxy", 5),
     ("tunnel", 5),
@@ -40,6 +42,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("main", 6),
     ("demo", 6),
     ("drill", 1),
+    ("drill::running", 6),
 ];
 
 /// Used from layer 3 upwards, and itself uses only the pure layers below that.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::burdock::scratch;
-use support::{Backend, Burdock, Client, FAST_CHECKS, Load, Request, yaml};
+use support::{Api, Backend, Burdock, Client, FAST_CHECKS, Load, Request, yaml};
 use support_clients::process::Process;
 use support_clients::{browser, listening, program};
 
@@ -198,6 +198,34 @@ async fn an_operator_sees_traffic_and_a_death_and_drains_an_instance() {
     page.sees("#table .row[data-instance='default/default/a'][data-tone=good]", "ready");
     assert_eq!(told(&burdock, "a").await["admin"], "active");
     load.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_is_told_of_while_it_runs_and_can_be_ended() {
+    let backends = Backend::several(&["a", "b"]).await;
+    let text = yaml(&backends.iter().collect::<Vec<_>>(), FAST_CHECKS);
+    let burdock = Burdock::start(&text).await;
+    let mut page = Page::open(&format!("http://{}", burdock.admin()));
+    page.sees("#verdict", "All 2 instances are ready.");
+    assert_eq!(page.asks("document.querySelector('#drill').hidden"), true);
+    let mut api = Api::of(&burdock);
+    let terms =
+        json!({ "name": "<b>game day", "holder": "ann", "max_duration": "60s", "lease": "60s" });
+    let (status, told) = api.post("drill", terms).await;
+    assert_eq!(status, 201, "{told}");
+    let fault = json!({ "kind": "eject", "as": "dead", "instances": ["default/default/a"] });
+    let path = format!("drill/{}/faults", told["id"].as_str().expect("an id"));
+    assert_eq!(api.post(&path, fault).await.0, 201);
+    page.sees("#drill-text", "The drill <b>game day of ann runs");
+    page.sees("#drill-faults", "eject default/default/a as dead");
+    page.sees("#event-list", "the drill <b>game day: eject default/default/a as dead");
+    page.sees("#table .row[data-instance='default/default/a'][data-tone=bad]", "dead");
+    page.clicks("#drill-end");
+    page.sees("dialog.ask", "1 fault will be undone now.");
+    page.clicks("dialog.ask footer button[type=submit]");
+    page.sees("#event-list", "the drill <b>game day was ended: somebody ended it by the admin API");
+    page.sees("#table .row[data-instance='default/default/a'][data-tone=good]", "ready");
+    page.asks("new Promise((gone) => setInterval(() => document.querySelector('#drill').hidden && gone(true), 50))");
 }
 
 #[tokio::test(flavor = "multi_thread")]

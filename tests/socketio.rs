@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support_clients::process::Process;
-use support_clients::{Site, whole_machine};
+use support_clients::{Site, binary, whole_machine};
 
 const CLIENTS: usize = 50;
 const MESSAGES: usize = 20;
@@ -196,6 +196,53 @@ fn killed_server_moves_its_clients_only(transports: &str) {
     let outage = summary["outage_ms"]["max"].as_u64().unwrap();
     assert!(outage < OUTAGE_LIMIT_MS, "{outage} ms: {summary:#}");
     println!("{transports}: {} clients moved, outage {}", moved.len(), summary["outage_ms"]);
+}
+
+/// Servers die by a command of the drill; what it then tells, the clients have counted as well.
+#[test]
+fn a_drill_counts_what_the_clients_count() {
+    let _machine = whole_machine();
+    let site = Site::start("server.mjs", true);
+    let mut clients = node_clients(&site, WEBSOCKET, &[]);
+    wait_for_event(&mut clients, "steady");
+    let (process, instance) = site.server("a");
+    let scenario = format!(
+        "duration: 6s\nsafety: {{ min_healthy: 2 }}\nsteps:\n  - at: 1s\n    \
+         exec: {{ run: [kill, \"-9\", \"{process}\"], who: \"{instance}\" }}\n    \
+         expect: {{ detect_within: 4s, rehome_within: 4s, moved: {{ at_least: 1 }} }}\n\
+         expect: {{ errors: 0, needless_moves: 0 }}\n"
+    );
+    let [file, report] = ["scenario.yaml", "report.json"].map(|name| site.file(name));
+    std::fs::write(&file, scenario).unwrap();
+    let drill = std::process::Command::new(binary())
+        .arg("drill")
+        .arg(&file)
+        .args(["--admin", site.admin(), "--allow-exec", "--json"])
+        .arg(&report)
+        .output()
+        .expect("the drill");
+    let output = String::from_utf8_lossy(&[drill.stdout, drill.stderr].concat()).into_owned();
+    assert_eq!(drill.status.code(), Some(0), "{output}");
+    clients.say("stop");
+    let summary = summary(&mut clients);
+    let report: Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+    let on_a = summary["by_client"].as_array().unwrap().iter();
+    let on_a = on_a.filter(|client| client["instances"][0] == "a").count() as u64;
+    assert!(on_a > 0 && summary["moves"] == on_a, "{summary:#}");
+    let told = ["error_count", "moves", "tunnels", "rehomes"].map(|key| &report[key]);
+    let [errors, moves, tunnels, rehomes] = told;
+    // A tunnel that broke is an error to its client, and no request that failed.
+    let (broken, failed): (Vec<_>, Vec<_>) = counts(&summary["errors"])
+        .into_iter()
+        .partition(|(what, _)| what.contains("transport close"));
+    let sum = |of: &[(String, u64)]| of.iter().map(|(_, count)| count).sum::<u64>();
+    assert_eq!(*errors, sum(&failed), "{summary:#}");
+    assert_eq!(tunnels["causes"]["instance"], sum(&broken), "{tunnels} {summary:#}");
+    assert_eq!(moves["total"], summary["moves"], "{rehomes} {summary:#}");
+    assert_eq!(counts(rehomes).values().sum::<u64>(), on_a, "{rehomes}");
+    assert_eq!(tunnels["causes"]["instance"], summary["disconnects"], "{tunnels} {summary:#}");
+    assert_eq!(tunnels["opened"], summary["reconnects"], "{tunnels} {summary:#}");
+    println!("errors {errors}, {moves} by {rehomes}, tunnels {tunnels}");
 }
 
 fn node_clients(site: &Site, transports: &str, more: &[&str]) -> Process {

@@ -4,11 +4,12 @@ mod support;
 
 use std::path::Path;
 
+use serde_json::json;
 use support::burdock::{scratch, signal_process};
 use support::client::Request;
 use support::steady::failures;
 use support::ws::WebSocket;
-use support::{Backend, Burdock, Client, FAST_CHECKS, Steady, eventually, raw, run_to_end};
+use support::{Api, Backend, Burdock, Client, FAST_CHECKS, Steady, eventually, raw, run_to_end};
 use support::{within, yaml};
 
 const SOON: &str = "upgrade: { timeout: 800ms, spread: 500ms }\n";
@@ -52,6 +53,28 @@ impl Drop for Heir {
     fn drop(&mut self) {
         self.signal(libc::SIGKILL);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_process_knows_of_no_drill() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let mut burdock = start(&yaml(&[&a, &b], SOON)).await;
+    let mut api = Api::of(&burdock);
+    let terms = json!({ "name": "x", "max_duration": "60s", "lease": "60s" });
+    let (_, told) = api.post("drill", terms).await;
+    let path = format!("drill/{}", told["id"].as_str().unwrap());
+    let fault = json!({ "kind": "disable", "instances": ["default/default/a"] });
+    assert_eq!(api.post(&format!("{path}/faults"), fault).await.0, 201);
+    burdock.signal(libc::SIGUSR2);
+    let heir = Heir::of(&burdock).await;
+    let said = "the drill x was ended: another process has taken over";
+    eventually("its end in the log", || burdock.output().contains(said).then_some(())).await;
+    assert_eq!(burdock.exit_code().await, 0, "{}", burdock.output());
+    let mut api = Api::of(&burdock);
+    assert_eq!(api.post(&format!("{path}/heartbeat"), json!({})).await.0, 404);
+    assert_eq!(api.instance("a").await["admin"], "active");
+    heir.signal(libc::SIGTERM);
+    heir.ends().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

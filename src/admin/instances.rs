@@ -142,7 +142,7 @@ fn drain(text: &str) -> Result<Duration, Problem> {
     config::duration(text).filter(|it| *it <= LONGEST_DRAIN).ok_or_else(wrong)
 }
 
-fn body<T: DeserializeOwned>(question: &Question) -> Result<T, Problem> {
+pub(super) fn body<T: DeserializeOwned>(question: &Question) -> Result<T, Problem> {
     // Twice, so that text that is no JSON and JSON that is no such thing are told apart.
     let value: Value = serde_json::from_slice(&question.body).map_err(|error| {
         Problem::new(StatusCode::BAD_REQUEST, format!("the body is no JSON: {error}"))
@@ -153,7 +153,8 @@ fn body<T: DeserializeOwned>(question: &Question) -> Result<T, Problem> {
     serde_json::from_value(value).map_err(|error| Problem::wrong(error.to_string()))
 }
 
-fn key(service: &str, version: &str, name: &str) -> Key {
+/// Who an instance is.
+pub(super) fn key(service: &str, version: &str, name: &str) -> Key {
     Key { service: service.to_owned(), version: version.to_owned(), name: name.to_owned() }
 }
 
@@ -167,7 +168,7 @@ fn show(instance: &Instance, status: StatusCode) -> Reply {
 }
 
 /// The instance of this name: of several the one that has its sessions.
-fn find(desk: &Desk, key: &Key) -> Result<Arc<Instance>, Problem> {
+pub(super) fn find(desk: &Desk, key: &Key) -> Result<Arc<Instance>, Problem> {
     known_version(desk, &key.service, &key.version)?;
     let snapshot = desk.live.snapshot();
     let roster = snapshot.roster(&key.service, &key.version);

@@ -10,6 +10,7 @@ mod configuration;
 mod dashboard;
 pub mod desk;
 mod door;
+mod drill;
 pub mod events;
 mod history;
 mod instances;

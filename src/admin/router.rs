@@ -14,7 +14,7 @@ use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
 use crate::admin::reply::{self, PLAIN, Reply};
 use crate::admin::{
-    ask, auth, configuration, dashboard, events, history, instances, live, metrics, openapi,
+    ask, auth, configuration, dashboard, drill, events, history, instances, live, metrics, openapi,
     rebalance, reload, status,
 };
 
@@ -56,6 +56,11 @@ enum Resource<'a> {
     Configuration,
     Explain,
     Check,
+    Drill,
+    DrillOf(&'a str),
+    Heartbeat(&'a str),
+    Faults(&'a str),
+    Fault(&'a str, &'a str),
     OpenApi,
 }
 
@@ -79,6 +84,11 @@ impl<'a> Resource<'a> {
             ["api", "v1", "config"] => Self::Configuration,
             ["api", "v1", "explain"] => Self::Explain,
             ["api", "v1", "check"] => Self::Check,
+            ["api", "v1", "drill"] => Self::Drill,
+            ["api", "v1", "drill", id] => Self::DrillOf(id),
+            ["api", "v1", "drill", id, "heartbeat"] => Self::Heartbeat(id),
+            ["api", "v1", "drill", id, "faults"] => Self::Faults(id),
+            ["api", "v1", "drill", id, "faults", number] => Self::Fault(id, number),
             ["api", "v1", "openapi.json"] => Self::OpenApi,
             _ => return None,
         })
@@ -93,6 +103,9 @@ impl<'a> Resource<'a> {
             Self::Health | Self::Metrics | Self::Status | Self::Configuration => "GET, HEAD",
             Self::Version(..) | Self::Rebalance(..) | Self::Reload | Self::Check => "POST",
             Self::Instance(..) => "GET, HEAD, PATCH, DELETE",
+            Self::Drill => "GET, HEAD, POST, DELETE",
+            Self::Heartbeat(_) | Self::Faults(_) => "POST",
+            Self::DrillOf(_) | Self::Fault(..) => "DELETE",
         }
     }
 
@@ -178,6 +191,11 @@ async fn ask(desk: &Arc<Desk>, of: Resource<'_>, question: &Question) -> Result<
         Resource::Configuration => Ok(configuration::answer(desk)),
         Resource::Explain => ask::explain(&desk.live, &question.query),
         Resource::Check => ask::check(desk, question.body.clone()).await,
+        Resource::Drill => drill::current(desk, question),
+        Resource::DrillOf(id) => drill::end(desk, id, question),
+        Resource::Heartbeat(id) => drill::hear(desk, id),
+        Resource::Faults(id) => drill::inject(desk, id, question),
+        Resource::Fault(id, number) => drill::undo(desk, id, number),
         Resource::OpenApi => Ok(openapi::answer()),
     }
 }

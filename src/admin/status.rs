@@ -7,8 +7,10 @@ use std::time::{Instant, SystemTime};
 
 use http::StatusCode;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::admin::desk::Desk;
+use crate::admin::drill;
 use crate::admin::problem::Problem;
 use crate::admin::reply::{self, Reply};
 use crate::admin::router::Question;
@@ -29,6 +31,8 @@ struct Status {
     totals: Rates,
     listeners: Vec<Listener>,
     services: Vec<Service>,
+    /// The drill that runs.
+    drill: Option<Value>,
     differences: Vec<Difference>,
     warnings: Vec<Warning>,
 }
@@ -156,6 +160,7 @@ fn status(desk: &Desk, snapshot: &Snapshot, wanted: &[String], with_instances: b
         totals: totals(live),
         listeners: listeners(live, &snapshot.config),
         services,
+        drill: live.rehearsals.look(|running, _| running.map(drill::running)),
         differences: differences(snapshot),
         warnings: warnings(desk, &last),
     }

@@ -42,6 +42,9 @@ pub fn of(live: &Live, snapshot: &Snapshot, now: Instant) -> Value {
         "instances": instances,
         "last_event": live.journal.last(),
     });
+    if let Some(name) = live.rehearsals.name() {
+        tick["drill"] = json!(name);
+    }
     if left_out > 0 {
         tick["instances_left_out"] = json!(left_out);
     }

@@ -125,6 +125,11 @@ pub fn duration(text: &str) -> Option<Duration> {
     units::parse_duration(text).ok()
 }
 
+/// A share as a configuration writes it, such as `50%`, in basis points.
+pub fn percent(text: &str) -> Option<u32> {
+    units::parse_percent(text).ok().filter(|points| *points <= 100 * 100)
+}
+
 /// Whether an instance may be called this.
 pub fn is_name(text: &str) -> bool {
     validate::names::is_name(text)

@@ -21,13 +21,13 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::config::{self, ConfigErrors, Loaded};
+use crate::drill::reset::ResetOnDrop;
 
 use chat::Chat;
 pub use console::console;
@@ -154,27 +154,4 @@ async fn serve(stream: TcpStream, chat: Arc<Chat>) {
         ws::serve(&chat, tunnel).await;
     }
     reset.ended();
-}
-
-/// Resets the connection if its task is stopped half way. It holds a second descriptor of the
-/// socket, because by then the first one is buried in hyper or in the tunnel.
-struct ResetOnDrop(Option<socket2::Socket>);
-
-impl ResetOnDrop {
-    fn watch(stream: &TcpStream) -> io::Result<Self> {
-        SockRef::from(stream).try_clone().map(|socket| Self(Some(socket)))
-    }
-
-    fn ended(&mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for ResetOnDrop {
-    fn drop(&mut self) {
-        if let Some(socket) = &self.0 {
-            // A linger of zero makes the last close send RST. Failure means it is gone already.
-            let _ = socket.set_linger(Some(Duration::ZERO));
-        }
-    }
 }

@@ -2,28 +2,36 @@
 //!
 //! ```text
 //! scenario ─ plan ─┬─ stage   instances with faults, the balancer as a process of its own
+//!                  ├─ running or a balancer that runs already, by its admin API
 //!                  ├─ load    clients that check what they are told
-//!                  └─ observe what the balancer says of its instances
+//!                  └─ observe what the balancer says of its instances, and watched: of its clients
 //!                             all of it noted in record, weighed in verdict, told in report
 //! ```
 //!
-//! Knows configuration types and the wire; nothing of the proxy's inside. Start at [`run`].
+//! Knows configuration types and the wire, and `running` a client of the admin API; nothing of the proxy's
+//! inside. Start at [`run`].
 
 mod balancer;
+mod diary;
 mod instance;
 mod load;
 mod observe;
 mod plan;
 mod record;
 mod report;
+pub(crate) mod reset;
+mod running;
 mod scenario;
+mod scene;
 mod stage;
 mod verdict;
 mod view;
+mod watched;
 mod wire;
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -33,12 +41,15 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::config::types::Config;
 use crate::config::{ConfigErrors, Problem};
+use diary::Diary;
 use observe::Seen;
 use plan::Plan;
 use record::Record;
 use report::{Rehearsed, Report};
-use scenario::Scenario;
-use stage::{Stage, StageError};
+use running::Running;
+use scenario::{Mode, Scenario, Setting};
+use scene::{Scene, SceneError};
+use stage::Stage;
 use verdict::Evidence;
 use view::View;
 
@@ -55,6 +66,19 @@ pub struct Options {
     pub html: Option<PathBuf>,
     /// Whether commands of the scenario may be run.
     pub allow_exec: bool,
+    /// The running balancer to rehearse on; embedded instances where there is none.
+    pub running: Option<On>,
+}
+
+/// A running balancer.
+#[derive(Debug, Clone)]
+pub struct On {
+    /// Its admin address.
+    pub admin: String,
+    /// The file that holds its token.
+    pub token_file: Option<PathBuf>,
+    /// What clients ask for, instead of the scenario's own.
+    pub load: Option<String>,
 }
 
 /// Whether every limit was met.
@@ -85,25 +109,19 @@ pub enum DrillError {
     },
 }
 
-impl From<StageError> for DrillError {
-    fn from(error: StageError) -> Self {
+impl From<SceneError> for DrillError {
+    fn from(error: SceneError) -> Self {
         Self::Stage(error.to_string())
     }
 }
 
-/// Rehearses with embedded instances and a balancer of its own, prints the summary, and leaves the
-/// report. `stop` ends it early; whatever happens, every fault is undone.
+/// Rehearses, prints the summary, and leaves the report. `stop` ends it early; whatever happens, every fault
+/// is undone.
 pub async fn run(options: &Options, stop: impl Future<Output = ()>) -> Result<Verdict, DrillError> {
-    let mut scenario = scenario::read(&options.scenario)?;
-    scenario.seed = options.seed.map_or(scenario.seed, Into::into);
-    let refuse = |line, path: &str, message: String| {
-        let (file, path) = (options.scenario.clone(), path.to_owned());
-        ConfigErrors::new(&options.scenario, vec![Problem { file, line, path, message }])
+    let report = match &options.running {
+        None => rehearse_embedded(options, stop).await?,
+        Some(on) => rehearse_on(options, on, stop).await?,
     };
-    let config = Arc::clone(&scenario.config);
-    let plan = plan::plan(&scenario, plan::cast(&config))
-        .map_err(|impossible| refuse(impossible.line, "steps", impossible.message))?;
-    let report = rehearse(&scenario, &plan, config, options.allow_exec, stop).await?;
     print!("{}", report::summary(&report));
     if let Some(path) = &options.json {
         let json = serde_json::to_string_pretty(&report).map_err(|error| error.to_string());
@@ -113,6 +131,19 @@ pub async fn run(options: &Options, stop: impl Future<Output = ()>) -> Result<Ve
         leave(path, Ok(report::page(&report)))?;
     }
     Ok(if report.passed { Verdict::Passed } else { Verdict::Missed })
+}
+
+/// The scenario, with the seed that counts.
+fn scenario_of(options: &Options, mode: &Mode) -> Result<Scenario, DrillError> {
+    let mut scenario = scenario::read(&options.scenario, mode)?;
+    scenario.seed = options.seed.map_or(scenario.seed, Into::into);
+    Ok(scenario)
+}
+
+fn impossible(options: &Options, impossible: plan::Impossible) -> ConfigErrors {
+    let (file, path) = (options.scenario.clone(), "steps".to_owned());
+    let plan::Impossible { line, message } = impossible;
+    ConfigErrors::new(&options.scenario, vec![Problem { file, line, path, message }])
 }
 
 /// Prints what differs between two reports; missed where the second is worse by a limit.
@@ -132,25 +163,30 @@ fn leave(path: &Path, text: Result<String, String>) -> Result<(), DrillError> {
     written.map_err(|error| failed(format!("cannot write it: {error}")))
 }
 
-/// What runs beside the plan.
-struct Beside {
+/// What runs beside the plan; `Seen` is what whoever looks on gives back.
+struct Beside<Seen> {
     stop: watch::Sender<bool>,
     clients: JoinSet<()>,
-    observer: JoinHandle<Vec<Seen>>,
+    observer: JoinHandle<Seen>,
 }
 
-impl Beside {
-    fn begin(scenario: &Scenario, stage: &Stage, record: &Arc<Record>) -> Self {
+impl<Seen: Default + Send + 'static> Beside<Seen> {
+    fn begin<O: Future<Output = Seen> + Send + 'static>(
+        scenario: &Scenario,
+        address: Option<SocketAddr>,
+        record: &Arc<Record>,
+        observe: impl FnOnce(watch::Receiver<bool>) -> O,
+    ) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let (address, admin) = (stage.balancer().address(), stage.balancer().admin());
-        let Scenario { load, duration, seed, .. } = scenario;
-        let clients = load::drive(load, address, *duration, *seed, record, &stopped);
-        let observer = observe::observe(admin, Arc::clone(record), stopped);
-        Self { stop, clients, observer: tokio::spawn(observer) }
+        let clients = match address {
+            Some(address) => load::drive(scenario, address, record, &stopped),
+            None => JoinSet::new(),
+        };
+        Self { stop, clients, observer: tokio::spawn(observe(stopped)) }
     }
 
     /// Waits for requests that are under way, and gives what was observed.
-    async fn end(mut self, patience: Duration, is_early: bool) -> Vec<Seen> {
+    async fn end(mut self, patience: Duration, is_early: bool) -> Seen {
         if is_early {
             self.stop.send_replace(true);
         }
@@ -162,16 +198,19 @@ impl Beside {
     }
 }
 
-async fn rehearse(
-    scenario: &Scenario,
-    plan: &Plan,
-    config: Arc<Config>,
-    may_exec: bool,
+async fn rehearse_embedded(
+    options: &Options,
     stop: impl Future<Output = ()>,
 ) -> Result<Report, DrillError> {
+    let scenario = scenario_of(options, &Mode::Embedded)?;
+    let Setting::Embedded(config) = &scenario.setting else {
+        return Err(DrillError::Stage("this scenario is for a running balancer".to_owned()));
+    };
+    let plan = plan::plan(&scenario, plan::cast(config), Vec::new())
+        .map_err(|it| impossible(options, it))?;
     let mut stop = std::pin::pin!(stop);
     let early = Arc::new(Record::new(Instant::now()));
-    let setting = Stage::set(Arc::clone(&config), scenario.seed, may_exec, early);
+    let setting = Stage::set(Arc::clone(config), scenario.seed, options.allow_exec, early);
     let mut stage = tokio::select! {
         set = setting => set?,
         () = &mut stop => return Err(DrillError::Stage("stopped before it began".to_owned())),
@@ -179,58 +218,136 @@ async fn rehearse(
     let began = SystemTime::now();
     let record = Arc::new(Record::new(Instant::now()));
     stage.begin(Arc::clone(&record));
-    let beside = Beside::begin(scenario, &stage, &record);
-    let mut view = View::new(scenario);
-    let played = play(scenario, plan, &mut stage, &record, &mut view, stop).await;
-    let (impaired, lasted) = (stage.impaired.clone(), record.now());
+    let (address, admin) = (stage.balancer().address(), stage.balancer().admin());
+    let observe = |stopped| observe::observe(admin, Arc::clone(&record), stopped);
+    let beside = Beside::begin(&scenario, Some(address), &record, observe);
+    let mut view = View::new(&scenario);
+    let played = play(&scenario, &plan, &mut stage, &mut view, stop).await;
+    let (impaired, lasted) = (stage.diary().impaired.clone(), record.now());
     stage.undo(&plan.undo).await;
     let is_early = !matches!(played, Ok(Played::Whole));
-    let seen = beside.end(scenario.load.patience, is_early).await;
+    let seen: Vec<Seen> = beside.end(scenario.load.patience, is_early).await;
     view.clear();
-    let interrupted = played? == Played::Interrupted;
+    let ended = played?;
     let notes = record.notes().clone();
     let evidence = Evidence {
-        scenario,
-        plan,
+        scenario: &scenario,
+        plan: &plan,
         notes: &notes,
         seen: &seen,
         impaired: &impaired,
         repeated: stage.ledger.repeated(),
-        weights: &weights(scenario, &config),
+        weights: &weights(&scenario, config),
+        watched: None,
     };
     let target = "embedded instances".to_owned();
-    let rehearsed = Rehearsed { began, target, done: &stage.done, interrupted, lasted };
+    let rehearsed = Rehearsed { began, target, done: &stage.diary().done, ended, lasted };
     Ok(report::build(&evidence, &rehearsed))
 }
 
+async fn rehearse_on(
+    options: &Options,
+    on: &On,
+    stop: impl Future<Output = ()>,
+) -> Result<Report, DrillError> {
+    let url = on.load.as_deref().map(|text| {
+        let wrong = || DrillError::Stage(format!("--load {text}: allowed: http://HOST:PORT/PATH"));
+        scenario::url(text).ok_or_else(wrong)
+    });
+    let scenario = scenario_of(options, &Mode::Running(url.transpose()?))?;
+    let Setting::Running(safety) = &scenario.setting else {
+        return Err(DrillError::Stage("this scenario is for embedded instances".to_owned()));
+    };
+    let found = running::find(&on.admin, on.token_file.as_deref()).await?;
+    let cast = found.cast.iter().map(|(id, _)| id.clone()).collect();
+    let plan = plan::plan(&scenario, cast, found.unfit).map_err(|it| impossible(options, it))?;
+    let address = match &scenario.load.url {
+        Some(url) => Some(resolved(&url.authority).await?),
+        None => None,
+    };
+    let (began, record) = (SystemTime::now(), Arc::new(Record::new(Instant::now())));
+    let (client, diary) = (found.client, Diary::new(Arc::clone(&record)));
+    let terms = (&*scenario.name, safety, &plan);
+    let mut running = Running::begin(client.clone(), terms, options.allow_exec, diary).await?;
+    let target = format!("the balancer at http://{}", client.address());
+    let versions = running::versions(&plan);
+    let observe = |stopped| running::watch(client, versions, Arc::clone(&record), stopped);
+    let beside = Beside::begin(&scenario, address, &record, observe);
+    let mut view = View::new(&scenario);
+    let mut played = play(&scenario, &plan, &mut running, &mut view, stop).await;
+    // What it refuses once it has ended the drill is no failure of its own.
+    if played.is_err()
+        && let Some(reason) = running.is_over().await
+    {
+        played = Ok(Played::Lost(reason));
+    }
+    let (impaired, lasted) = (running.diary().impaired.clone(), record.now());
+    running.undo(&plan.undo).await;
+    let is_early = !matches!(played, Ok(Played::Whole));
+    let seen: Vec<Seen> = beside.end(scenario.load.patience, is_early).await;
+    view.clear();
+    let ended = match played {
+        Ok(ended) => ended,
+        Err(error) => {
+            running.end("failed").await;
+            return Err(error.into());
+        }
+    };
+    let notes = record.notes().clone();
+    let weights = found.cast.iter().map(|(id, weight)| (id.to_string(), *weight)).collect();
+    let evidence = Evidence {
+        scenario: &scenario,
+        plan: &plan,
+        notes: &notes,
+        seen: &seen,
+        impaired: &impaired,
+        repeated: 0,
+        weights: &weights,
+        watched: Some(&notes.watched),
+    };
+    let rehearsed = Rehearsed { began, target, done: &running.diary().done, ended, lasted };
+    let report = report::build(&evidence, &rehearsed);
+    running.end(report.verdict()).await;
+    Ok(report)
+}
+
+async fn resolved(authority: &str) -> Result<SocketAddr, DrillError> {
+    let failed = |what: String| DrillError::Stage(format!("looking up {authority}: {what}"));
+    let found = tokio::net::lookup_host(authority).await;
+    let mut found = found.map_err(|error| failed(error.to_string()))?;
+    found.next().ok_or_else(|| failed("it has no address".to_owned()))
+}
+
 /// How a drill ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Played {
     Whole,
     Interrupted,
+    /// The balancer has ended it, for this reason.
+    Lost(String),
 }
 
 /// Carries out the plan.
 async fn play(
     scenario: &Scenario,
     plan: &Plan,
-    stage: &mut Stage,
-    record: &Record,
+    scene: &mut impl Scene,
     view: &mut View,
     stop: impl Future<Output = ()>,
-) -> Result<Played, StageError> {
+) -> Result<Played, SceneError> {
     let mut stop = std::pin::pin!(stop);
     let mut acts = plan.acts.iter().peekable();
     loop {
-        let own = stage.due();
+        let own = scene.due();
         let next = acts.peek().map(|act| act.at);
         let due = next.into_iter().chain(own).min().unwrap_or(scenario.duration);
-        let until = record.begin() + due.min(scenario.duration);
+        let until = scene.diary().record.begin() + due.min(scenario.duration);
         tokio::select! {
             () = &mut stop => return Ok(Played::Interrupted),
+            reason = scene.lost() => return Ok(Played::Lost(reason)),
             () = tokio::time::sleep_until(until.into()) => {}
             () = view.tick() => {
-                view.draw(record, stage);
+                view.draw(scene.diary());
                 continue;
             }
         }
@@ -238,11 +355,11 @@ async fn play(
             return Ok(Played::Whole);
         }
         if own == Some(due) {
-            stage.attend().await?;
+            scene.attend().await?;
         } else if let Some(act) = acts.next() {
-            stage.act(act).await?;
+            scene.act(act).await?;
         }
-        view.draw(record, stage);
+        view.draw(scene.diary());
     }
 }
 

@@ -32,34 +32,46 @@ pub(super) struct Seen {
     pub(super) state: String,
 }
 
+/// What was seen so far.
+#[derive(Debug, Default)]
+pub(super) struct Sight {
+    pub(super) seen: Vec<Seen>,
+    known: BTreeMap<String, String>,
+}
+
+impl Sight {
+    /// Notes what has changed in these metrics.
+    pub(super) fn note(&mut self, text: &str, at: Duration) {
+        for (instance, state) in states(text) {
+            if self.known.get(&instance) == Some(&state) {
+                continue;
+            }
+            self.known.insert(instance.clone(), state.clone());
+            let serves = state == "ready";
+            self.seen.push(Seen { at, instance, serves, state });
+        }
+    }
+}
+
 /// Looks until told to stop, and gives back what it saw.
 pub(super) async fn observe(
     admin: SocketAddr,
     record: Arc<Record>,
     mut stop: watch::Receiver<bool>,
 ) -> Vec<Seen> {
-    let mut seen = Vec::new();
-    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    let mut sight = Sight::default();
     while !*stop.borrow() {
         let answer = tokio::time::timeout(PATIENCE, metrics(admin)).await;
         // A balancer that is down says nothing, and changes nothing of what it last said.
         if let Ok(Some(text)) = answer {
-            let at = record.now();
-            for (instance, state) in states(&text) {
-                if known.get(&instance) == Some(&state) {
-                    continue;
-                }
-                known.insert(instance.clone(), state.clone());
-                let serves = state == "ready";
-                seen.push(Seen { at, instance, serves, state });
-            }
+            sight.note(&text, record.now());
         }
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
             () = tokio::time::sleep(LOOK) => {}
         }
     }
-    seen
+    sight.seen
 }
 
 /// One look; nothing where the balancer gives no answer.
@@ -103,10 +115,9 @@ fn states(text: &str) -> BTreeMap<String, String> {
 }
 
 /// Name, labels and value of a line.
-fn row(line: &str) -> Option<(&str, BTreeMap<&str, String>, f64)> {
-    let rest = line.strip_prefix("burdock_instance_")?;
-    let name = &line[..line.len() - rest.len() + rest.find('{')?];
-    let (labels, value) = line[name.len() + 1..].rsplit_once("} ")?;
+pub(super) fn row(line: &str) -> Option<(&str, BTreeMap<&str, String>, f64)> {
+    let (name, rest) = line.split_once('{')?;
+    let (labels, value) = rest.rsplit_once("} ")?;
     let labels = labels.split("\",").filter_map(|label| {
         let (key, value) = label.split_once("=\"")?;
         Some((key, value.trim_end_matches('"').to_owned()))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::scenario::{Action, Fault, Scenario, Step, Upset, Which, Who};
+use super::scenario::{Action, Fault, Scenario, Step, Strike, Upset, Which, Who};
 use crate::config::types::{Config, State};
 
 /// An instance, as the balancer names it.
@@ -53,8 +53,20 @@ pub(super) enum What {
     Admin(Vec<Id>, State),
     Reload(Arc<Config>),
     Upset(Upset, Option<Duration>),
-    Exec(Vec<String>),
+    /// A command; `begins` says that it does something to these, and not that it undoes that.
+    Exec {
+        run: Vec<String>,
+        who: Vec<Id>,
+        begins: bool,
+    },
+    /// A fault on a running balancer.
+    Strike(Vec<Id>, Strike),
+    /// Its end.
+    Lift(Vec<Id>, Strike),
 }
+
+/// What instances suffer from a command.
+pub(super) const EXEC: &str = "exec";
 
 /// The whole drill.
 #[derive(Debug, Clone)]
@@ -76,12 +88,13 @@ pub(super) struct Impossible {
     pub(super) message: String,
 }
 
-/// Lays out a scenario over the instances that are there at the beginning.
-pub(super) fn plan(scenario: &Scenario, cast: Vec<Id>) -> Result<Plan, Impossible> {
+/// Lays out a scenario over the instances that are there at the beginning, of which some are `unfit`: they
+/// are hit only if they are named.
+pub(super) fn plan(scenario: &Scenario, cast: Vec<Id>, unfit: Vec<Id>) -> Result<Plan, Impossible> {
     let mut planner = Planner {
         rng: fastrand::Rng::with_seed(scenario.seed),
         cast,
-        faulty: Vec::new(),
+        faulty: unfit.into_iter().map(|id| (id, None)).collect(),
         turns: vec![0; scenario.steps.len()],
         plan: Plan {
             acts: Vec::new(),
@@ -105,7 +118,7 @@ pub(super) fn plan(scenario: &Scenario, cast: Vec<Id>) -> Result<Plan, Impossibl
         planner.occur(at, index, &scenario.steps[index])?;
     }
     // What ends something comes before what begins something at the same time.
-    let ends = |act: &Act| matches!(act.what, What::End(..));
+    let ends = |act: &Act| matches!(act.what, What::End(..) | What::Lift(..));
     planner.plan.acts.sort_by_key(|act| (act.at, !ends(act)));
     planner.plan.acts.retain(|act| act.at < scenario.duration);
     Ok(planner.plan)
@@ -166,16 +179,32 @@ impl Planner {
                 What::Reload(Arc::clone(config))
             }
             Action::Balancer(upset) => What::Upset(*upset, step.lasts),
-            Action::Exec { run, undo } => {
+            Action::Exec { run, undo, who } => {
+                let who = who.as_ref().map(|who| self.choose(who, turn, step)).transpose()?;
+                let who = who.unwrap_or_default();
                 match until {
                     _ if undo.is_empty() => {}
-                    Some(_) => self.end(until, What::Exec(undo.clone())),
+                    Some(_) => {
+                        let (run, who) = (undo.clone(), who.clone());
+                        self.end(until, What::Exec { run, who, begins: false });
+                    }
                     None => self.plan.undo.push(undo.clone()),
                 }
-                What::Exec(run.clone())
+                What::Exec { run: run.clone(), who, begins: true }
+            }
+            Action::Strike(who, strike) => {
+                let who = self.choose(who, turn, step)?;
+                self.faulty.extend(who.iter().map(|id| (id.clone(), until)));
+                self.end(until, What::Lift(who.clone(), strike.clone()));
+                What::Strike(who, strike.clone())
             }
         };
-        if let What::Begin(who, _) | What::Restore(who) | What::Admin(who, _) = &what {
+        if let What::Begin(who, _)
+        | What::Restore(who)
+        | What::Admin(who, _)
+        | What::Strike(who, _)
+        | What::Exec { who, .. } = &what
+        {
             let targets = &mut self.plan.targets[index];
             targets
                 .extend(who.iter().filter(|id| !targets.contains(id)).cloned().collect::<Vec<_>>());

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::watched::Watched;
+
 /// A kind of client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -123,6 +125,8 @@ pub(super) struct Notes {
     pub(super) opened: Vec<(Duration, Name)>,
     pub(super) ends: Vec<End>,
     pub(super) flaws: Vec<(Duration, Kind, Flaw)>,
+    /// What a running balancer counted, look by look.
+    pub(super) watched: Vec<Watched>,
     /// What instances answered, for each second.
     pub(super) answers: Vec<std::collections::BTreeMap<Name, u64>>,
 }

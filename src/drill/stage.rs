@@ -5,47 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::balancer::{self, Balancer, BalancerError};
+use super::balancer::{self, Balancer};
+use super::diary::{Diary, names};
 use super::instance::{Instance, Ledger};
-use super::plan::{Act, Id, What};
+use super::plan::{Act, EXEC, Id, What};
 use super::record::Record;
 use super::scenario::{Fault, Upset};
+use super::scene::{Scene, SceneError, execute, put_back};
 use crate::config::types::{Config, State};
-
-/// Why a drill could not be carried out.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum StageError {
-    #[error(transparent)]
-    Balancer(#[from] BalancerError),
-    #[error("starting the instance {0}: {1}")]
-    Instance(Id, #[source] std::io::Error),
-    #[error("making a folder for the balancer: {0}")]
-    Folder(#[source] std::io::Error),
-    #[error("`exec` runs commands of the scenario; --allow-exec lets it")]
-    Exec,
-    #[error("running {0:?}: {1}")]
-    Command(String, String),
-}
-
-/// A time in which an instance, or all where none is named, was not what it should be.
-#[derive(Debug, Clone)]
-pub(super) struct Impaired {
-    /// As an [`Id`] is written; `None` for the balancer itself.
-    pub(super) instance: Option<String>,
-    pub(super) what: String,
-    pub(super) from: Duration,
-    /// `None` where it has not ended.
-    pub(super) until: Option<Duration>,
-}
-
-/// Something that was done.
-#[derive(Debug, Clone)]
-pub(super) struct Done {
-    /// When it was to be done.
-    pub(super) planned: Duration,
-    pub(super) at: Duration,
-    pub(super) what: String,
-}
 
 /// The stage.
 #[derive(Debug)]
@@ -55,12 +22,10 @@ pub(super) struct Stage {
     instances: BTreeMap<Id, Instance>,
     /// What operators want, over the configuration.
     wanted: BTreeMap<Id, State>,
-    record: Arc<Record>,
+    diary: Diary,
     pub(super) ledger: Arc<Ledger>,
     seed: u64,
     may_exec: bool,
-    pub(super) impaired: Vec<Impaired>,
-    pub(super) done: Vec<Done>,
     /// When a killed balancer is to be started again, or a storm is over.
     upset: Option<(Upset, Duration)>,
     /// When the storm's next reload is due.
@@ -73,11 +38,11 @@ impl Stage {
         seed: u64,
         may_exec: bool,
         record: Arc<Record>,
-    ) -> Result<Self, StageError> {
+    ) -> Result<Self, SceneError> {
         let ledger = Arc::new(Ledger::default());
         let mut instances = BTreeMap::new();
         join(&mut instances, &config, seed, &ledger).await?;
-        let folder = balancer::folder().map_err(StageError::Folder)?;
+        let folder = balancer::folder().map_err(SceneError::Folder)?;
         let wanted = BTreeMap::new();
         let balancer = Balancer::start(folder, &placed(&config, &instances, &wanted)).await?;
         Ok(Self {
@@ -85,12 +50,10 @@ impl Stage {
             config,
             instances,
             wanted,
-            record,
+            diary: Diary::new(record),
             ledger,
             seed,
             may_exec,
-            impaired: Vec::new(),
-            done: Vec::new(),
             upset: None,
             gust: Duration::ZERO,
         })
@@ -102,133 +65,54 @@ impl Stage {
 
     /// The clock of the drill begins.
     pub(super) fn begin(&mut self, record: Arc<Record>) {
-        self.record = record;
+        self.diary.record = record;
     }
 
-    /// When something is due that the plan does not name; the balancer's own.
-    pub(super) fn due(&self) -> Option<Duration> {
-        match self.upset? {
-            (Upset::ReloadStorm { .. }, until) => Some(self.gust.min(until)),
-            (_, until) => Some(until),
-        }
-    }
-
-    /// Does what is due by now of a kill or a storm.
-    pub(super) async fn attend(&mut self) -> Result<(), StageError> {
-        let Some((upset, until)) = self.upset else { return Ok(()) };
-        if self.record.now() >= until {
-            self.upset = None;
-            return self.calm(upset, until).await;
-        }
-        if let Upset::ReloadStorm { every } = upset {
-            self.balancer.reload_anew()?;
-            self.gust = self.record.now() + every;
-        }
-        Ok(())
-    }
-
-    async fn calm(&mut self, upset: Upset, planned: Duration) -> Result<(), StageError> {
+    async fn calm(&mut self, upset: Upset, planned: Duration) -> Result<(), SceneError> {
         match upset {
             Upset::Kill => self.balancer.start_again().await?,
             Upset::BadConfig | Upset::ReloadStorm { .. } => self.balancer.put_back()?,
             Upset::Upgrade => {}
         }
-        self.over(None, upset.word());
-        self.tell(planned, format!("end of {} of the balancer", upset.word()));
+        self.diary.over(None, upset.word());
+        self.diary.tell(planned, format!("end of {} of the balancer", upset.word()));
         Ok(())
-    }
-
-    /// Does one thing of the plan.
-    pub(super) async fn act(&mut self, act: &Act) -> Result<(), StageError> {
-        match &act.what {
-            What::Begin(who, fault) => {
-                for id in who {
-                    self.fault(id, *fault).await;
-                }
-                self.tell(act.at, format!("{} {}", fault.word(), names(who)));
-            }
-            What::End(who, fault) => {
-                for id in who {
-                    if let Some(instance) = self.instances.get_mut(id) {
-                        let ended = instance.end(*fault).await;
-                        ended.map_err(|error| StageError::Instance(id.clone(), error))?;
-                    }
-                    self.over(Some(id), fault.word());
-                }
-                self.tell(act.at, format!("end of {} {}", fault.word(), names(who)));
-            }
-            What::Restore(who) => {
-                for id in who {
-                    self.restore(id).await?;
-                }
-                self.tell(act.at, format!("restore {}", names(who)));
-            }
-            What::Admin(who, state) => {
-                self.admin(who, *state)?;
-                self.tell(act.at, format!("{} {}", state.word(), names(who)));
-            }
-            What::Reload(config) => {
-                self.reload(config).await?;
-                self.tell(act.at, "reload".to_owned());
-            }
-            What::Upset(upset, lasts) => self.upset(act.at, *upset, *lasts).await?,
-            What::Exec(words) => {
-                self.exec(words).await?;
-                self.tell(act.at, words.join(" "));
-            }
-        }
-        Ok(())
-    }
-
-    fn tell(&mut self, planned: Duration, what: String) {
-        self.done.push(Done { planned, at: self.record.now(), what });
     }
 
     async fn fault(&mut self, id: &Id, fault: Fault) {
         // Before it happens, so that whatever follows from it comes later.
-        self.impair(Some(id), fault.word());
+        self.diary.impair(Some(id), fault.word());
         if let Some(instance) = self.instances.get_mut(id) {
             instance.begin(fault).await;
         }
         if fault.is_instant() {
-            self.over(Some(id), fault.word());
+            self.diary.over(Some(id), fault.word());
         }
     }
 
-    async fn restore(&mut self, id: &Id) -> Result<(), StageError> {
+    async fn restore(&mut self, id: &Id) -> Result<(), SceneError> {
         if let Some(instance) = self.instances.get_mut(id) {
             let restored = instance.restore().await;
-            restored.map_err(|error| StageError::Instance(id.clone(), error))?;
+            restored.map_err(|error| SceneError::Instance(id.clone(), error))?;
         }
-        let now = self.record.now();
+        let now = self.diary.record.now();
         let (id, wanted) = (id.to_string(), State::WORDS.map(|(word, _)| word));
-        let open = self.impaired.iter_mut().filter(|it| it.until.is_none());
+        let open = self.diary.impaired.iter_mut().filter(|it| it.until.is_none());
         let of = open.filter(|it| it.instance.as_ref() == Some(&id));
         // What an operator wants of it is not restored.
         of.filter(|it| !wanted.contains(&&*it.what)).for_each(|it| it.until = Some(now));
         Ok(())
     }
 
-    fn impair(&mut self, id: Option<&Id>, what: &str) {
-        let (instance, from) = (id.map(Id::to_string), self.record.now());
-        self.impaired.push(Impaired { instance, what: what.to_owned(), from, until: None });
-    }
-
-    fn over(&mut self, id: Option<&Id>, what: &str) {
-        let (id, now) = (id.map(Id::to_string), self.record.now());
-        let open = self.impaired.iter_mut().filter(|it| it.until.is_none());
-        open.filter(|it| it.instance == id && it.what == what).for_each(|it| it.until = Some(now));
-    }
-
-    fn admin(&mut self, who: &[Id], state: State) -> Result<(), StageError> {
+    fn admin(&mut self, who: &[Id], state: State) -> Result<(), SceneError> {
         for id in who {
             for word in [State::Draining, State::Disabled] {
-                self.over(Some(id), word.word());
+                self.diary.over(Some(id), word.word());
             }
             if state == State::Active {
                 self.wanted.remove(id);
             } else {
-                self.impair(Some(id), state.word());
+                self.diary.impair(Some(id), state.word());
                 self.wanted.insert(id.clone(), state);
             }
         }
@@ -237,12 +121,12 @@ impl Stage {
     }
 
     /// Instances that join are started first; those that leave stay, for the sessions that they have.
-    async fn reload(&mut self, config: &Arc<Config>) -> Result<(), StageError> {
+    async fn reload(&mut self, config: &Arc<Config>) -> Result<(), SceneError> {
         join(&mut self.instances, config, self.seed, &self.ledger).await?;
         let present = super::plan::cast(config);
         let before = super::plan::cast(&self.config);
         for id in before.iter().filter(|id| !present.contains(id)) {
-            self.impair(Some(id), "removed");
+            self.diary.impair(Some(id), "removed");
         }
         self.config = Arc::clone(config);
         let placed = placed(config, &self.instances, &self.wanted);
@@ -254,34 +138,106 @@ impl Stage {
         planned: Duration,
         upset: Upset,
         lasts: Option<Duration>,
-    ) -> Result<(), StageError> {
+    ) -> Result<(), SceneError> {
         const DOWN: Duration = Duration::from_secs(1);
-        self.impair(None, upset.word());
-        self.tell(planned, format!("{} of the balancer", upset.word()));
+        self.diary.impair(None, upset.word());
+        self.diary.tell(planned, format!("{} of the balancer", upset.word()));
         match upset {
             Upset::Kill => self.balancer.kill().await,
             Upset::Upgrade => {
                 let upgraded = self.balancer.upgrade().await;
-                self.over(None, upset.word());
-                self.tell(planned, "another process of the balancer serves".to_owned());
+                self.diary.over(None, upset.word());
+                self.diary.tell(planned, "another process of the balancer serves".to_owned());
                 return Ok(upgraded?);
             }
             Upset::BadConfig => self.balancer.reload_wrong()?,
-            Upset::ReloadStorm { .. } => self.gust = self.record.now(),
+            Upset::ReloadStorm { .. } => self.gust = self.diary.record.now(),
         }
-        self.upset = Some((upset, self.record.now() + lasts.unwrap_or(DOWN)));
+        self.upset = Some((upset, self.diary.record.now() + lasts.unwrap_or(DOWN)));
+        Ok(())
+    }
+}
+
+impl Scene for Stage {
+    fn diary(&self) -> &Diary {
+        &self.diary
+    }
+
+    fn due(&self) -> Option<Duration> {
+        match self.upset? {
+            (Upset::ReloadStorm { .. }, until) => Some(self.gust.min(until)),
+            (_, until) => Some(until),
+        }
+    }
+
+    async fn attend(&mut self) -> Result<(), SceneError> {
+        let Some((upset, until)) = self.upset else { return Ok(()) };
+        if self.diary.record.now() >= until {
+            self.upset = None;
+            return self.calm(upset, until).await;
+        }
+        if let Upset::ReloadStorm { every } = upset {
+            self.balancer.reload_anew()?;
+            self.gust = self.diary.record.now() + every;
+        }
         Ok(())
     }
 
-    async fn exec(&self, words: &[String]) -> Result<(), StageError> {
-        if !self.may_exec {
-            return Err(StageError::Exec);
+    async fn act(&mut self, act: &Act) -> Result<(), SceneError> {
+        match &act.what {
+            What::Begin(who, fault) => {
+                for id in who {
+                    self.fault(id, *fault).await;
+                }
+                self.diary.tell(act.at, format!("{} {}", fault.word(), names(who)));
+            }
+            What::End(who, fault) => {
+                for id in who {
+                    if let Some(instance) = self.instances.get_mut(id) {
+                        let ended = instance.end(*fault).await;
+                        ended.map_err(|error| SceneError::Instance(id.clone(), error))?;
+                    }
+                    self.diary.over(Some(id), fault.word());
+                }
+                self.diary.tell(act.at, format!("end of {} {}", fault.word(), names(who)));
+            }
+            What::Restore(who) => {
+                for id in who {
+                    self.restore(id).await?;
+                }
+                self.diary.tell(act.at, format!("restore {}", names(who)));
+            }
+            What::Admin(who, state) => {
+                self.admin(who, *state)?;
+                self.diary.tell(act.at, format!("{} {}", state.word(), names(who)));
+            }
+            What::Reload(config) => {
+                self.reload(config).await?;
+                self.diary.tell(act.at, "reload".to_owned());
+            }
+            What::Upset(upset, lasts) => self.upset(act.at, *upset, *lasts).await?,
+            What::Exec { run, who, begins } => {
+                if *begins {
+                    who.iter().for_each(|id| self.diary.impair(Some(id), EXEC));
+                }
+                execute(run, self.may_exec).await?;
+                if !*begins {
+                    who.iter().for_each(|id| self.diary.over(Some(id), EXEC));
+                }
+                self.diary.tell(act.at, run.join(" "));
+            }
+            // No file that has these is read for embedded instances.
+            What::Strike(..) | What::Lift(..) => {}
         }
-        execute(words).await
+        Ok(())
     }
 
-    /// Ends every fault, whatever the plan says.
-    pub(super) async fn undo(&mut self, commands: &[Vec<String>]) {
+    /// It has no end of its own.
+    async fn lost(&mut self) -> String {
+        std::future::pending().await
+    }
+
+    async fn undo(&mut self, commands: &[Vec<String>]) {
         if let Some((upset, until)) = self.upset.take() {
             let _ = self.calm(upset, until).await;
         }
@@ -290,22 +246,8 @@ impl Stage {
             // The instance is about to end anyway.
             let _ = self.restore(&id).await;
         }
-        for words in commands {
-            if let Err(error) = self.exec(words).await {
-                eprintln!("burdock: undoing: {error}");
-            }
-        }
+        put_back(commands, self.may_exec).await;
     }
-}
-
-/// Runs a command of the scenario.
-async fn execute(words: &[String]) -> Result<(), StageError> {
-    let failed = |what: String| StageError::Command(words.join(" "), what);
-    let Some((program, arguments)) = words.split_first() else { return Ok(()) };
-    let mut command = tokio::process::Command::new(program);
-    command.args(arguments).stdin(std::process::Stdio::null()).kill_on_drop(true);
-    let status = command.status().await.map_err(|error| failed(error.to_string()))?;
-    if status.success() { Ok(()) } else { Err(failed(status.to_string())) }
 }
 
 /// Starts the instances of a configuration that are not there yet.
@@ -314,14 +256,14 @@ async fn join(
     config: &Config,
     seed: u64,
     ledger: &Arc<Ledger>,
-) -> Result<(), StageError> {
+) -> Result<(), SceneError> {
     for (number, id) in (0..).zip(super::plan::cast(config)) {
         if instances.contains_key(&id) {
             continue;
         }
         let seed = seed.wrapping_mul(31).wrapping_add(number);
         let started = Instance::start(id.clone(), Arc::clone(ledger), seed).await;
-        let instance = started.map_err(|error| StageError::Instance(id.clone(), error))?;
+        let instance = started.map_err(|error| SceneError::Instance(id.clone(), error))?;
         instances.insert(id, instance);
     }
     Ok(())
@@ -348,9 +290,4 @@ fn placed(
         }
     }
     config
-}
-
-fn names(who: &[Id]) -> String {
-    let names: Vec<_> = who.iter().map(|id| &*id.name).collect();
-    names.join(", ")
 }

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::diary::Impaired;
 use super::observe::Seen;
 use super::plan::Plan;
 use super::record::{End, Flaw, Kind, Move, Name, Notes, Sample, Trouble};
 use super::scenario::{Limit, Measure, Scenario, Value};
-use super::stage::Impaired;
+use super::watched::Watched;
 
 /// Everything that a verdict is made of.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(super) struct Evidence<'a> {
     pub(super) repeated: u64,
     /// What share of new sessions each instance is to get, by its weight.
     pub(super) weights: &'a BTreeMap<String, u32>,
+    /// What the balancer counted of real clients, where it was watched.
+    pub(super) watched: Option<&'a [Watched]>,
 }
 
 /// One limit, held against what happened.
@@ -36,9 +39,9 @@ pub(super) struct Finding {
 
 /// A time that a limit looks at.
 #[derive(Debug, Clone, Copy)]
-struct Window {
-    from: Duration,
-    to: Duration,
+pub(super) struct Window {
+    pub(super) from: Duration,
+    pub(super) to: Duration,
 }
 
 impl Window {
@@ -86,6 +89,11 @@ impl Evidence<'_> {
             flaws.filter(|(at, _, flaw)| window.has(*at) && *flaw == wanted).count()
         };
         let ends = || self.notes.ends.iter().filter(|end| window.has(end.at));
+        if let Some(watched) = self.watched
+            && let Some(found) = self.of_real(watched, window, measure)
+        {
+            return found;
+        }
         let value = match measure {
             Measure::Errors => count(self.errors(window).count()),
             Measure::Moved => return (count(self.moved(window)), self.sessions()),
@@ -214,6 +222,15 @@ impl Evidence<'_> {
     /// serves; nothing where the balancer never said that.
     fn recovery(&self, window: Window) -> Option<Duration> {
         let last = self.errors(window).map(|sample| sample.at - window.from).max();
+        self.back_to_normal(window, last)
+    }
+
+    /// The same, with the time of the last error.
+    pub(super) fn back_to_normal(
+        &self,
+        window: Window,
+        last: Option<Duration>,
+    ) -> Option<Duration> {
         let mut out: BTreeMap<&str, bool> = BTreeMap::new();
         let mut whole = Duration::ZERO;
         for seen in self.seen.iter().filter(|seen| seen.at < window.to) {
@@ -345,15 +362,17 @@ mod tests {
         let text = "duration: 10s\nsteps: []\nconfig: { instances: [a:1] }\n";
         let file = std::env::temp_dir().join(format!("burdock-verdict-{}", fastrand::u64(..)));
         std::fs::write(&file, text).unwrap();
-        let scenario = crate::drill::scenario::read(&file).unwrap();
+        let scenario =
+            crate::drill::scenario::read(&file, &crate::drill::scenario::Mode::Embedded).unwrap();
         std::fs::remove_file(&file).unwrap();
-        let plan = crate::drill::plan::plan(&scenario, Vec::new()).unwrap();
+        let plan = crate::drill::plan::plan(&scenario, Vec::new(), Vec::new()).unwrap();
         let (instance, until) = (Some("s/v/a".to_owned()), Some(at(4000)));
         let impaired = [Impaired { instance, what: "crash".to_owned(), from: at(2000), until }];
         let weights = ["s/v/a", "s/v/b", "s/v/c"].map(|name| (name.to_owned(), 1)).into();
         let (plan, impaired, weights) = (&plan, &impaired, &weights);
         let scenario = &scenario;
-        ask(&Evidence { scenario, plan, notes, seen: &[], impaired, repeated: 0, weights })
+        let (seen, repeated, watched) = (&[], 0, None);
+        ask(&Evidence { scenario, plan, notes, seen, impaired, repeated, weights, watched })
     }
 
     #[test]

@@ -4,10 +4,11 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use super::record::{Notes, Record};
+use super::diary::Diary;
+use super::record::Notes;
 use super::scenario::Scenario;
-use super::stage::Stage;
-use super::verdict;
+use super::verdict::{self, Window};
+use super::watched::{self, Counts, Watched};
 
 const INTERVAL: Duration = Duration::from_millis(250);
 /// Characters of the bar.
@@ -41,11 +42,12 @@ impl View {
         }
     }
 
-    pub(super) fn draw(&mut self, record: &Record, stage: &Stage) {
+    pub(super) fn draw(&mut self, diary: &Diary) {
+        let record = &diary.record;
         if !self.is_shown {
             return;
         }
-        let lines = self.lines(record.now(), &record.notes(), stage);
+        let lines = self.lines(record.now(), &record.notes(), diary);
         self.clear();
         self.drawn = lines.len();
         // A terminal that is gone shows nothing.
@@ -61,28 +63,42 @@ impl View {
         }
     }
 
-    fn lines(&self, now: Duration, notes: &Notes, stage: &Stage) -> Vec<String> {
+    fn lines(&self, now: Duration, notes: &Notes, diary: &Diary) -> Vec<String> {
         let done = now.as_secs_f64() / self.duration.as_secs_f64();
         let full = ((done * WIDTH as f64) as usize).min(WIDTH);
         let bar = format!("{}{}", "━".repeat(full), "─".repeat(WIDTH - full));
         let (now_s, all_s) = (now.as_secs_f64(), self.duration.as_secs_f64());
         let mut lines = vec![format!("{}  {bar}  {now_s:.1} of {all_s:.0} s", self.name)];
+        let (is_real, second) = (is_real(notes), now.saturating_sub(Duration::from_secs(1)));
+        let of_real = |what: fn(&Counts) -> u64| real_per_second(&notes.watched, now, what);
         let series = |what: &dyn Fn(&super::record::Sample) -> bool| per_second(notes, now, what);
-        let answers = series(&|sample| sample.trouble.is_none());
-        let errors = series(&|sample| sample.trouble.is_some());
+        let [answers, errors] = match is_real {
+            true => [of_real(|it| it.requests.saturating_sub(it.errors)), of_real(|it| it.errors)],
+            false => [
+                series(&|sample| sample.trouble.is_none()),
+                series(&|sample| sample.trouble.is_some()),
+            ],
+        };
         lines.push(format!("answers  {}  {} a second", spark(&answers), last(&answers)));
         let all: u64 = errors.iter().sum();
         lines.push(format!("errors   {}  {all} in all", spark(&errors)));
-        let second = now.saturating_sub(Duration::from_secs(1));
         let recent = notes.samples.iter().rev().take_while(|sample| sample.at >= second);
         let times: Vec<_> = recent.map(verdict::latency).collect();
-        let at = |percent| {
-            let time = verdict::percentile(times.iter().copied(), percent).unwrap_or_default();
+        let lately = watched::within(&notes.watched, Window { from: second, to: now });
+        let at = |percent: usize| {
+            let time = match is_real {
+                true => lately.percentile(percent as u64),
+                false => verdict::percentile(times.iter().copied(), percent),
+            };
+            let time = time.unwrap_or_default();
             format!("{:.1} ms", time.as_secs_f64() * 1000.0)
         };
-        let moves = notes.moves.len();
+        let moves = match notes.watched.is_empty() {
+            true => notes.moves.len() as u64,
+            false => of_real(Counts::moved).iter().sum(),
+        };
         lines.push(format!("latency  p50 {}, p99 {};  {moves} moves", at(50), at(99)));
-        let open: Vec<_> = stage.impaired.iter().filter(|it| it.until.is_none()).collect();
+        let open: Vec<_> = diary.impaired.iter().filter(|it| it.until.is_none()).collect();
         let open = open
             .iter()
             .map(|it| format!("{} {}", it.instance.as_deref().unwrap_or("balancer"), it.what));
@@ -91,10 +107,25 @@ impl View {
             "faults   {}",
             if open.is_empty() { "none".into() } else { open.join("; ") }
         ));
-        let recent = stage.done.iter().rev().take(RECENT).rev();
+        let recent = diary.done.iter().rev().take(RECENT).rev();
         lines.extend(recent.map(|done| format!("{:>7.1} s  {}", done.at.as_secs_f64(), done.what)));
         lines
     }
+}
+
+/// Whether the clients are the balancer's own, and not the drill's.
+fn is_real(notes: &Notes) -> bool {
+    notes.samples.is_empty() && !notes.watched.is_empty()
+}
+
+/// How many a running balancer counted in each of the last seconds.
+fn real_per_second(watched: &[Watched], now: Duration, what: fn(&Counts) -> u64) -> Vec<u64> {
+    let first = now.as_secs().saturating_sub(WIDTH as u64 - 1);
+    let of = |second| {
+        let [from, to] = [second, second + 1].map(Duration::from_secs);
+        what(&watched::within(watched, Window { from, to }))
+    };
+    (first..=now.as_secs()).map(of).collect()
 }
 
 fn last(series: &[u64]) -> u64 {

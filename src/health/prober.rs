@@ -304,7 +304,7 @@ impl Probe {
             drop(turn);
             let reason = answer.reason(self.kind);
             self.record(answer, began.elapsed(), &reason);
-            let ready = self.instance.health() == Health::Ready;
+            let ready = self.instance.checked() == Health::Ready;
             if !warned && !ready && self.added.elapsed() > self.check.app_start_timeout {
                 warned = true;
                 self.instance.starts_late(&reason);

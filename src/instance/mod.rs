@@ -10,6 +10,8 @@ pub mod body;
 pub mod budget;
 mod crowd;
 pub mod departure;
+pub mod disturbance;
+mod drilled;
 mod ear;
 mod events;
 mod in_flight;
@@ -62,6 +64,7 @@ pub use roster::{Members, Roster};
 pub use trial::Trial;
 
 use departure::Departures;
+use disturbance::Disturbance;
 use life::Life;
 use pace::Pace;
 use packed::{pack, unpack};
@@ -132,6 +135,8 @@ pub(crate) enum Source {
     Operator,
     /// The instance itself.
     Agent,
+    /// A drill.
+    Drill,
 }
 
 /// The axes, changed together with what is folded from them.
@@ -140,8 +145,10 @@ struct Axes {
     membership: Membership,
     admin: Admin,
     /// What is wanted of it, by [`Source`].
-    wanted: [State; 2],
+    wanted: [State; 3],
     health: Health,
+    /// What a drill wants it to count as.
+    drilled: Option<Health>,
     breaker: Breaker,
     limits: Option<types::Breaker>,
     /// Whether too few of its siblings are ready for its own readiness to matter.
@@ -170,6 +177,9 @@ pub struct Instance {
     calm: AtomicBool,
     /// Whether the breaker is other than closed.
     ejected: AtomicBool,
+    /// Whether there are `disturbances`.
+    disturbed: AtomicBool,
+    disturbances: ArcSwapOption<Vec<Arc<Disturbance>>>,
     departures: Departures,
     presence: Presence,
     /// What it has done lately.
@@ -197,9 +207,10 @@ impl Instance {
     ) -> Self {
         let limits = version.breaker;
         let (membership, breaker) = (Membership::Present, Breaker::default());
-        let wanted = [State::Active; 2];
+        let wanted = [State::Active; 3];
         let admin = Admin::Active;
-        let axes = Axes { membership, admin, wanted, health, breaker, limits, panic: false };
+        let (drilled, panic) = (None, false);
+        let axes = Axes { membership, admin, wanted, health, drilled, breaker, limits, panic };
         let eligibility = AtomicU8::new(pack(axes.fold()));
         let new = Self {
             identity,
@@ -215,6 +226,8 @@ impl Instance {
             distress: AtomicU8::new(Distress::Fine as u8),
             calm: AtomicBool::new(true),
             ejected: AtomicBool::new(false),
+            disturbed: AtomicBool::new(false),
+            disturbances: ArcSwapOption::empty(),
             departures: Departures::default(),
             presence: Presence::default(),
             trend: Trend::new(Instant::now()),
@@ -342,9 +355,9 @@ impl Instance {
         }
     }
 
-    /// What health checks say of it.
+    /// What it counts as: what health checks say of it, or a drill if that is worse.
     pub fn health(&self) -> Health {
-        self.axes().health
+        self.axes().seen()
     }
 
     /// Whether the configuration names it.
@@ -424,17 +437,25 @@ impl Instance {
     /// A verdict of health checks.
     pub fn set_health(&self, health: Health, reason: &str) {
         let mut axes = self.axes();
-        let before = std::mem::replace(&mut axes.health, health);
-        if before == health {
+        let before = axes.seen();
+        if std::mem::replace(&mut axes.health, health) == health {
             return;
         }
         // What the breaker learnt is older than a check that has just passed.
         let change = if health == Health::Ready { axes.breaker.reset() } else { None };
-        self.publish(axes);
-        self.departs(Cause::Dead, before == Health::Dead, health == Health::Dead);
-        self.departs(Cause::Unready, is_unready(before), is_unready(health));
-        events::health_changed(self, before, health, reason);
+        self.see(axes, before, reason);
         self.tell(change);
+    }
+
+    /// Lets everybody see what it counts as now.
+    fn see(&self, axes: MutexGuard<'_, Axes>, before: Health, reason: &str) {
+        let health = axes.seen();
+        self.publish(axes);
+        if before != health {
+            self.departs(Cause::Dead, before == Health::Dead, health == Health::Dead);
+            self.departs(Cause::Unready, is_unready(before), is_unready(health));
+            events::health_changed(self, before, health, reason);
+        }
     }
 
     fn departs(&self, cause: Cause, did: bool, does: bool) {
@@ -452,9 +473,9 @@ impl Instance {
     /// Whether it counts among those that `panic_threshold` is a share of, and as a ready one.
     pub(crate) fn standing(&self) -> Option<bool> {
         let axes = self.axes();
-        let has_verdict = axes.health != Health::Unknown;
+        let has_verdict = axes.seen() != Health::Unknown;
         let counts = axes.membership == Membership::Present && axes.admin == Admin::Active;
-        (counts && has_verdict).then_some(axes.health == Health::Ready)
+        (counts && has_verdict).then_some(axes.seen() == Health::Ready)
     }
 
     /// Whether its readiness matters from now on. Whoever says so publishes.
@@ -561,7 +582,7 @@ impl Axes {
     }
 
     fn health_that_counts(&self) -> Health {
-        match self.health {
+        match self.seen() {
             Health::Unready | Health::Unanswered if self.panic => Health::Ready,
             health => health,
         }

@@ -1,4 +1,4 @@
-//! What is wanted of an instance: by the operator, and by itself. The stricter counts.
+//! What is wanted of an instance: by the operator, by itself, and by a drill. The strictest counts.
 
 use std::time::Instant;
 
@@ -19,8 +19,8 @@ impl Instance {
     ) -> Option<Departure> {
         let mut axes = self.axes();
         axes.wanted[source as usize] = wanted;
-        let [one, other] = axes.wanted;
-        let (admin, cause) = match (one.max(other), axes.admin) {
+        let strictest = axes.wanted.into_iter().max().unwrap_or(State::Active);
+        let (admin, cause) = match (strictest, axes.admin) {
             (State::Active, Admin::Active)
             | (State::Draining, Admin::Draining | Admin::Drained)
             | (State::Disabled, Admin::Disabled) => return None,

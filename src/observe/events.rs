@@ -10,6 +10,8 @@ use crate::health::Health;
 use crate::health::breaker::Trigger;
 use crate::observe::counters::TunnelEnd;
 
+pub use crate::observe::drill_stage::DrillStage;
+
 /// The most names, problems or changes that one event lists.
 const LISTED: usize = 20;
 /// The most characters that an instance or a file can add to the words of an event.
@@ -144,6 +146,8 @@ pub enum Event {
     },
     /// Another process is to take over.
     Upgrade(UpgradeStage),
+    /// A drill of this name.
+    Drill(String, DrillStage),
     /// Burdock has closed so many tunnels of a version, a moment ago.
     Tunnels(Whose, TunnelEnd, u64),
     /// A classic mistake shows in a version, or no longer.
@@ -195,13 +199,15 @@ pub enum Kind {
     Tunnels,
     /// Classic mistakes.
     Doctor,
+    /// Drills.
+    Drill,
     /// All else that is not as it should be.
     Warning,
 }
 
 impl Kind {
     /// Every kind, in the order of the metric's rows.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Health,
         Self::Breaker,
         Self::Drain,
@@ -212,6 +218,7 @@ impl Kind {
         Self::Upgrade,
         Self::Tunnels,
         Self::Doctor,
+        Self::Drill,
         Self::Warning,
     ];
 
@@ -228,6 +235,7 @@ impl Kind {
             Self::Upgrade => "upgrade",
             Self::Tunnels => "tunnels",
             Self::Doctor => "doctor",
+            Self::Drill => "drill",
             Self::Warning => "warning",
         }
     }
@@ -269,6 +277,7 @@ impl Event {
             Self::Upgrade(_) => Kind::Upgrade,
             Self::Tunnels(..) => Kind::Tunnels,
             Self::Doctor { .. } => Kind::Doctor,
+            Self::Drill(..) => Kind::Drill,
             Self::Warning { .. } => Kind::Warning,
         }
     }
@@ -284,6 +293,7 @@ impl Event {
             | Self::Breaker(_, BreakerChange::Opened(..) | BreakerChange::Held)
             | Self::Restart { .. }
             | Self::Doctor { raised: true, .. }
+            | Self::Drill(_, DrillStage::Injected { .. } | DrillStage::Aborted { .. })
             | Self::Warning { .. } => Severity::Warning,
             Self::Health { to: Health::Unknown | Health::Ready, .. }
             | Self::Breaker(_, BreakerChange::HalfOpen | BreakerChange::Closed)
@@ -294,6 +304,10 @@ impl Event {
             | Self::Panic { is_on: false, .. }
             | Self::Doctor { raised: false, .. }
             | Self::Upgrade(UpgradeStage::Began | UpgradeStage::TakenOver(_))
+            | Self::Drill(
+                _,
+                DrillStage::Began { .. } | DrillStage::Undone { .. } | DrillStage::Ended { .. },
+            )
             | Self::Tunnels(..) => Severity::Info,
         }
     }
@@ -313,6 +327,7 @@ impl Event {
             Self::Stopping { .. }
             | Self::Reloaded { .. }
             | Self::Rejected { .. }
+            | Self::Drill(..)
             | Self::Upgrade(_) => None,
         }
     }
@@ -364,6 +379,7 @@ impl Event {
                 format!("{message}; cure: {cure}")
             }
             Self::Doctor { raised: false, code, .. } => format!("{name}: {code} is no longer so"),
+            Self::Drill(name, stage) => stage.text(name),
             Self::Warning { message, whose: Some(_), .. } => format!("{name}: {message}"),
             Self::Warning { message, whose: None, .. } => message.clone(),
         };
@@ -416,6 +432,7 @@ impl Event {
             Self::Doctor { code, raised, message, cure, .. } => {
                 json!({ "code": code, "raised": raised, "message": cut(message), "cure": cut(cure) })
             }
+            Self::Drill(name, stage) => stage.fields(name),
             Self::Warning { code, message, cure, .. } => {
                 json!({ "code": code, "message": cut(message), "cure": cure })
             }
@@ -454,15 +471,15 @@ fn drain_text(name: &str, word: &str, stage: DrainStage) -> String {
     }
 }
 
-fn cut(text: &str) -> &str {
+pub(super) fn cut(text: &str) -> &str {
     text.char_indices().nth(LONGEST).map_or(text, |(at, _)| &text[..at])
 }
 
-fn few(all: &[String]) -> Vec<&str> {
+pub(super) fn few(all: &[String]) -> Vec<&str> {
     all.iter().take(LISTED).map(|it| cut(it)).collect()
 }
 
-fn listed(all: &[String], between: &str) -> String {
+pub(super) fn listed(all: &[String], between: &str) -> String {
     let left = all.len().saturating_sub(LISTED);
     let mut text = few(all).join(between);
     if left > 0 {

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod counters;
+mod drill_stage;
 pub mod events;
 pub mod journal;
 pub mod latency;

@@ -132,6 +132,18 @@ impl Client {
         self.ask(Method::GET, path, None).await
     }
 
+    /// What is at this path as text.
+    pub async fn text(&self, path: &str) -> Result<String, ClientError> {
+        let answer = self.begin(Method::GET, path, None, "text/plain").await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+        let bytes = body.map_err(|error| self.strange(format!("{path}: {error}")))?.to_bytes();
+        match status {
+            StatusCode::OK => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            _ => self.judge(path, status, &bytes).map(|value| value.to_string()),
+        }
+    }
+
     /// What comes of changing something.
     pub async fn send(
         &self,

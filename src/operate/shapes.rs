@@ -23,10 +23,38 @@ pub struct Status {
     pub listeners: Vec<Listener>,
     /// Who takes their requests.
     pub services: Vec<Service>,
+    /// The drill that runs.
+    pub drill: Option<Drill>,
     /// What is not as the file says.
     pub differences: Vec<Difference>,
     /// What an operator should know.
     pub warnings: Vec<Warning>,
+}
+
+/// A drill on the balancer.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Drill {
+    /// What it is called.
+    pub name: String,
+    /// Who holds it.
+    pub holder: String,
+    /// Since its beginning.
+    pub elapsed_seconds: f64,
+    /// What is wrong on purpose.
+    pub faults: Vec<Fault>,
+}
+
+/// A fault of a drill.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Fault {
+    /// `eject`, `drain`, `disable`, `delay` or `abort`.
+    pub kind: String,
+    /// The rest of what is said of it.
+    pub detail: String,
+    /// Whom it hits.
+    pub instances: Vec<String>,
 }
 
 /// The process.
@@ -303,6 +331,8 @@ pub struct Tick {
     pub instances: BTreeMap<String, Load>,
     /// More than there are in `instances`.
     pub instances_left_out: u64,
+    /// The name of the drill that runs.
+    pub drill: Option<String>,
 }
 
 /// An instance in a second.

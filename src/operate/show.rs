@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::operate::shapes::{Difference, Event, Explanation, Plan, Status, Version};
+use crate::operate::shapes::{Difference, Drill, Event, Explanation, Plan, Status, Version};
 use crate::operate::table::{Cell, Paper, Side, Table, Tone, safe};
 use crate::operate::words;
 
@@ -48,6 +48,9 @@ pub fn status(status: &Status, paper: Paper) -> String {
         manner.extend(proxied.then_some("PROXY protocol"));
         page.line(&format!("listens at {} ({})", safe(&listener.address), manner.join(", ")));
     }
+    if let Some(drill) = &status.drill {
+        self::drill(&mut page, drill, paper);
+    }
     for service in &status.services {
         for version in &service.versions {
             page.line("");
@@ -57,6 +60,18 @@ pub fn status(status: &Status, paper: Paper) -> String {
     differences(&mut page, &status.differences, paper);
     warnings(&mut page, status, paper);
     page.0
+}
+
+fn drill(page: &mut Page, drill: &Drill, paper: Paper) {
+    let (name, holder) = (safe(&drill.name), safe(&drill.holder));
+    let since = words::seconds(drill.elapsed_seconds.floor());
+    let text = format!("the drill {name} of {holder} runs, for {since}");
+    page.line(&paper.paint(&text, Tone::Warn));
+    for fault in &drill.faults {
+        let instances: Vec<_> = fault.instances.iter().map(|name| safe(name)).collect();
+        let (kind, detail) = (safe(&fault.kind), safe(&fault.detail));
+        page.line(&format!("  {kind} {} {detail}", instances.join(", ")));
+    }
 }
 
 fn phase(phase: &str, paper: Paper) -> String {

@@ -21,6 +21,8 @@ pub enum Coming {
     Http1(Incoming),
     /// By a stream of one that others share.
     Http2(Box<Received>),
+    /// By nothing: these are Burdock's own few words in an instance's place.
+    Own(Option<Bytes>),
 }
 
 impl Coming {
@@ -39,6 +41,7 @@ impl Coming {
                 polled.map_err(|_broken| Broken)
             }
             Self::Http2(body) => Pin::new(&mut **body).poll_frame(cx).map_err(|_broken| Broken),
+            Self::Own(words) => Poll::Ready(words.take().map(|words| Ok(Frame::data(words)))),
         }
     }
 
@@ -47,6 +50,7 @@ impl Coming {
         match self {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
+            Self::Own(words) => words.is_none(),
         }
     }
 
@@ -55,6 +59,9 @@ impl Coming {
         match self {
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
+            Self::Own(words) => {
+                SizeHint::with_exact(words.as_ref().map_or(0, |words| words.len() as u64))
+            }
         }
     }
 }

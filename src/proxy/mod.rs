@@ -13,6 +13,7 @@ pub mod burst;
 pub mod challenge;
 pub mod client;
 pub mod coming;
+mod disturbed;
 pub mod error;
 pub mod exchange;
 pub mod explain;
@@ -136,7 +137,7 @@ async fn pass(
         let mut attempt = tries.attempt(&session, &place, exchange, upload);
         let began = exchange.began();
         attempt.traceparent = exchange.attempt(place, began);
-        let question = Question::watched(worker, head, upgrade.as_ref(), &tries, upload.is_some());
+        let question = Question::watched(worker, head, upgrade.as_ref(), &tries, &attempt);
         // Boxed, as is all that is rare and large: the future of every request carries the rest.
         let (instance, result) = match (question, &upgrade) {
             (Some(question), _) => {

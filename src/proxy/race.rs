@@ -61,17 +61,18 @@ impl<'a> Question<'a> {
         head: &'a request::Parts,
         upgrade: Option<&'a Upgrade>,
         tries: &Tries<'_>,
-        has_body: bool,
+        attempt: &Attempt<'_>,
     ) -> Option<Self> {
-        let limits = tries.limits();
-        if limits.per_try_timeout.is_none() && limits.hedge_after.is_none() {
+        let (limits, has_body) = (tries.limits(), attempt.upload.is_some());
+        let is_disturbed = attempt.instance.is_disturbed();
+        if limits.per_try_timeout.is_none() && limits.hedge_after.is_none() && !is_disturbed {
             return None;
         }
         let may_leave = limits.attempts > 1 && head.method.is_idempotent();
         let may_hedge = retry::may_hedge(limits, &head.method) && !has_body && upgrade.is_none();
         let late_after = limits.per_try_timeout.filter(|_| may_leave);
         let hedge_after = limits.hedge_after.filter(|_| may_hedge);
-        let is_watched = late_after.is_some() || hedge_after.is_some();
+        let is_watched = late_after.is_some() || hedge_after.is_some() || is_disturbed;
         is_watched.then_some(Self { worker, head, upgrade, late_after, hedge_after })
     }
 
@@ -80,6 +81,12 @@ impl<'a> Question<'a> {
             instance: Arc::clone(&attempt.instance),
             late_at: self.late_after.map(|late_after| began + late_after),
             outcome: Box::pin(async move {
+                // Here and not further in, where it would be a part of every request's future.
+                if attempt.instance.is_disturbed()
+                    && let Some(answer) = attempt.disturbed(self.worker, self.head).await?
+                {
+                    return Ok(answer);
+                }
                 match self.upgrade {
                     Some(to) => attempt.upgrade(self.worker, self.head, to).await,
                     None => attempt.send(self.worker, self.head, began).await,

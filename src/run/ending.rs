@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::config::types::Drain;
 use crate::listener::Worker;
 use crate::observe::events::Event;
+use crate::rehearsal::guard;
 use crate::run::server::Server;
 
 /// At the end of a drain beside another process, what was asked at the last moment is answered.
@@ -32,6 +33,7 @@ impl Server {
     pub async fn drain(mut self, cut: impl Future<Output = ()>) -> Drained {
         let Drain { timeout, spread } = self.config.shutdown;
         self.refuse_orders();
+        guard::abort(&self.live, "the balancer is stopping");
         self.keeper.stop();
         self.doors.close();
         self.say_draining(timeout);
@@ -52,6 +54,7 @@ impl Server {
     pub(super) async fn withdraw(&mut self, stopped: impl Future<Output = ()>) -> Option<Drained> {
         let Drain { timeout, spread } = self.config.upgrade;
         self.refuse_orders();
+        guard::abort(&self.live, "another process has taken over");
         self.keeper.stop();
         self.doors.close();
         self.doors.close_admin();

@@ -25,6 +25,7 @@ use crate::listener::Worker;
 use crate::observe::access::{self, Prepared};
 use crate::observe::events::{Event, UpgradeStage};
 use crate::observe::journal::Journal;
+use crate::rehearsal::guard;
 use crate::run::StartError;
 use crate::run::doors::{Doors, Unserved};
 use crate::run::finding::{self, Begun};
@@ -32,7 +33,7 @@ use crate::run::handover::{Estate, HandoverError};
 use crate::run::inherited::Inherited;
 use crate::run::keys::OwnKey;
 use crate::run::{privileges, steering};
-use crate::snapshot::{Layers, Live, Published, Snapshot};
+use crate::snapshot::{Layers, Live, Published, Snapshot, drains};
 use crate::trace::export;
 use crate::tunnel::rebalance;
 use crate::tunnel::registry::Registry;
@@ -158,7 +159,7 @@ impl Server {
             let live = Arc::clone(&live);
             Arc::new(move |instance, drain| {
                 live.nudge();
-                finish_drain(&live, &instance, drain);
+                drains::finish(&live, &instance, drain);
             })
         });
         let (runtime, workers) = crew(&live, count);
@@ -192,6 +193,7 @@ impl Server {
         tokio::spawn(doctor::rounds::run(Arc::clone(&server.live)));
         let (spans, live) = (Arc::clone(&server.live.spans), Arc::clone(&server.live));
         tokio::spawn(export::run(spans, move || live.snapshot().config.tracing.clone()));
+        tokio::spawn(guard::watch(Arc::clone(&server.live)));
         server.retire(&published, &config, None);
         server.prober.follow(published.snapshot.versions());
         if keeps_less {
@@ -293,6 +295,7 @@ impl Server {
         warn(&live.journal, &loaded.warnings);
         live.findings.locate(loaded.places);
         access::follow(log);
+        guard::heed(&live, &self.config, &config);
         let begun = Instant::now();
         let published = self.live.publish(layers.clone(), Arc::new(keyring));
         let publish_ms = begun.elapsed().as_secs_f64() * 1000.0;
@@ -364,7 +367,7 @@ impl Server {
         for (instance, drain) in published.changes.iter().flat_map(|change| &change.draining) {
             // Whoever asked for it may have said until when.
             let drain = self.hasten(instance).unwrap_or(*drain);
-            finish_drain(&self.live, instance, drain);
+            drains::finish(&self.live, instance, drain);
         }
         self.live.nudge();
     }
@@ -467,7 +470,7 @@ fn retire_all(live: &Arc<Live>, removed: Vec<Arc<Instance>>, drain: Drain) {
 fn retire(live: &Arc<Live>, instance: &Arc<Instance>, drain: Drain) {
     let departure = Departure::begin(instance::Cause::Removed, drain, Instant::now());
     instance.depart(departure);
-    at_its_end(live, instance, departure, move |instance| {
+    drains::at_its_end(live, instance, departure, move |instance| {
         // Named again meanwhile, or even removed a second time.
         let is_it = instance.removal() == Some(departure);
         if let Some(roster) = instance.roster().filter(|_| is_it) {
@@ -475,29 +478,6 @@ fn retire(live: &Arc<Live>, instance: &Arc<Instance>, drain: Drain) {
         }
         is_it
     });
-}
-
-/// Ends this drain in its time, unless it is another by then.
-pub(super) fn finish_drain(live: &Arc<Live>, instance: &Arc<Instance>, drain: Departure) {
-    at_its_end(live, instance, drain, move |instance| instance.finish_drain(drain));
-}
-
-/// Has `end` done when a departure is over, and tunnels looked at if it says so. Whoever waits for
-/// another end of the same instance, for the same cause, waits no longer.
-fn at_its_end(
-    live: &Arc<Live>,
-    instance: &Arc<Instance>,
-    departure: Departure,
-    end: impl FnOnce(&Arc<Instance>) -> bool + Send + 'static,
-) {
-    let (live, known) = (Arc::clone(live), Arc::clone(instance));
-    let vigil = tokio::spawn(async move {
-        tokio::time::sleep_until(departure.until.into()).await;
-        if end(&known) {
-            live.nudge();
-        }
-    });
-    instance.attend(departure, vigil.abort_handle());
 }
 
 /// Lets instances that ramp up take a little more.

@@ -14,9 +14,10 @@ use crate::config::overlay::{self, Added, Key, MAX_ADDED, Overlay, Override};
 use crate::config::types::{Config, Drain, State};
 use crate::discovery::Report;
 use crate::instance::{Departure, Instance};
-use crate::run::server::{Server, finish_drain};
+use crate::rehearsal::guard;
+use crate::run::server::Server;
 use crate::run::state_file;
-use crate::snapshot::Layers;
+use crate::snapshot::{Layers, drains};
 use crate::tunnel::rebalance;
 
 /// What a running server is told.
@@ -145,6 +146,7 @@ impl Server {
         };
         let was = before.state.unwrap_or(by_file.0);
         if let Some(state) = wish.state {
+            guard::yield_to(&self.live, key);
             wanted.state = state.filter(|state| *state != by_file.0);
         }
         if let Some(weight) = wish.weight {
@@ -295,7 +297,7 @@ impl Server {
         if let Some(instance) = known
             && let Some(drain) = self.hasten(instance)
         {
-            finish_drain(&self.live, instance, drain);
+            drains::finish(&self.live, instance, drain);
             self.live.nudge();
         }
     }
@@ -334,7 +336,7 @@ mod tests {
         let by = |seconds| {
             let timeout = Duration::from_secs(seconds);
             let drain = instance.drain_by(within(timeout, Drain::default())).unwrap();
-            finish_drain(&live, &instance, drain);
+            drains::finish(&live, &instance, drain);
         };
         (0..100).for_each(|_| by(60));
         // Those that are called off end when they are next looked at.

@@ -4,6 +4,7 @@
 //! once and keeps it to its end. [`Live`] is what all workers share. There is one publish point,
 //! [`Live::publish`].
 
+pub mod drains;
 pub mod plan;
 pub mod room;
 
@@ -31,6 +32,7 @@ use crate::observe::events::Event;
 use crate::observe::journal::Journal;
 use crate::observe::red::{Red, Sums};
 use crate::observe::telemetry::Telemetry;
+use crate::rehearsal::Rehearsals;
 use crate::route::{Route, Router};
 use crate::snapshot::room::Room;
 use crate::tls::automatic::Automatic;
@@ -213,6 +215,8 @@ pub struct Live {
     pub kept: Arc<Ledger>,
     /// What is told of requests to a collector.
     pub spans: Arc<Spans>,
+    /// The drill that runs.
+    pub rehearsals: Rehearsals,
     /// Worker threads.
     pub workers: usize,
     /// Certificates that Burdock gets for itself.
@@ -258,6 +262,7 @@ impl Live {
             room: Room::default(),
             kept: Arc::default(),
             spans: Arc::default(),
+            rehearsals: Rehearsals::default(),
             workers,
             automatic: Arc::default(),
             phase: watch::Sender::new(Phase::Serving),

@@ -139,6 +139,10 @@ fn notice(state: &State) -> Line<'static> {
         let text = safe(&format!("the last reload was rejected: {why}"));
         return Line::from(text).style(style(Tone::Bad));
     }
+    if let Some(name) = &state.tick.drill {
+        let text = safe(&format!("the drill {name} runs: what fails may be meant to"));
+        return Line::from(text).style(style(Tone::Warn));
+    }
     match state.status.warnings.as_slice() {
         [] => Line::default(),
         [first, rest @ ..] => {

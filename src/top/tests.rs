@@ -192,6 +192,16 @@ fn what_was_lost_or_went_wrong_is_told() {
 }
 
 #[test]
+fn a_drill_is_told_of_while_it_runs() {
+    let mut state = sample();
+    let shown = |state: &State| picture(state, 80, 24).join("\n");
+    assert!(!shown(&state).contains("drill"));
+    let tick = json!({ "at": "2026-11-29T06:24:09.000Z", "drill": "game day" });
+    state.hear(News::Tick(serde_json::from_value(tick).unwrap()));
+    assert!(shown(&state).contains("the drill game day runs"), "{}", shown(&state));
+}
+
+#[test]
 fn any_size_is_drawn_and_a_large_one_used() {
     let mut state = sample();
     for mode in ["", "d", "n?"] {

@@ -87,6 +87,8 @@ fn status() -> Value {
                             instance("chat/v1/c", &c)] }] },
             { "name": "shop", "versions": [{ "name": "default", "balance": "random",
               "instances": [instance("shop/default/a", &json!({}))] }] }],
+        "drill": { "id": "0f", "name": "game day", "holder": "ann@desk", "elapsed_seconds": 12.7,
+            "faults": [{ "kind": "eject", "detail": "as dead", "instances": ["chat/v1/c"] }] },
         "differences": [{ "id": "chat/v1/b", "what": "state", "file": "active", "now": "draining",
                           "since": "2026-11-29T06:00:00.000Z", "by": "api" }],
         "warnings": [{ "code": "sid_unknown", "message": "instances do not know their sessions",

@@ -43,6 +43,8 @@ pub struct Site {
     servers: Vec<(&'static str, Process)>,
     balancer: Process,
     authority: String,
+    admin: String,
+    instances: Vec<String>,
     directory: PathBuf,
 }
 
@@ -63,9 +65,14 @@ impl Site {
         let config = directory.join("burdock.yaml");
         fs::write(&config, configuration(&ports, lines)).unwrap();
         let mut balancer = balancer(&config);
-        let authority = balancer.wait_for("the line that it listens", START_TIMEOUT, listener);
-
-        let mut site = Self { servers, balancer, authority, directory };
+        let (mut authority, mut admin) = (None, None);
+        let (authority, admin) = balancer.wait_for("where it listens", START_TIMEOUT, |line| {
+            authority = authority.take().or_else(|| listener(line, "listening"));
+            admin = admin.take().or_else(|| listener(line, "admin listening"));
+            authority.clone().zip(admin.clone())
+        });
+        let instances = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let mut site = Self { servers, balancer, authority, admin, instances, directory };
         site.wait_until_all_serve();
         site
     }
@@ -86,6 +93,22 @@ impl Site {
     pub fn kill(&mut self, name: &str) {
         let (_, server) = self.servers.iter_mut().find(|(known, _)| *known == name).unwrap();
         server.kill();
+    }
+
+    /// The process id of a server, and its name at the balancer.
+    pub fn server(&self, name: &str) -> (u32, &str) {
+        let place = self.servers.iter().position(|(known, _)| *known == name).unwrap();
+        (self.servers[place].1.id(), &self.instances[place])
+    }
+
+    /// A file in the folder of this site.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Where the balancer is asked and steered.
+    pub fn admin(&self) -> &str {
+        &self.admin
     }
 
     /// What the balancer logged, for a failure message.
@@ -131,7 +154,7 @@ fn configuration(ports: &[String], lines: &str) -> String {
         ports.iter().map(|port| format!("  - 127.0.0.1:{port}\n")).collect::<Vec<_>>().concat();
     format!(
         "listeners: [{{ address: \"127.0.0.1:0\" }}]\n\
-         admin: off\n\
+         admin: {{ address: \"127.0.0.1:0\" }}\n\
          {lines}\
          readiness_check: {{ path: /readyz, check_interval: 200ms, timeout: 2s, failure_threshold: 2 }}\n\
          instances:\n{instances}"
@@ -139,11 +162,14 @@ fn configuration(ports: &[String], lines: &str) -> String {
 }
 
 /// `BURDOCK_BIN` puts another build (a release, a package) under test.
+pub fn binary() -> PathBuf {
+    std::env::var_os("BURDOCK_BIN")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_burdock")), PathBuf::from)
+}
+
 fn balancer(config: &Path) -> Process {
-    let binary = std::env::var_os("BURDOCK_BIN")
-        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_burdock")), PathBuf::from);
     let config = config.to_str().unwrap();
-    Process::start(&binary, &["run", "-c", config, "--log-format", "json"])
+    Process::start(&binary(), &["run", "-c", config, "--log-format", "json"])
 }
 
 /// A program of `tests/clients` by the interpreter of its kind.
@@ -198,9 +224,9 @@ pub fn listening(server: &mut Process) -> String {
     })
 }
 
-fn listener(line: &str) -> Option<String> {
+fn listener(line: &str, message: &str) -> Option<String> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
-    (line["message"] == "listening").then(|| line["address"].as_str().map(str::to_owned))?
+    (line["message"] == message).then(|| line["address"].as_str().map(str::to_owned))?
 }
 
 /// One request of a client that nobody knows.

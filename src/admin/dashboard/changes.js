@@ -125,6 +125,26 @@ export class Changes {
     }
   }
 
+  // Whoever holds it is told why it is over.
+  async endDrill() {
+    const drill = this.#store.status?.drill;
+    if (!drill) return;
+    const answer = await confirmChange({
+      title: ["End the drill ", element("bdi", { textContent: drill.name }), "?"],
+      confirm: "End it",
+      danger: true,
+      sentences: [`${plural(drill.faults.length, "fault")} will be undone now.`],
+    });
+    if (!answer) return;
+    try {
+      await send("DELETE", "drill");
+      say(`The drill ${drill.name} is over.`);
+    } catch (problem) {
+      say(`The drill was not ended: ${problem.message}`, "bad");
+    }
+    this.#store.look();
+  }
+
   async reload() {
     const file = this.#store.status?.config.file ?? "the file";
     const answer = await confirmChange({

@@ -8,7 +8,7 @@ import { Changes } from "./changes.js";
 import { Charts } from "./charts.js";
 import { Detail } from "./detail.js";
 import { askToken, tellShortcuts } from "./dialogs.js";
-import { $, setData, setText } from "./dom.js";
+import { $, element, setData, setText } from "./dom.js";
 import { openExplain } from "./explain.js";
 import { duration } from "./format.js";
 import { Overview } from "./overview.js";
@@ -99,6 +99,7 @@ store.addEventListener("tick", () =>
 for (const part of ["tick", "history", "events"]) store.addEventListener(part, () => charts.draw());
 store.addEventListener("status", () => overview.updateNotices());
 store.addEventListener("status", welcome);
+store.addEventListener("status", tellDrill);
 store.addEventListener("link", tellLink);
 setInterval(tellLink, 1_000);
 
@@ -115,6 +116,21 @@ function welcome() {
   );
   $("empty").hidden = store.status === null || store.instances.size > 0;
   $("forget").hidden = token.read() === null;
+}
+
+// A drill on this balancer is told of for as long as it runs: what fails may be meant to.
+function tellDrill() {
+  const drill = store.status?.drill ?? null;
+  $("drill").hidden = drill === null;
+  if (drill === null) return;
+  const left = drill.max_duration_seconds - drill.elapsed_seconds;
+  setText(
+    $("drill-text"),
+    `The drill ${drill.name} of ${drill.holder} runs: ${duration(drill.elapsed_seconds)} so far, ${duration(Math.max(0, left))} left at most, min_healthy ${drill.min_healthy}.`,
+  );
+  const row = ({ kind, instances, detail }) =>
+    element("li", { textContent: [kind, instances.join(", "), detail].filter(Boolean).join(" ") });
+  $("drill-faults").replaceChildren(...drill.faults.map(row));
 }
 
 function tellLink() {
@@ -190,6 +206,7 @@ function turnTheme() {
 setText($("theme-name"), document.documentElement.dataset.theme);
 $("theme").addEventListener("click", turnTheme);
 $("reload").addEventListener("click", () => changes.reload());
+$("drill-end").addEventListener("click", () => changes.endDrill());
 $("explain").addEventListener("click", KEYS.y);
 $("keys").addEventListener("click", KEYS["?"]);
 $("forget").addEventListener("click", () => (token.forget(), location.reload()));

@@ -72,6 +72,8 @@ pub const NAMES: &[(&str, &str, &str)] = &[
         "gauge",
         "Orders for a host that failed since the last one that did not.",
     ),
+    ("burdock_drill_active", "gauge", "1 while a drill runs on this balancer, with its name."),
+    ("burdock_drill_faults_total", "counter", "Faults that drills have injected, by kind."),
     ("burdock_events_total", "counter", "What has happened, by kind of event."),
     (
         "burdock_log_lines_dropped_total",

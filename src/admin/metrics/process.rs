@@ -11,6 +11,7 @@ use crate::observe::events::Kind;
 use crate::observe::red::{CLASSES, Sums};
 use crate::observe::sink;
 use crate::proxy::error::Reason;
+use crate::rehearsal::fault;
 use crate::snapshot::{Live, Snapshot};
 use crate::tls::automatic::{Outcome, Subject};
 use crate::trace::queue::Dropped;
@@ -42,6 +43,18 @@ pub(super) fn write(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bo
         "burdock_tls_handshakes_total" => {
             let outcomes = Labels::each("outcome", Handshake::ALL.map(Handshake::label));
             rows.counts(&none, &outcomes, Handshake::ALL.map(|it| counters.handshakes(it)));
+            return true;
+        }
+        "burdock_drill_active" => {
+            if let Some(name) = live.rehearsals.name() {
+                rows.count(&none, &Labels::of(&[("drill", &*name)]), 1);
+            }
+            return true;
+        }
+        "burdock_drill_faults_total" => {
+            let kinds = Labels::each("kind", fault::Kind::ALL.map(fault::Kind::label));
+            let injected = fault::Kind::ALL.map(|kind| live.rehearsals.injected(kind));
+            rows.counts(&none, &kinds, injected);
             return true;
         }
         "burdock_acme_orders_total" => {

@@ -221,7 +221,6 @@ const FIRST: &[(&str, usize, &str, &str)] = &[
     ),
     ("services: {a: {paths: [/a/*], instances: [a:1]}}", 1, "services.a.paths[0]", "without *"),
     ("instances: [a:1]\n\"a\\nb\": 1\n", 2, "a\\nb", "unknown key"),
-    ("instances: [a:1]\ndiscovery: {}\n", 2, "discovery", "unknown key"),
     (
         "instances: [a:1]\nlisteners:\n  - address: :80\n    tls: {}\n",
         4,

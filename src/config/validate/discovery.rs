@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::keys::absolute;
 use super::names::is_host;
 use crate::config::node::Node;
+use crate::config::tree::Data;
 use crate::config::types::{Discovery, Dns, Names, Source};
 
 const REFRESH: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
@@ -23,10 +24,12 @@ pub(super) fn discovery(node: &Node<'_>) -> Option<Discovery> {
         fields.take("minimum").map_or(Some(Discovery::MINIMUM), |node| node.integer(0..=10_000));
     fields.finish();
     let [(key, source)] = &given[..] else {
-        node.problem(match given.len() {
-            0 => format!("it names no source; needed: {SOURCES}"),
-            _ => format!("it names more than one source; allowed: {SOURCES}"),
-        });
+        let is_map = matches!(node.tree.data, Data::Map(_));
+        match given.len() {
+            0 if is_map => node.problem(format_args!("it names no source; needed: {SOURCES}")),
+            0 => {}
+            _ => node.problem(format_args!("it names more than one source; allowed: {SOURCES}")),
+        }
         return None;
     };
     if *key == "file" {

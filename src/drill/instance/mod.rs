@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::plan::Id;
+use super::reset::ResetOnDrop;
 use super::scenario::Fault;
 pub(super) use memory::Ledger;
 use memory::Memory;
@@ -269,28 +269,5 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
     }
     if ended.is_ok() {
         reset.ended();
-    }
-}
-
-/// Resets the connection where its task is stopped half way. It holds a second descriptor of the
-/// socket, because by then the first one is buried in hyper or in the tunnel.
-struct ResetOnDrop(Option<socket2::Socket>);
-
-impl ResetOnDrop {
-    fn watch(stream: &TcpStream) -> io::Result<Self> {
-        SockRef::from(stream).try_clone().map(|socket| Self(Some(socket)))
-    }
-
-    fn ended(&mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for ResetOnDrop {
-    fn drop(&mut self) {
-        if let Some(socket) = &self.0 {
-            // A linger of zero makes the last close send RST. Failure means it is gone already.
-            let _ = socket.set_linger(Some(Duration::ZERO));
-        }
     }
 }

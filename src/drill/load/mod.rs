@@ -18,13 +18,15 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::record::{Flaw, Kind, Move, Name, Record, Sample, Trouble};
-use super::scenario::{Crowd, Load};
+use super::scenario::{Crowd, Scenario};
 
 /// What is common to all clients.
 #[derive(Debug)]
 struct Common {
     address: SocketAddr,
     host: String,
+    /// What they ask for where the instances are not the drill's own.
+    path: Option<String>,
     patience: Duration,
     /// No request is due after this.
     duration: Duration,
@@ -35,16 +37,19 @@ struct Common {
 /// Begins all clients. Each ends at the first request that would be due after `duration`, or when
 /// `stop` says so.
 pub(super) fn drive(
-    load: &Load,
+    scenario: &Scenario,
     address: SocketAddr,
-    duration: Duration,
-    seed: u64,
     record: &Arc<Record>,
     stop: &watch::Receiver<bool>,
 ) -> JoinSet<()> {
+    let Scenario { load, duration, seed, .. } = scenario;
+    let (duration, seed) = (*duration, *seed);
+    let named = load.url.as_ref().map(|url| url.authority.clone());
+    let host = load.host.clone().or(named);
     let common = Arc::new(Common {
         address,
-        host: load.host.clone().unwrap_or_else(|| address.to_string()),
+        host: host.unwrap_or_else(|| address.to_string()),
+        path: load.url.as_ref().map(|url| url.path.clone()),
         patience: load.patience,
         duration,
         record: Arc::clone(record),

@@ -28,6 +28,13 @@ pub(super) async fn run(mut client: Client) {
                     client.flaw(flaw);
                 }
                 match &answer.instance {
+                    // Somebody else's instances need not name themselves, and may redirect.
+                    name if client.common.path.is_some() && answer.status.as_u16() < 400 => {
+                        if let Some(name) = name {
+                            client.answered_by(name);
+                        }
+                        None
+                    }
                     // Answers of the balancer itself name nobody.
                     Some(name) if answer.status == StatusCode::OK => {
                         client.answered_by(name);
@@ -60,6 +67,11 @@ fn with_body(builder: http::request::Builder, body: Bytes) -> Request<Bytes> {
 
 /// The answer repeats what was asked.
 async fn session(client: &Client, browser: &mut Browser, number: u64) -> Result<Checked, Trouble> {
+    if let Some(path) = &client.common.path {
+        let asked = request(client, Method::GET, path, number);
+        let answer = browser.ask(with_body(asked, Bytes::new())).await?;
+        return Ok(Checked { answer, flaw: None });
+    }
     let asked = request(client, Method::GET, wire::SESSION, number);
     let answer = browser.ask(with_body(asked, Bytes::new())).await?;
     let wanted = format!("{} {number} ", client.number);

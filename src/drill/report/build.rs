@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use super::real;
 use super::{
     Error, Event, FORMAT, Fault, Instance, Judged, Latency, Moves, Report, Second, Tunnels,
 };
+use crate::drill::Played;
+use crate::drill::diary::{Done, Impaired};
 use crate::drill::record::Sample;
 use crate::drill::scenario::{Action, Limit, Measure, Step};
-use crate::drill::stage::Done;
 use crate::drill::verdict::{self, Evidence, Finding};
 
 /// What is known of a drill beside its evidence.
@@ -17,7 +19,7 @@ pub(in crate::drill) struct Rehearsed<'a> {
     pub(in crate::drill) began: SystemTime,
     pub(in crate::drill) target: String,
     pub(in crate::drill) done: &'a [Done],
-    pub(in crate::drill) interrupted: bool,
+    pub(in crate::drill) ended: Played,
     /// How long it really was.
     pub(in crate::drill) lasted: Duration,
 }
@@ -33,7 +35,8 @@ pub(in crate::drill) fn build(evidence: &Evidence<'_>, rehearsed: &Rehearsed<'_>
     });
     let errors: Vec<_> = errors.collect();
     let seconds = seconds(evidence, rehearsed.lasted);
-    Report {
+    let is_whole = rehearsed.ended == Played::Whole;
+    let report = Report {
         format: FORMAT,
         name: scenario.name.clone(),
         about: scenario.about.clone(),
@@ -42,8 +45,12 @@ pub(in crate::drill) fn build(evidence: &Evidence<'_>, rehearsed: &Rehearsed<'_>
         target: rehearsed.target.clone(),
         seed: scenario.seed,
         duration_seconds: rehearsed.lasted.as_secs_f64(),
-        passed: !rehearsed.interrupted && findings.iter().all(|finding| finding.is_met),
-        interrupted: rehearsed.interrupted,
+        passed: is_whole && findings.iter().all(|finding| finding.is_met),
+        interrupted: rehearsed.ended == Played::Interrupted,
+        aborted: match &rehearsed.ended {
+            Played::Lost(reason) => Some(reason.clone()),
+            Played::Whole | Played::Interrupted => None,
+        },
         limits: findings.iter().map(|finding| judged(&scenario.steps, finding)).collect(),
         requests: notes.samples.len() as u64,
         error_count: errors.iter().map(|error| error.count).sum(),
@@ -64,6 +71,11 @@ pub(in crate::drill) fn build(evidence: &Evidence<'_>, rehearsed: &Rehearsed<'_>
         instances: instances(evidence, seconds.len()),
         seconds,
         tunnels: tunnels(evidence),
+        rehomes: BTreeMap::new(),
+    };
+    match evidence.watched {
+        Some(watched) => real::put(report, evidence, watched),
+        None => report,
     }
 }
 
@@ -98,11 +110,12 @@ fn told(action: &Action) -> String {
         Action::Reload(_) => "reload".to_owned(),
         Action::Balancer(upset) => format!("{} of the balancer", upset.word()),
         Action::Exec { .. } => "exec".to_owned(),
+        Action::Strike(_, strike) => strike.kind.to_owned(),
         Action::Watch => "watching".to_owned(),
     }
 }
 
-fn millis(time: Duration) -> f64 {
+pub(super) fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 10_000.0).round() / 10.0
 }
 
@@ -126,7 +139,7 @@ fn latencies(samples: &[Sample]) -> BTreeMap<String, Latency> {
 }
 
 /// The name without what all have in common.
-fn short(evidence: &Evidence<'_>, name: &str) -> String {
+pub(super) fn short(evidence: &Evidence<'_>, name: &str) -> String {
     let prefix = |name: &str| name.rsplit_once('/').map(|(prefix, _)| prefix.to_owned());
     let mut prefixes: Vec<_> = evidence.weights.keys().map(|name| prefix(name)).collect();
     prefixes.dedup();
@@ -135,7 +148,7 @@ fn short(evidence: &Evidence<'_>, name: &str) -> String {
 }
 
 fn faults(evidence: &Evidence<'_>) -> Vec<Fault> {
-    let fault = |it: &crate::drill::stage::Impaired| Fault {
+    let fault = |it: &Impaired| Fault {
         instance: it.instance.as_ref().map_or("balancer".to_owned(), |id| short(evidence, id)),
         what: it.what.clone(),
         from: seconds_of(it.from),
@@ -221,5 +234,6 @@ fn tunnels(evidence: &Evidence<'_>) -> Tunnels {
         let code = end.code.map_or("none".to_owned(), |code| code.to_string());
         *ended.entry(code).or_default() += 1;
     }
-    Tunnels { opened: evidence.notes.opened.len() as u64, ended }
+    let opened = evidence.notes.opened.len() as u64;
+    Tunnels { opened, ended, causes: BTreeMap::new() }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::Report;
 use super::chart::{Band, Chart, Series, escaped, merged};
+use crate::drill::record::Kind;
 
 const STYLE: &str = include_str!("page.css");
 /// Colours of the style sheet.
@@ -39,6 +40,10 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
 fn head(out: &mut String, report: &Report) -> std::fmt::Result {
     let missed = report.limits.iter().filter(|limit| !limit.met).count();
     let (class, verdict) = match (report.passed, report.interrupted) {
+        _ if report.aborted.is_some() => {
+            let reason = report.aborted.as_deref().unwrap_or_default();
+            ("bad", format!("ended by the balancer: {}", escaped(reason)))
+        }
         (true, _) => ("good", "passed".to_owned()),
         (false, true) => ("bad", "interrupted".to_owned()),
         (false, false) => ("bad", format!("{missed} of {} limits missed", report.limits.len())),
@@ -118,7 +123,9 @@ fn charts(out: &mut String, report: &Report) -> std::fmt::Result {
     chart(out, report, "Answers and errors", "a second", "", answers, &bands)?;
     let latency =
         vec![series("p50", "c0", &|second| second.p50), series("p99", "c1", &|second| second.p99)];
-    chart(out, report, "Latency", "from when a request was due", " ms", latency, &bands)?;
+    let real = report.latency.contains_key(Kind::Real.plural());
+    let note = if real { "of whole requests, by buckets" } else { "from when a request was due" };
+    chart(out, report, "Latency", note, " ms", latency, &bands)?;
     let moves = vec![series("sessions that moved", "c3", &|second| Some(second.moves as f64))];
     chart(out, report, "Re-homes", "a second", "", moves, &bands)?;
     let rows = report.instances.iter().enumerate().map(|(place, instance)| Series {
@@ -126,15 +133,7 @@ fn charts(out: &mut String, report: &Report) -> std::fmt::Result {
         class: format!("c{}", place % COLOURS),
         values: instance.sessions.iter().map(|count| Some(*count as f64)).collect(),
     });
-    chart(
-        out,
-        report,
-        "Sessions per instance",
-        "of the drill's own clients",
-        "",
-        rows.collect(),
-        &bands,
-    )
+    chart(out, report, "Sessions per instance", "", "", rows.collect(), &bands)
 }
 
 fn chart(
@@ -179,12 +178,13 @@ fn latency(out: &mut String, report: &Report) -> std::fmt::Result {
 
 fn errors(out: &mut String, report: &Report) -> std::fmt::Result {
     let ended = &report.tunnels.ended;
-    if report.errors.is_empty() && ended.is_empty() {
+    let is_counted = !report.rehomes.is_empty() || !report.tunnels.causes.is_empty();
+    if report.errors.is_empty() && ended.is_empty() && !is_counted {
         return Ok(());
     }
     writeln!(
         out,
-        "<h2>Errors, and ends of tunnels</h2>\n<div class=\"wide\"><table><tr><th>clients</th>\
+        "<h2>Errors, moves and ends of tunnels</h2>\n<div class=\"wide\"><table><tr><th>clients</th>\
          <th>what</th><th class=\"number\">times</th></tr>"
     )?;
     let mut row = |clients: &str, what: &str, count: u64| {
@@ -196,6 +196,12 @@ fn errors(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     for (code, count) in ended {
         row("websockets", &format!("ended, Close {code}"), *count)?;
+    }
+    for (cause, count) in &report.tunnels.causes {
+        row("tunnels", &format!("ended, {}", cause.replace('_', " ")), *count)?;
+    }
+    for (reason, count) in &report.rehomes {
+        row("sessions", &format!("re-homed, {}", reason.replace('_', " ")), *count)?;
     }
     writeln!(out, "</table></div>")
 }

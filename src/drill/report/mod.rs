@@ -5,6 +5,7 @@ mod build;
 mod chart;
 mod compare;
 mod html;
+mod real;
 mod text;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,9 @@ pub(super) struct Report {
     pub(super) passed: bool,
     /// Whether somebody ended it before its time.
     pub(super) interrupted: bool,
+    /// Why the balancer ended it before its time.
+    #[serde(default)]
+    pub(super) aborted: Option<String>,
     pub(super) limits: Vec<Judged>,
     pub(super) requests: u64,
     pub(super) errors: Vec<Error>,
@@ -48,6 +52,20 @@ pub(super) struct Report {
     /// Sessions bound to each instance, one row for each second.
     pub(super) instances: Vec<Instance>,
     pub(super) tunnels: Tunnels,
+    /// Re-homed sessions by reason, as a running balancer counted them.
+    #[serde(default)]
+    pub(super) rehomes: BTreeMap<String, u64>,
+}
+
+impl Report {
+    /// In a word.
+    pub(super) fn verdict(&self) -> &'static str {
+        match (self.passed, self.interrupted) {
+            (true, _) => "passed",
+            (false, true) => "interrupted",
+            (false, false) => "missed",
+        }
+    }
 }
 
 /// A limit, and what was measured.
@@ -134,6 +152,9 @@ pub(super) struct Tunnels {
     pub(super) opened: u64,
     /// By Close code; `none` where there was none.
     pub(super) ended: BTreeMap<String, u64>,
+    /// By cause, as a running balancer counted them.
+    #[serde(default)]
+    pub(super) causes: BTreeMap<String, u64>,
 }
 
 /// What this program writes and reads.

@@ -47,6 +47,14 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
         let ended = if ended.is_empty() { "none ended".to_owned() } else { ended.join(", ") };
         writeln!(out, "{} tunnels opened; Close codes: {ended}", report.tunnels.opened)?;
     }
+    for (what, counts) in
+        [("sessions re-homed", &report.rehomes), ("tunnels ended", &report.tunnels.causes)]
+    {
+        if !counts.is_empty() {
+            let counts: Vec<_> = counts.iter().map(|(by, count)| format!("{count} {by}")).collect();
+            writeln!(out, "{what}: {}", counts.join(", "))?;
+        }
+    }
     writeln!(out)?;
     for limit in &report.limits {
         let mark = if limit.met { "met   " } else { "MISSED" };
@@ -55,6 +63,10 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     writeln!(out)?;
     let missed = report.limits.iter().filter(|limit| !limit.met).count();
+    if let Some(reason) = &report.aborted {
+        let seconds = report.duration_seconds;
+        return writeln!(out, "ended by the balancer after {seconds:.1} s: {reason}");
+    }
     match (report.passed, report.interrupted) {
         (true, _) => writeln!(out, "passed: all {} limits met", report.limits.len()),
         (false, true) => writeln!(out, "interrupted after {:.1} s", report.duration_seconds),

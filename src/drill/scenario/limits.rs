@@ -115,9 +115,9 @@ const TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from
 const MOST: u32 = 1_000_000_000;
 
 /// The limits of a whole drill.
-pub(super) fn overall(fields: &mut Fields<'_>) -> Vec<Limit> {
-    let mut limits = fields.take("expect").map(|node| expect(&node)).unwrap_or_default();
-    for measure in ALWAYS {
+pub(super) fn overall(fields: &mut Fields<'_>, watches: bool) -> Vec<Limit> {
+    let mut limits = fields.take("expect").map(|node| expect(&node, watches)).unwrap_or_default();
+    for measure in ALWAYS.into_iter().filter(|_| !watches) {
         if limits.iter().all(|limit| limit.measure != measure) {
             limits.push(Limit { measure, least: None, most: Some(Value::Count(0)) });
         }
@@ -125,9 +125,27 @@ pub(super) fn overall(fields: &mut Fields<'_>) -> Vec<Limit> {
     limits
 }
 
-/// The value of an `expect` key.
-pub(super) fn expect(node: &Node<'_>) -> Vec<Limit> {
+/// Measured by the drill's own instances and clients only.
+const OF_EMBEDDED: [Measure; 6] = [
+    Measure::Lost,
+    Measure::Duplicated,
+    Measure::Reordered,
+    Measure::Wrong,
+    Measure::Evenness,
+    Measure::TunnelEvenness,
+];
+
+/// The value of an `expect` key; `watches` says that the clients are those of a running balancer.
+pub(super) fn expect(node: &Node<'_>, watches: bool) -> Vec<Limit> {
     let Some(mut fields) = node.fields("expect") else { return Vec::new() };
+    for measure in OF_EMBEDDED.into_iter().filter(|_| watches) {
+        if let Some(node) = fields.take(measure.key()) {
+            let allowed = COUNTED.iter().chain(&TIMED).filter(|it| !OF_EMBEDDED.contains(it));
+            let allowed: Vec<_> = allowed.map(|it| it.key()).collect();
+            let allowed = allowed.join(", ");
+            node.problem(format_args!("not on a running balancer; allowed: {allowed}, closed"));
+        }
+    }
     let mut limits = Vec::new();
     for measure in COUNTED {
         limits.extend(fields.take(measure.key()).and_then(|node| counted(&node, measure)));

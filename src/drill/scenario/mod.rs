@@ -2,6 +2,7 @@
 //! [`Scenario`]. Knows configuration types, and neither time nor sockets.
 
 mod limits;
+mod live;
 mod read;
 mod steps;
 #[cfg(test)]
@@ -13,7 +14,8 @@ use std::time::Duration;
 use crate::config::types::{Config, State};
 
 pub(super) use limits::{Limit, Measure, Value};
-pub(super) use read::read;
+pub(super) use live::{Safety, Strike};
+pub(super) use read::{Mode, read, url};
 
 /// A scenario file.
 #[derive(Debug, Clone)]
@@ -25,11 +27,20 @@ pub(super) struct Scenario {
     pub(super) duration: Duration,
     /// How long after its end a fault still explains what sessions of its instance meet.
     pub(super) settle: Duration,
-    /// What the balancer runs.
-    pub(super) config: Arc<Config>,
+    /// Where it is played.
+    pub(super) setting: Setting,
     pub(super) load: Load,
     pub(super) steps: Vec<Step>,
     pub(super) limits: Vec<Limit>,
+}
+
+/// Where a scenario is played.
+#[derive(Debug, Clone)]
+pub(super) enum Setting {
+    /// Among instances of its own, behind a balancer that runs this.
+    Embedded(Arc<Config>),
+    /// On a running balancer, within these limits.
+    Running(Safety),
 }
 
 /// The clients. Each kind has so many of them, and each asks so often.
@@ -49,6 +60,32 @@ pub(super) struct Load {
     pub(super) patience: Duration,
     /// What clients call the host, for services that are told apart by it.
     pub(super) host: Option<String>,
+    /// What they ask for on a running balancer.
+    pub(super) url: Option<Url>,
+}
+
+/// What clients of a running balancer ask for, by HTTP without TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Url {
+    /// `HOST:PORT`.
+    pub(super) authority: String,
+    /// With the query.
+    pub(super) path: String,
+}
+
+impl Load {
+    /// Whether there are any clients.
+    pub(super) fn is_any(&self) -> bool {
+        let crowds = [
+            self.sessions,
+            self.visitors,
+            self.polling,
+            self.websockets,
+            self.downloads,
+            self.uploads,
+        ];
+        crowds.iter().any(Option::is_some)
+    }
 }
 
 /// Clients of one kind.
@@ -94,11 +131,14 @@ pub(super) enum Action {
     /// Another configuration, whole.
     Reload(Arc<Config>),
     Balancer(Upset),
-    /// A command of the operator's own, and the one that undoes it.
+    /// A command of the operator's own, the one that undoes it, and whom it hits.
     Exec {
         run: Vec<String>,
         undo: Vec<String>,
+        who: Option<Who>,
     },
+    /// A fault on a running balancer.
+    Strike(Who, Strike),
     /// Nothing but what `limits` look at.
     Watch,
 }

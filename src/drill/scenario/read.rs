@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::limits;
 use super::steps;
-use super::{Crowd, Load, Scenario};
+use super::{Crowd, Load, Scenario, Setting, Url, live};
 use crate::config::types::Config;
-use crate::config::{self, ConfigErrors, Data, Node};
+use crate::config::{self, ConfigErrors, Data, Fields, Node};
 
 const LONGEST: Duration = Duration::from_secs(3600);
 const SPAN: RangeInclusive<Duration> = Duration::from_millis(100)..=LONGEST;
@@ -22,12 +22,38 @@ const SETTLE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(10);
 const SIZE: u64 = 64 * 1024;
 
-/// Reads a scenario file.
-pub(in crate::drill) fn read(path: &Path) -> Result<Scenario, ConfigErrors> {
-    config::document(path, |root| scenario(root, path))
+/// What a scenario is read for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::drill) enum Mode {
+    /// Instances of its own.
+    #[default]
+    Embedded,
+    /// A running balancer, whose clients ask for this if there are any.
+    Running(Option<Url>),
 }
 
-fn scenario(root: &Node<'_>, path: &Path) -> Option<Scenario> {
+impl Mode {
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self, Self::Running(_))
+    }
+}
+
+/// Reads a scenario file.
+pub(in crate::drill) fn read(path: &Path, mode: &Mode) -> Result<Scenario, ConfigErrors> {
+    config::document(path, |root| scenario(root, path, mode))
+}
+
+/// A URL that clients can ask for.
+pub(in crate::drill) fn url(text: &str) -> Option<Url> {
+    let uri: http::Uri = text.parse().ok()?;
+    let authority = uri.authority().filter(|it| !it.as_str().contains('@'))?;
+    let port = authority.port_u16().unwrap_or(80);
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    (uri.scheme_str() == Some("http"))
+        .then(|| Url { authority: format!("{}:{port}", authority.host()), path: path.to_owned() })
+}
+
+fn scenario(root: &Node<'_>, path: &Path, mode: &Mode) -> Option<Scenario> {
     let mut fields = root.fields("scenario")?;
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let allowed = "a short text";
@@ -41,17 +67,15 @@ fn scenario(root: &Node<'_>, path: &Path) -> Option<Scenario> {
     }
     let duration = duration.and_then(|node| node.duration(SPAN));
     let settle = fields.duration("settle", TIME, SETTLE);
-    let config = fields.take("config");
-    if config.is_none() {
-        fields.missing("config", "what the balancer runs, as a map or the path of a file");
-    }
-    let config = config.and_then(|node| configuration(&node));
-    let load = fields.take("load").and_then(|node| load(&node)).unwrap_or_else(no_load);
-    let steps = fields.take("steps").map(|node| steps::steps(&node, duration));
+    let setting = setting(&mut fields, mode, duration);
+    let load = fields.take("load").and_then(|node| load(&node, mode));
+    let load = load.unwrap_or_else(|| unasked(mode));
+    let watches = mode.is_running();
+    let steps = fields.take("steps").map(|node| steps::steps(&node, duration, watches));
     if steps.is_none() {
         fields.missing("steps", "a list of what happens when");
     }
-    let limits = limits::overall(&mut fields);
+    let limits = limits::overall(&mut fields, watches);
     fields.finish();
     Some(Scenario {
         name,
@@ -59,11 +83,30 @@ fn scenario(root: &Node<'_>, path: &Path) -> Option<Scenario> {
         seed: seed.into(),
         duration: duration?,
         settle,
-        config: Arc::new(config?),
+        setting: setting?,
         load,
         steps: steps?,
         limits,
     })
+}
+
+/// Where it is played: what the balancer runs, or how far one that runs may be troubled.
+fn setting(fields: &mut Fields<'_>, mode: &Mode, duration: Option<Duration>) -> Option<Setting> {
+    let (config, safety) = (fields.take("config"), fields.take("safety"));
+    if mode.is_running() {
+        if let Some(config) = config {
+            config.problem("a running balancer has its own; allowed: without --admin");
+        }
+        return live::safety(safety.as_ref(), duration?).map(Setting::Running);
+    }
+    if let Some(safety) = safety {
+        safety.problem("only of a running balancer; allowed: with --admin URL");
+    }
+    if config.is_none() {
+        let needed = "what the balancer runs, as a map or the path of a file; or --admin URL";
+        fields.missing("config", needed);
+    }
+    configuration(&config?).map(|config| Setting::Embedded(Arc::new(config)))
 }
 
 /// A configuration that stands in the scenario, or the file that holds it.
@@ -87,8 +130,33 @@ fn no_load() -> Load {
     Load { patience: PATIENCE, ..Load::default() }
 }
 
-fn load(node: &Node<'_>) -> Option<Load> {
+/// The clients of a scenario that has none: some browsers, where somebody says what they ask for.
+fn unasked(mode: &Mode) -> Load {
+    const SOME: Crowd = Crowd { clients: 10, every: Duration::from_millis(500), size: SIZE };
+    match mode {
+        Mode::Running(Some(url)) => {
+            Load { sessions: Some(SOME), url: Some(url.clone()), ..no_load() }
+        }
+        Mode::Running(None) | Mode::Embedded => no_load(),
+    }
+}
+
+fn load(node: &Node<'_>, mode: &Mode) -> Option<Load> {
+    const OF_EMBEDDED: [&str; 4] = ["polling", "websockets", "downloads", "uploads"];
     let mut fields = node.fields("load")?;
+    let mut own_url = None;
+    if mode.is_running() {
+        own_url = fields
+            .take("url")
+            .and_then(|node| node.parsed("a URL such as http://127.0.0.1:8080/", url));
+        for node in OF_EMBEDDED.into_iter().filter_map(|key| fields.take(key)) {
+            node.problem("these need the drill's own instances; allowed: sessions, visitors");
+        }
+    }
+    let given = match mode {
+        Mode::Running(given) => given.clone(),
+        Mode::Embedded => None,
+    };
     let mut crowd = |key| fields.take(key).and_then(|node| crowd(&node, key));
     let mut load = Load {
         sessions: crowd("sessions"),
@@ -101,6 +169,11 @@ fn load(node: &Node<'_>) -> Option<Load> {
     };
     load.patience = fields.duration("patience", SPAN, PATIENCE);
     load.host = fields.take("host").and_then(|node| host(&node));
+    load.url = given.or(own_url);
+    if mode.is_running() && load.is_any() && load.url.is_none() {
+        fields
+            .missing("url", "what clients ask for, such as http://127.0.0.1:8080/; or --load URL");
+    }
     fields.finish();
     Some(load)
 }

@@ -5,36 +5,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::read::{TIME, configuration};
-use super::{Action, Fault, Repeat, Step, Upset, Which, Who, limits};
+use super::{Action, Fault, Repeat, Step, Upset, Which, Who, limits, live};
 use crate::config::types::State;
 use crate::config::{Data, Fields, Node};
 
 /// Keys of which a step has one.
-const ACTIONS: [&str; 21] = [
+const ACTIONS: [&str; 23] = [
     "crash", "restart", "hang", "refuse", "reset", "slow", "fail", "unready", "dead", "flap",
     "forget", "delay", "cut", "throttle", "restore", "drain", "disable", "enable", "reload",
-    "balancer", "exec",
+    "balancer", "exec", "eject", "abort",
 ];
 
 const ALL: u32 = 10_000;
-const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
+pub(super) const WAIT: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(3600);
 /// What a restart takes unless `for` says otherwise.
 const RESTART: Duration = Duration::from_secs(1);
 const STORM: Duration = Duration::from_millis(100);
 const FLAP: Duration = Duration::from_millis(500);
 const MAX_RATE: u64 = 1024 * 1024 * 1024;
-const WHO: &str = "one, next, half, all, a number or names such as `a, b`, and ` of \
+pub(super) const WHO: &str = "one, next, half, all, a number or names such as `a, b`, and ` of \
                    SERVICE/VERSION` where there is more than one";
 
 /// Sorted by time; steps of one time stay in the order of the file.
-pub(super) fn steps(node: &Node<'_>, duration: Option<Duration>) -> Vec<Step> {
+pub(super) fn steps(node: &Node<'_>, duration: Option<Duration>, watches: bool) -> Vec<Step> {
     let items = node.list("steps such as { at: 5s, crash: one }").unwrap_or_default();
-    let mut steps: Vec<_> = items.iter().filter_map(|item| step(item, duration)).collect();
+    let mut steps: Vec<_> = items.iter().filter_map(|item| step(item, duration, watches)).collect();
     steps.sort_by_key(|step| step.at);
     steps
 }
 
-fn step(node: &Node<'_>, duration: Option<Duration>) -> Option<Step> {
+fn step(node: &Node<'_>, duration: Option<Duration>, watches: bool) -> Option<Step> {
     let mut fields = node.fields("step")?;
     let at = fields.take("at");
     if at.is_none() {
@@ -56,10 +57,12 @@ fn step(node: &Node<'_>, duration: Option<Duration>) -> Option<Step> {
     let lasts = fields.take("for").and_then(|node| node.duration(WAIT));
     let repeat = fields.take("repeat").and_then(|node| repeat(&node));
     let until = fields.take("until").and_then(|node| node.duration(WAIT));
-    let limits = fields.take("expect").map(|node| limits::expect(&node)).unwrap_or_default();
+    let limits =
+        fields.take("expect").map(|node| limits::expect(&node, watches)).unwrap_or_default();
     fields.finish();
     let action = match given.first() {
         None => Action::Watch,
+        Some((key, node)) if watches => live::action(key, node)?,
         Some((key, node)) => action(key, node)?,
     };
     let lasts = lasts.or((names == ["restart"]).then_some(RESTART));
@@ -83,6 +86,10 @@ fn action(key: &str, node: &Node<'_>) -> Option<Action> {
         "reload" => configuration(node).map(|config| Action::Reload(Arc::new(config))),
         "balancer" => balancer(node).map(Action::Balancer),
         "exec" => exec(node),
+        "eject" | "abort" => {
+            let alike = if key == "eject" { "unready, dead" } else { "fail" };
+            node.wrong(format_args!("with --admin URL: on a running balancer; here {alike}"))
+        }
         _ => fault(key, node),
     }
 }
@@ -186,7 +193,7 @@ fn balancer(node: &Node<'_>) -> Option<Upset> {
     every?.duration(WAIT).map(|every| Upset::ReloadStorm { every })
 }
 
-fn exec(node: &Node<'_>) -> Option<Action> {
+pub(super) fn exec(node: &Node<'_>) -> Option<Action> {
     let words = |node: &Node<'_>| -> Option<Vec<String>> {
         let allowed = "words of a command, such as [systemctl, stop, app]";
         let items = node.list(allowed)?;
@@ -195,7 +202,7 @@ fn exec(node: &Node<'_>) -> Option<Action> {
         if words.is_empty() { node.wrong(allowed) } else { Some(words) }
     };
     if !matches!(node.tree.data, Data::Map(_)) {
-        return Some(Action::Exec { run: words(node)?, undo: Vec::new() });
+        return Some(Action::Exec { run: words(node)?, undo: Vec::new(), who: None });
     }
     let mut fields = node.fields("exec")?;
     let run = fields.take("run");
@@ -203,12 +210,13 @@ fn exec(node: &Node<'_>) -> Option<Action> {
         fields.missing("run", "a list of words");
     }
     let undo = fields.take("undo").and_then(|node| words(&node)).unwrap_or_default();
+    let who = fields.take("who").and_then(|node| who(&node));
     fields.finish();
-    Some(Action::Exec { run: words(&run?)?, undo })
+    Some(Action::Exec { run: words(&run?)?, undo, who })
 }
 
 /// `one`, `half of chat/v1`, `a, b`, `2 of chat/v1`, or just a number.
-fn who(node: &Node<'_>) -> Option<Who> {
+pub(super) fn who(node: &Node<'_>) -> Option<Who> {
     if matches!(node.tree.data, Data::Integer(_)) {
         let count = node.integer(1..=10_000)?;
         return Some(Who { which: Which::Any(count), of: None });

@@ -11,10 +11,14 @@ const GOOD: &str = "duration: 10s\nseed: 7\nconfig: &base\n  instances:\n    \
     - { name: a, address: a:1 }\n    - { name: b, address: b:1 }\n    - { name: c, address: c:1 }\n";
 
 fn read_text(text: &str) -> Result<Scenario, String> {
+    read_for(text, &Mode::Embedded)
+}
+
+fn read_for(text: &str, mode: &Mode) -> Result<Scenario, String> {
     let name = format!("burdock-scenario-{}-{}.yaml", std::process::id(), fastrand::u64(..));
     let path: PathBuf = std::env::temp_dir().join(name);
     std::fs::write(&path, text).unwrap();
-    let scenario = read(&path)
+    let scenario = read(&path, mode)
         .map_err(|errors| errors.to_string().replace(&*path.display().to_string(), "x.yaml"));
     std::fs::remove_file(&path).unwrap();
     scenario
@@ -79,9 +83,20 @@ fn what_no_drill_has_to_say_is_expected_all_the_same() {
     assert_eq!(most(Measure::Errors), None);
 }
 
+fn cast(scenario: &Scenario) -> Vec<plan::Id> {
+    match &scenario.setting {
+        Setting::Embedded(config) => plan::cast(config),
+        Setting::Running(_) => ["a", "b", "c"].map(id).to_vec(),
+    }
+}
+
+fn id(name: &str) -> plan::Id {
+    let [service, version, name] = ["s", "v", name].map(str::to_owned);
+    plan::Id { service, version, name }
+}
+
 fn told(scenario: &Scenario) -> Vec<String> {
-    let cast = plan::cast(&scenario.config);
-    let plan = plan::plan(scenario, cast).unwrap();
+    let plan = plan::plan(scenario, cast(scenario), Vec::new()).unwrap();
     let names = |ids: &[plan::Id]| ids.iter().map(|id| &*id.name).collect::<Vec<_>>().join(",");
     let tell = |act: &plan::Act| {
         let what = match &act.what {
@@ -91,7 +106,9 @@ fn told(scenario: &Scenario) -> Vec<String> {
             What::Admin(who, state) => format!("{} {}", state.word(), names(who)),
             What::Reload(config) => format!("reload {}", plan::cast(config).len()),
             What::Upset(upset, _) => upset.word().to_owned(),
-            What::Exec(words) => words.join(" "),
+            What::Exec { run, .. } => run.join(" "),
+            What::Strike(who, strike) => format!("+{} {}", strike.kind, names(who)),
+            What::Lift(who, strike) => format!("-{} {}", strike.kind, names(who)),
         };
         format!("{} {what}", act.at.as_millis())
     };
@@ -142,8 +159,7 @@ fn an_impossible_step_names_its_line() {
         ("[{ at: 1s, crash: one of x/y }]", "no version x/y; there are default/default"),
     ] {
         let scenario = good(&format!("steps: {steps}\n"));
-        let cast = plan::cast(&scenario.config);
-        let error = plan::plan(&scenario, cast).unwrap_err();
+        let error = plan::plan(&scenario, cast(&scenario), Vec::new()).unwrap_err();
         assert_eq!((error.line, &*error.message), (8, wanted));
     }
 }
@@ -152,8 +168,74 @@ fn an_impossible_step_names_its_line() {
 fn limits_look_until_the_next_step() {
     let scenario =
         good("steps:\n  - { at: 1s, crash: a }\n  - { at: 2s, until: 3s }\n  - { at: 6s }\n");
-    let windows = plan::plan(&scenario, plan::cast(&scenario.config)).unwrap();
+    let windows = plan::plan(&scenario, cast(&scenario), Vec::new()).unwrap();
     let seconds: Vec<_> = windows.windows.iter().map(|(a, b)| (a.as_secs(), b.as_secs())).collect();
     assert_eq!(seconds, [(1, 2), (2, 5), (6, 10)]);
     assert_eq!(scenario.duration, Duration::from_secs(10));
+}
+
+const LIVE: &str = "duration: 10s\nsteps:\n  - { at: 1s, eject: { who: one, as: dead }, for: 2s }\n  \
+    - { at: 4s, unready: a }\n  - { at: 5s, restore: all }\n  \
+    - { at: 6s, abort: { who: b, share: 2.5%, header: x-drill, value: yes }, for: 1s }\n  \
+    - { at: 7s, delay: { who: b, by: 50ms } }\n  - { at: 8s, drain: { who: c, deadline: 5s } }\n  \
+    - { at: 9s, exec: { run: [kill, c], undo: [start, c], who: c } }\nexpect: { errors: 1% }\n";
+
+#[test]
+fn a_running_balancer_is_asked_for_faults_as_its_api_takes_them() {
+    let scenario = read_for(LIVE, &Mode::Running(None)).unwrap();
+    assert_eq!(scenario.limits.len(), 1, "what nobody can measure there is not expected");
+    let bodies = scenario.steps.iter().filter_map(|step| match &step.action {
+        Action::Strike(_, strike) => {
+            Some((strike.kind, serde_json::json!(strike.more).to_string()))
+        }
+        _ => None,
+    });
+    let bodies: Vec<_> = bodies.collect();
+    let expected = [
+        ("eject", r#"{"as":"dead"}"#),
+        ("eject", r#"{"as":"unready"}"#),
+        ("abort", r#"{"header":"x-drill","share":"2.5%","status":503,"value":"yes"}"#),
+        ("delay", r#"{"by":"50ms"}"#),
+        ("drain", r#"{"deadline":"5s"}"#),
+    ];
+    assert_eq!(bodies, expected.map(|(kind, body)| (kind, body.to_owned())));
+    let unfit = vec![id("a"), id("b")];
+    let plan = plan::plan(&scenario, cast(&scenario), unfit).unwrap();
+    assert_eq!(plan.targets[0], [id("c")], "who is unwell already is not drawn");
+    assert_eq!(plan.undo, [["start", "c"]]);
+    let Setting::Running(safety) = scenario.setting else { panic!() };
+    assert_eq!((safety.min_healthy, safety.max_duration), (1.into(), Duration::from_secs(40)));
+}
+
+#[test]
+fn what_a_running_balancer_cannot_do_is_refused_with_what_it_can() {
+    let text = "duration: 5s\nconfig: { instances: [a:1] }\nsafety: { min_healthy: 200%, max_duration: 1s }\n\
+                load: { sessions: { clients: 1, every: 1s }, polling: { clients: 1, every: 1s } }\nsteps:\n  \
+                - { at: 1s, crash: one }\n  - { at: 2s, delay: a }\n  - { at: 3s, abort: { who: a, value: x } }\n\
+                expect: { evenness: 5% }\n";
+    let told = read_for(text, &Mode::Running(None)).unwrap_err();
+    for (line, wanted) in [
+        (2, "config: a running balancer has its own"),
+        (3, "safety.min_healthy: "),
+        (3, "safety.max_duration: "),
+        (4, "load.polling: these need the drill's own instances; allowed: sessions, visitors"),
+        (4, "load: `url` is missing"),
+        (
+            6,
+            "steps[0].crash: crash: not possible on a running balancer; allowed: eject, unready, dead",
+        ),
+        (7, "steps[1].delay: found \"a\"; allowed: a map: { who: one, by: 50ms }"),
+        (8, "steps[2].abort.value: it says nothing without `header`"),
+        (9, "expect.evenness: not on a running balancer; allowed: errors, moved"),
+    ] {
+        let begin = format!("x.yaml:{line}: {wanted}");
+        assert!(told.lines().any(|line| line.starts_with(&begin)), "{begin}\n{told}");
+    }
+    let told =
+        read_text("duration: 5s\nsteps: [{ at: 1s, eject: one }]\nsafety: {}\n").unwrap_err();
+    for wanted in
+        ["steps[0].eject: found \"one\"; allowed: with --admin URL", "safety: only of a running"]
+    {
+        assert!(told.contains(wanted), "{told}");
+    }
 }

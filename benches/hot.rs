@@ -92,7 +92,7 @@ mod choose_live {
     fn choose(bencher: Bencher<'_, '_>, balance: &str, keyed: bool, instances: usize) {
         let config = version(balance, instances);
         let roster = Arc::new(Roster::new("bench", "v1", Instant::now()));
-        roster.reconcile(&config.services[0].version, 1);
+        roster.reconcile(&config.services[0].versions[0], 1);
         let chosen = |random: u64| {
             let key = random.to_be_bytes();
             let draw = Draw { key: keyed.then_some(&key[..]), random };

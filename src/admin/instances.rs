@@ -142,7 +142,7 @@ fn drain(text: &str) -> Result<Duration, Problem> {
     config::duration(text).filter(|it| *it <= LONGEST_DRAIN).ok_or_else(wrong)
 }
 
-fn body<T: DeserializeOwned>(question: &Question) -> Result<T, Problem> {
+pub(super) fn body<T: DeserializeOwned>(question: &Question) -> Result<T, Problem> {
     // Twice, so that text that is no JSON and JSON that is no such thing are told apart.
     let value: Value = serde_json::from_slice(&question.body).map_err(|error| {
         Problem::new(StatusCode::BAD_REQUEST, format!("the body is no JSON: {error}"))

@@ -15,7 +15,7 @@ use crate::admin::problem::Problem;
 use crate::admin::reply::{self, PLAIN, Reply};
 use crate::admin::{
     ask, auth, configuration, dashboard, events, history, instances, live, metrics, openapi,
-    rebalance, reload, status,
+    rebalance, reload, split, status,
 };
 
 /// Bytes of a request's body.
@@ -52,6 +52,7 @@ enum Resource<'a> {
     Version(&'a str, &'a str),
     Instance(&'a str, &'a str, &'a str),
     Rebalance(&'a str, &'a str),
+    Split(&'a str),
     Reload,
     Configuration,
     Explain,
@@ -75,6 +76,7 @@ impl<'a> Resource<'a> {
             ["api", "v1", "versions", service, version, "rebalance"] => {
                 Self::Rebalance(service, version)
             }
+            ["api", "v1", "services", service, "split"] => Self::Split(service),
             ["api", "v1", "reload"] => Self::Reload,
             ["api", "v1", "config"] => Self::Configuration,
             ["api", "v1", "explain"] => Self::Explain,
@@ -93,6 +95,7 @@ impl<'a> Resource<'a> {
             Self::Health | Self::Metrics | Self::Status | Self::Configuration => "GET, HEAD",
             Self::Version(..) | Self::Rebalance(..) | Self::Reload | Self::Check => "POST",
             Self::Instance(..) => "GET, HEAD, PATCH, DELETE",
+            Self::Split(_) => "GET, HEAD, PUT, DELETE",
         }
     }
 
@@ -174,6 +177,7 @@ async fn ask(desk: &Desk, of: Resource<'_>, question: &Question) -> Result<Reply
             instances::one(desk, (service, version, name), question).await
         }
         Resource::Rebalance(service, version) => rebalance::answer(desk, (service, version)).await,
+        Resource::Split(service) => split::answer(desk, service, question).await,
         Resource::Reload => reload::answer(desk).await,
         Resource::Configuration => Ok(configuration::answer(desk)),
         Resource::Explain => ask::explain(&desk.live, &question.query),

@@ -10,7 +10,7 @@ use crate::admin::desk::{Desk, LastReload};
 use crate::admin::problem::Problem;
 use crate::admin::reply::{self, Reply};
 use crate::admin::router::Question;
-use crate::admin::shapes::{Difference, Version, instant};
+use crate::admin::shapes::{Difference, TrafficSplit, Version, instant};
 use crate::config::types::{Acceptance, Config};
 use crate::listener::descriptors;
 use crate::observe::trend::Rates;
@@ -79,6 +79,8 @@ struct Service {
     name: String,
     hosts: Vec<String>,
     paths: Vec<String>,
+    /// Nothing where there is one version and no word of it.
+    traffic_split: Option<TrafficSplit>,
     versions: Vec<Version>,
 }
 
@@ -109,17 +111,16 @@ pub(super) fn answer(desk: &Desk, question: &Question) -> Result<Reply, Problem>
 fn status(desk: &Desk, snapshot: &Snapshot, wanted: &[&str], with_instances: bool) -> Status {
     let (live, now, last) = (&desk.live, Instant::now(), desk.last_reload());
     let mut services = Vec::new();
-    for (service, config) in snapshot.services().iter().zip(&snapshot.config.services) {
-        let (roster, overlay) = (&service.roster, &snapshot.overlay);
-        let is_wanted = wanted.is_empty() || wanted.contains(&&*config.name);
-        let look = (with_instances && is_wanted, now);
-        let version = Version::of(service.version(), roster, overlay, look);
-        if is_wanted {
+    for (branch, config) in snapshot.branches().zip(&snapshot.config.services) {
+        if wanted.is_empty() || wanted.contains(&&*config.name) {
+            let look = (with_instances, now);
+            let version = |it| Version::of(it, &snapshot.overlay, look);
             services.push(Service {
                 name: config.name.clone(),
                 hosts: or_any(&config.hosts),
                 paths: config.paths.clone(),
-                versions: vec![version],
+                traffic_split: config.split.as_ref().map(TrafficSplit::of),
+                versions: branch.versions().iter().map(version).collect(),
             });
         }
     }

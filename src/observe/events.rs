@@ -144,6 +144,17 @@ pub enum Event {
     },
     /// Another process is to take over.
     Upgrade(UpgradeStage),
+    /// The versions of a service have other shares.
+    Split {
+        /// The service.
+        service: String,
+        /// What they were.
+        from: String,
+        /// What they are.
+        to: String,
+        /// Why.
+        why: String,
+    },
     /// Burdock has closed so many tunnels of a version, a moment ago.
     Tunnels(Whose, TunnelEnd, u64),
     /// Something is not as it should be.
@@ -178,6 +189,8 @@ pub enum Kind {
     Restart,
     /// Processes that take over.
     Upgrade,
+    /// Shares of versions.
+    Split,
     /// Tunnels that Burdock closes.
     Tunnels,
     /// All else that is not as it should be.
@@ -186,7 +199,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the metric's rows.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Health,
         Self::Breaker,
         Self::Drain,
@@ -195,6 +208,7 @@ impl Kind {
         Self::Panic,
         Self::Restart,
         Self::Upgrade,
+        Self::Split,
         Self::Tunnels,
         Self::Warning,
     ];
@@ -210,6 +224,7 @@ impl Kind {
             Self::Panic => "panic",
             Self::Restart => "restart",
             Self::Upgrade => "upgrade",
+            Self::Split => "split",
             Self::Tunnels => "tunnels",
             Self::Warning => "warning",
         }
@@ -250,6 +265,7 @@ impl Event {
             Self::Panic { .. } => Kind::Panic,
             Self::Restart { .. } => Kind::Restart,
             Self::Upgrade(_) => Kind::Upgrade,
+            Self::Split { .. } => Kind::Split,
             Self::Tunnels(..) => Kind::Tunnels,
             Self::Warning { .. } => Kind::Warning,
         }
@@ -274,6 +290,7 @@ impl Event {
             | Self::Instances { .. }
             | Self::Panic { is_on: false, .. }
             | Self::Upgrade(UpgradeStage::Began | UpgradeStage::TakenOver(_))
+            | Self::Split { .. }
             | Self::Tunnels(..) => Severity::Info,
         }
     }
@@ -292,6 +309,7 @@ impl Event {
             Self::Stopping { .. }
             | Self::Reloaded { .. }
             | Self::Rejected { .. }
+            | Self::Split { .. }
             | Self::Upgrade(_) => None,
         }
     }
@@ -336,6 +354,9 @@ impl Event {
                 format!("process {process} has taken over")
             }
             Self::Upgrade(UpgradeStage::Failed(error)) => format!("the upgrade failed: {error}"),
+            Self::Split { service, from, to, why } => {
+                format!("traffic split of {service}: {from} -> {to}: {why}")
+            }
             Self::Tunnels(_, end, closed) => {
                 format!("{closed} tunnels of {name} closed: {}", end.label())
             }
@@ -386,6 +407,9 @@ impl Event {
             }
             Self::Upgrade(UpgradeStage::Failed(error)) => {
                 json!({ "stage": "failed", "error": cut(error) })
+            }
+            Self::Split { service, from, to, why } => {
+                json!({ "service": service, "from": from, "to": to, "reason": cut(why) })
             }
             Self::Tunnels(_, end, closed) => json!({ "cause": end.label(), "closed": closed }),
             Self::Warning { code, message, cure, .. } => {

@@ -26,6 +26,7 @@ use crate::proxy::retry::Failure;
 use crate::proxy::session::Outcome;
 use crate::proxy::stay::Stay;
 use crate::proxy_protocol::Introduction;
+use crate::route::split::By;
 use crate::snapshot::Snapshot;
 use crate::tunnel;
 use crate::tunnel::registry::Entry;
@@ -50,6 +51,8 @@ pub struct Exchange {
     pub request_id: Option<HeaderValue>,
     /// The version it was routed to.
     pub roster: Option<Arc<Roster>>,
+    /// By what it came to its version, where there are several, and what its cookie is to hold.
+    pub lot: Option<(By, Option<u32>)>,
     /// Where the last attempt was made.
     pub stay: Option<Stay>,
     /// Whether it asks for a tunnel.
@@ -97,6 +100,7 @@ impl Exchange {
             host: None,
             request_id: None,
             roster: None,
+            lot: None,
             stay: None,
             upgrade: false,
             attempts: 0,
@@ -242,6 +246,7 @@ impl Exchange {
             instance: instance.unwrap_or_default(),
             affinity,
             affinity_reason,
+            split: self.lot.map(|(by, _)| by.label()),
             attempts: self.attempts,
             request_bytes: self.upload.as_ref().map_or(0, |upload| upload.progress().received),
             response_bytes: self.sent,
@@ -268,6 +273,7 @@ impl Exchange {
             host: line.host.into(),
             request_id: line.request_id.into(),
             affinity: self.affinity.labels(),
+            split: line.split,
             session: self.session,
             attempts: self.attempts,
             logged: self.logged.unwrap_or(true),

@@ -33,6 +33,7 @@ pub mod tries;
 pub mod upgrade;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -43,6 +44,7 @@ use hyper::body::{Body, Incoming};
 use crate::config::types::{self, Protocol};
 use crate::instance::Kind;
 use crate::instance::body::{Bounds, Upload};
+use crate::instance::roster::count;
 use crate::proxy::admission::{Found, Search};
 use crate::proxy::answer::AnswerBody;
 use crate::proxy::client::Client;
@@ -55,7 +57,7 @@ use crate::proxy::race::Question;
 use crate::proxy::session::{Session, Visit};
 use crate::proxy::tries::{Next, Tries};
 use crate::proxy::upgrade::Upgrade;
-use crate::snapshot::{Service, Snapshot};
+use crate::snapshot::{Branch, Service, Snapshot};
 
 /// Answers one request. Whatever happens, the client gets an answer and the log a line.
 pub fn handle(
@@ -169,7 +171,10 @@ async fn pass(
     exchange.affinity = session.outcome();
     let (notice, mark) = session.settle(&instance, worker, answer.response.headers_mut());
     exchange.session = mark;
-    let notice = notice.or_else(|| notice::of_refusal(service, head, &answer.response));
+    let mut notice = notice.or_else(|| notice::of_refusal(service, head, &answer.response));
+    if let Some((_, Some(number))) = exchange.lot {
+        notice.get_or_insert_default().number(service.settings(), number, exchange.https);
+    }
     Ok((answer, notice))
 }
 
@@ -332,7 +337,11 @@ fn prepare<'a>(
     }
     exchange.host = head.headers.get(HOST).cloned();
     let host = exchange.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let service = snapshot.service(host, head.uri.path()).ok_or(Reason::NoService)?;
+    let branch = snapshot.service(host, head.uri.path()).ok_or(Reason::NoService)?;
+    let service = match branch.only() {
+        Some(service) => service,
+        None => draw(exchange, snapshot, branch, head, (address, origin.trusted)),
+    };
     exchange.roster = Some(Arc::clone(&service.roster));
     if !service.access().admits(address) {
         return Err(Reason::Denied);
@@ -341,6 +350,21 @@ fn prepare<'a>(
     let slowest = service.version().limits.min_download;
     exchange.client.allow_idle(exchange.idle_timeout, slowest);
     Ok(service)
+}
+
+/// To which version it goes.
+fn draw<'a>(
+    exchange: &mut Exchange,
+    snapshot: &'a Snapshot,
+    branch: Branch<'a>,
+    head: &request::Parts,
+    (address, is_shared): (IpAddr, bool),
+) -> &'a Service {
+    let stream = (exchange.client.is_stream() && !is_shared).then_some(&*exchange.client);
+    let lot = session::draw(snapshot, branch, head, address, stream);
+    count(&lot.service.roster.tally.split[lot.by as usize]);
+    exchange.lot = Some((lot.by, lot.number));
+    lot.service
 }
 
 /// Tells of the client's certificate.

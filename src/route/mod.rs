@@ -4,6 +4,8 @@
 //! service without hosts; within a host the longest path prefix wins. A host whose paths don't
 //! match falls through to the next. Paths are compared as most instances read them. Pure.
 
+pub mod split;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 

@@ -48,6 +48,8 @@ pub struct Account {
     pub request_id: Box<str>,
     /// What became of its session: outcome and reason.
     pub affinity: (&'static str, Option<&'static str>),
+    /// By what it came to its version, where its service has several.
+    pub split: Option<&'static str>,
     /// What the session's token is remembered by, if it has one.
     pub session: Option<u64>,
     /// Instances tried until one switched protocols.
@@ -146,6 +148,7 @@ impl Account {
             instance: &self.in_flight.instance().identity().name,
             affinity,
             affinity_reason,
+            split: self.split,
             attempts: self.attempts,
             request_bytes: flow.bytes[0],
             response_bytes: flow.bytes[1],

@@ -166,9 +166,9 @@ const FIRST: &[(&str, usize, &str, &str)] = &[
     ),
     (
         "services:\n  a:\n    versions:\n      v: {instances: [a:1]}\n      w: {instances: [a:1]}\n",
-        3,
-        "services.a.versions",
-        "2 versions; one version per service is supported today",
+        2,
+        "services.a",
+        "2 versions and no `traffic_split`; needed: `traffic_split: { allocations: .. }`",
     ),
     (
         "services:\n  a: {instances: [a:1]}\n  b: {instances: [a:1]}\n",
@@ -200,6 +200,54 @@ const FIRST: &[(&str, usize, &str, &str)] = &[
         "services:\n  chat:\n    traffic_split: {}\n    instances: [a:1]\n",
         3,
         "services.chat.traffic_split",
+        "`allocations` is missing; needed: a weight for each version",
+    ),
+    (
+        "services:\n  chat:\n    instances: [a:1]\n    traffic_split:\n      shard_by: user\n      \
+         allocations: {default: 1}\n",
+        5,
+        "services.chat.traffic_split.shard_by",
+        "found \"user\"; allowed: cookie, ip, random",
+    ),
+    (
+        "services:\n  chat:\n    instances: [a:1]\n    traffic_split:\n      \
+         allocations: {default: 1, v2: 1}\n",
+        5,
+        "services.chat.traffic_split.allocations.v2",
+        "\"v2\" is no version of the service; allowed: default",
+    ),
+    (
+        "services:\n  chat:\n    instances: [a:1]\n    traffic_split:\n      \
+         allocations: {default: 0}\n",
+        5,
+        "services.chat.traffic_split.allocations",
+        "no version has a weight; needed: one above 0",
+    ),
+    (
+        "services:\n  chat:\n    instances: [a:1]\n    traffic_split:\n      \
+         allocations: {default: 0.00001}\n",
+        5,
+        "services.chat.traffic_split.allocations.default",
+        "found the number 0.00001; allowed: a number from 0 to 10000 with at most 4 decimals",
+    ),
+    (
+        "services:\n  chat:\n    instances: [a:1]\n    session_affinity: true\n    traffic_split:\n      \
+         allocations: {default: 1}\n      cookie: BURDOCK\n",
+        7,
+        "services.chat.traffic_split.cookie",
+        "BURDOCK is the cookie of an affinity token",
+    ),
+    (
+        "services:\n  chat:\n    instances: [a:1]\n    traffic_split:\n      \
+         allocations: {default: 1}\n      shard_by: ip\n      cookie: X\n",
+        7,
+        "services.chat.traffic_split.cookie",
+        "says nothing here; needed: `shard_by: cookie`",
+    ),
+    (
+        "services: {chat: {instances: [a:1], traffic: 1}}\n",
+        1,
+        "services.chat.traffic",
         "unknown key; allowed in service",
     ),
     ("services: {a: {paths: [/a/*], instances: [a:1]}}", 1, "services.a.paths[0]", "without *"),

@@ -402,10 +402,30 @@ const SERVICES: &[Row] = &[
         &[
             "{}",
             "null",
-            "{ v1: { instances: [a:1] }, v2: { instances: [a:1] } }",
+            "{ v1: { instances: [a:1] }, v2: { instances: [a:1] } }, traffic_split: off",
             "{ v1: {} }",
             "{ 1: { instances: [a:1] } }",
             "{ a b: { instances: [a:1] } }",
+        ],
+    ),
+    (
+        "services: { a: { versions: { v: { instances: [a:1] }, w: { instances: [a:1] } }, \
+         traffic_split: @ } }",
+        &[
+            "{ allocations: { v: 0.9, w: 0.1 } }",
+            "{ allocations: { w: 10000 }, shard_by: random, sessions_at_zero: keep }",
+            "{ allocations: { v: 1, w: 0 }, cookie: a }",
+        ],
+        &[
+            "{}",
+            "off",
+            "{ allocations: {} }",
+            "{ allocations: { v: 0 } }",
+            "{ allocations: { v: -1 } }",
+            "{ allocations: { v: 10001 } }",
+            "{ allocations: { v: 90% } }",
+            "{ allocations: { v: 1 }, cookie: a b }",
+            "{ allocations: { v: 1 }, sessions_at_zero: stay }",
         ],
     ),
 ];

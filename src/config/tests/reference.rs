@@ -30,7 +30,7 @@ fn asked(text: &str) -> BTreeSet<(&'static str, &'static str)> {
 #[test]
 fn minimal_yaml_is_three_instances_with_affinity() {
     let config = loaded("minimal.yaml");
-    let version = &config.services[0].version;
+    let version = &config.services[0].versions[0];
     assert_eq!(version.instances.len(), 3);
     assert!(version.affinity.is_some());
 }
@@ -48,12 +48,13 @@ fn reference_yaml_shows_the_defaults() {
 }
 
 /// Forms that stand in comments of reference.yaml, since they exclude the forms that stand there.
-const OTHER_FORMS: [&str; 5] = [
+const OTHER_FORMS: [&str; 6] = [
     "instances: [a:1]\naffinity_keys: {keys: [AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=]}\n",
     "instances: [a:1]\nrate_limit: {requests: 1}\n",
     "instances: [a:1]\nnetwork: {session_affinity: true}\n",
     "instances: [a:1]\nconcurrency: {}\n",
     "instances: [a:1]\ntls: {verify: false}\n",
+    "services: {a: {versions: {v: {instances: [a:1]}}, traffic_split: {allocations: {v: 1}}}}\n",
 ];
 
 /// What a listener with TLS asks for; its files are made for it.
@@ -74,7 +75,7 @@ fn asked_of_tls() -> BTreeSet<(&'static str, &'static str)> {
 }
 
 /// Every kind of map that the code reads; a kind that is missing here is found by its parent's row.
-const KINDS: [&str; 39] = [
+const KINDS: [&str; 40] = [
     "configuration",
     "listener",
     "access",
@@ -93,6 +94,7 @@ const KINDS: [&str; 39] = [
     "limits",
     "drain",
     "service",
+    "traffic_split",
     "version",
     "instance",
     "instance tls",

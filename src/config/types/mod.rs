@@ -9,6 +9,7 @@ mod clients;
 mod health;
 mod instance_tls;
 mod retry;
+mod split;
 mod tls;
 mod tunnels;
 mod via;
@@ -25,6 +26,7 @@ pub use clients::{Acceptance, Access, ClientLimits, Limits, ProxyVersion, RateLi
 pub use health::{Breaker, Check, CheckTls, Concurrency, InitialState, OnRestart};
 pub use instance_tls::{ClientCertificate, InstanceTls};
 pub use retry::{Condition, Retry};
+pub use split::{AtZero, SHARE_UNIT, ShardBy, Split};
 pub use tls::{
     Certificate, ClientCertificates, Hsts, HttpsRedirect, KeyKind, Tickets, Tls, TlsVersion,
 };
@@ -225,8 +227,10 @@ pub struct Service {
     pub paths: Vec<String>,
     /// Whose requests it takes, by the client's address as trusted proxies tell it.
     pub access: Access,
-    /// The version that serves it.
-    pub version: Version,
+    /// The versions that serve it; at least one, with unique names.
+    pub versions: Vec<Version>,
+    /// How its requests are shared among them; there is one if there are several.
+    pub split: Option<Split>,
 }
 
 /// A version of a service: instances that answer alike, and how they are treated.

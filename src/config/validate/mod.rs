@@ -14,6 +14,7 @@ mod keys;
 pub(super) mod names;
 mod retry;
 mod service;
+mod split;
 mod tls;
 mod tunnels;
 pub(super) mod version;

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 
 use super::clients;
 use super::names::{NAME, is_host, is_name, is_path};
+use super::split;
 use super::version::{self, Defaults, VERSION_KEYS};
 use crate::config::node::{Fields, Node};
 use crate::config::tree::Data;
@@ -20,7 +21,8 @@ pub(super) fn services(fields: &mut Fields<'_>, defaults: Defaults) -> Vec<Servi
             hosts: Vec::new(),
             paths: every_path(),
             access: Access::default(),
-            version,
+            versions: vec![version],
+            split: None,
         }];
     };
     report_misplaced(fields, "services.SERVICE.versions.VERSION, since `services` is given");
@@ -43,22 +45,24 @@ fn service(name: &str, node: &Node<'_>, defaults: Defaults) -> Option<Service> {
     let hosts = fields.take("hosts").map(|node| hosts(&node)).unwrap_or_default();
     let paths = fields.take("paths").map(|node| paths(&node)).unwrap_or_else(every_path);
     let access = clients::access(&mut fields);
-    let version = match fields.take("versions") {
-        None => Some(version::version_with_limits(&mut fields, "default", defaults)),
+    let split = fields.take("traffic_split");
+    let versions = match fields.take("versions") {
+        None => Some(vec![version::version_with_limits(&mut fields, "default", defaults)]),
         Some(versions) => {
             report_misplaced(&mut fields, "`versions`, under the version's name");
             for node in ["timeouts", "limits"].into_iter().filter_map(|key| fields.remove(key)) {
                 node.problem("misplaced; it belongs in `versions`, under the version's name");
             }
-            only_version(&versions, defaults)
+            self::versions(&versions, defaults)
         }
     };
+    let split = versions.as_ref().and_then(|it| split::split(&fields.node, split.as_ref(), it));
     fields.finish();
-    Some(Service { name: name.to_owned(), hosts, paths, access, version: version? })
+    Some(Service { name: name.to_owned(), hosts, paths, access, versions: versions?, split })
 }
 
-fn only_version(node: &Node<'_>, defaults: Defaults) -> Option<Version> {
-    let entries = node.named("a map with one version by name")?;
+fn versions(node: &Node<'_>, defaults: Defaults) -> Option<Vec<Version>> {
+    let entries = node.named("a map of versions by name")?;
     let mut versions = Vec::new();
     for (name, node) in &entries {
         report_bad_name(name, node);
@@ -66,12 +70,10 @@ fn only_version(node: &Node<'_>, defaults: Defaults) -> Option<Version> {
         versions.push(version::version_with_limits(&mut fields, name, defaults));
         fields.finish();
     }
-    let Data::Map(all) = &node.tree.data else { return None };
-    if all.len() != 1 {
-        let count = all.len();
-        node.problem(format_args!("{count} versions; one version per service is supported today"));
+    if matches!(&node.tree.data, Data::Map(all) if all.is_empty()) {
+        node.problem("no version; needed: at least one");
     }
-    versions.into_iter().next()
+    Some(versions).filter(|versions| !versions.is_empty())
 }
 
 fn report_misplaced(fields: &mut Fields<'_>, place: &str) {

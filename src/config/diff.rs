@@ -270,6 +270,7 @@ fn services(old: &Service, new: &Service, changes: &mut Vec<Change>) {
         ("hosts", old.hosts != new.hosts),
         ("paths", old.paths != new.paths),
         ("access", old.access != new.access),
+        ("routes", old.routes != new.routes),
     ];
     for (key, _) in is_changed.into_iter().filter(|(_, is_changed)| *is_changed) {
         changes.push(Change::ServiceSetting { service: new.name.clone(), key });

@@ -4,6 +4,7 @@
 //! to an equal [`Config`], unless keys of affinity tokens stand in the configuration itself.
 
 mod acme;
+mod route;
 mod service;
 
 use std::fmt::Display;

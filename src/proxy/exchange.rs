@@ -51,6 +51,8 @@ pub struct Exchange {
     pub request_id: Option<HeaderValue>,
     /// The version it was routed to.
     pub roster: Option<Arc<Roster>>,
+    /// Which of the service's `routes` it came by.
+    pub part: Option<u16>,
     /// By what it came to its version, where there are several, and what its cookie is to hold.
     pub lot: Option<(By, Option<u32>)>,
     /// Where the last attempt was made.
@@ -100,6 +102,7 @@ impl Exchange {
             host: None,
             request_id: None,
             roster: None,
+            part: None,
             lot: None,
             stay: None,
             upgrade: false,

@@ -18,6 +18,7 @@ use crate::config::types::Listener;
 use crate::health::Membership;
 use crate::instance::{Instance, Kind};
 use crate::proxy::headers::{self, Fields, Origin};
+use crate::proxy::part;
 use crate::proxy::session::{self, Lot, Outcome, Seen, Session, Visit};
 use crate::proxy::upgrade::Upgrade;
 use crate::snapshot::{Branch, Service, Snapshot};
@@ -204,6 +205,28 @@ pub fn explain(snapshot: &Snapshot, mut question: Question) -> Explanation {
         explanation.outcome = "denied".to_owned();
         explanation.why = format!("answered with 403: `access` of the service keeps {client} out");
         return explanation;
+    }
+    if let Some(index) = route.part {
+        let part = &first.settings().routes[index];
+        explanation.why_service += &words::treated(part, index);
+        if let Some(redirect) = &part.redirect {
+            let to = part::elsewhere(redirect, route.path, &question.head, (https, &host));
+            let to = to.map(|(_, to)| to.to_str().unwrap_or_default().to_owned());
+            explanation.outcome = "redirected".to_owned();
+            explanation.why = match to {
+                Ok(to) => {
+                    format!("answered with {}: it sends its clients to {to}", redirect.status)
+                }
+                Err(reason) => format!("answered with an error: {}", reason.label()),
+            };
+            return explanation;
+        }
+        if let Some(to) = &part.rewrite_prefix
+            && let Err(reason) = part::rewrite(&mut question.head, route.path, to)
+        {
+            explanation.outcome = reason.label().to_owned();
+            return explanation;
+        }
     }
     question.carry_token(branch.carriers().next().unwrap_or(first));
     let service = branch.only().unwrap_or_else(|| {

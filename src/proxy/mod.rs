@@ -23,6 +23,7 @@ pub mod http2;
 pub mod interim;
 pub mod key;
 pub mod notice;
+pub mod part;
 pub mod race;
 pub mod redirect;
 pub mod retry;
@@ -38,7 +39,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Request, Response, Uri, Version, request};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::{Body, Incoming};
 
 use crate::config::types::{self, Protocol};
@@ -74,6 +75,10 @@ pub fn handle(
                 answer::refuse(exchange, reason, grpc::asks(&head.headers))
             }
             Err(Stop::Last(echo)) => answer::last(exchange, echo),
+            Err(Stop::Elsewhere(to)) => {
+                let Elsewhere { status, location, unread } = *to;
+                answer::redirect(exchange, status, location, ("redirect", unread))
+            }
         }
     }
 }
@@ -86,6 +91,16 @@ enum Stop {
     Refused(Reason),
     /// The request may go no further (RFC 9110 section 7.6.2): this is its echo, if it is a TRACE.
     Last(Bytes),
+    /// The client is to ask there.
+    Elsewhere(Box<Elsewhere>),
+}
+
+/// Where a client is sent.
+struct Elsewhere {
+    status: StatusCode,
+    location: HeaderValue,
+    /// Whether it sends a body that nobody reads.
+    unread: bool,
 }
 
 impl<Why: Into<Reason>> From<Why> for Stop {
@@ -104,7 +119,7 @@ async fn pass(
     let snapshot = exchange.client.live.snapshot();
     exchange.log_as(&snapshot);
     vet(exchange, &snapshot, head, fields)?;
-    let service = prepare(exchange, &snapshot, head)?;
+    let service = prepare(exchange, &snapshot, head, !incoming.is_end_stream())?;
     let (version, roster) = (service.version(), &service.roster);
     roster.budget.earn(&version.retry);
 
@@ -170,6 +185,10 @@ async fn pass(
     };
     exchange.affinity = session.outcome();
     let (notice, mark) = session.settle(&instance, worker, answer.response.headers_mut());
+    if let Some(part) = exchange.part {
+        let route = &service.settings().routes[usize::from(part)];
+        part::edit(answer.response.headers_mut(), &route.response_headers);
+    }
     exchange.session = mark;
     let mut notice = notice.or_else(|| notice::of_refusal(service, head, &answer.response));
     if let Some((_, Some(number))) = exchange.lot {
@@ -212,6 +231,10 @@ fn recognise<'a>(
     let protocol = upgrade.map(Upgrade::name);
     exchange.request_id =
         headers::to_instance(&mut head.headers, fields, forwarding, origin, protocol, new_id);
+    if let Some(part) = exchange.part {
+        let route = &service.settings().routes[usize::from(part)];
+        part::edit(&mut head.headers, &route.request_headers);
+    }
     // `Connection` may have named what was told of it.
     vouch(exchange, head);
     session
@@ -307,7 +330,8 @@ fn prepare<'a>(
     exchange: &mut Exchange,
     snapshot: &'a Snapshot,
     head: &mut request::Parts,
-) -> Result<&'a Service, Reason> {
+    has_body: bool,
+) -> Result<&'a Service, Stop> {
     let origin = exchange.client.origin(snapshot, head.version);
     let trusted = &snapshot.config.trusted_proxies;
     let address = headers::client_address(&head.headers, origin, trusted);
@@ -337,19 +361,45 @@ fn prepare<'a>(
     }
     exchange.host = head.headers.get(HOST).cloned();
     let host = exchange.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let branch = snapshot.service(host, head.uri.path()).ok_or(Reason::NoService)?;
+    let found = snapshot.service(host, head.uri.path()).ok_or(Reason::NoService)?;
+    let (branch, part) = (found.branch, found.part);
     let service = match branch.only() {
         Some(service) => service,
         None => draw(exchange, snapshot, branch, head, (address, origin.trusted)),
     };
     exchange.roster = Some(Arc::clone(&service.roster));
     if !service.access().admits(address) {
-        return Err(Reason::Denied);
+        return Err(Reason::Denied.into());
+    }
+    if let Some((index, prefix)) = part {
+        let route = &service.settings().routes[usize::from(index)];
+        treat(exchange, head, (route, prefix), has_body)?;
+        exchange.part = Some(index);
     }
     exchange.idle_timeout = service.version().timeouts.idle;
     let slowest = service.version().limits.min_download;
     exchange.client.allow_idle(exchange.idle_timeout, slowest);
     Ok(service)
+}
+
+/// Sends its client elsewhere, or gives it the path that instances get, as the route says by which it came.
+fn treat(
+    exchange: &Exchange,
+    head: &mut request::Parts,
+    (route, prefix): (&types::Route, &str),
+    has_body: bool,
+) -> Result<(), Stop> {
+    if let Some(redirect) = &route.redirect {
+        let host = exchange.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let came = (exchange.https, host);
+        let (status, location) = part::elsewhere(redirect, prefix, head, came)?;
+        let to = Elsewhere { status, location, unread: has_body };
+        return Err(Stop::Elsewhere(Box::new(to)));
+    }
+    match &route.rewrite_prefix {
+        Some(to) => Ok(part::rewrite(head, prefix, to)?),
+        None => Ok(()),
+    }
 }
 
 /// To which version it goes.

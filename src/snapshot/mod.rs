@@ -60,6 +60,15 @@ pub struct Snapshot {
     places: Vec<Place>,
 }
 
+/// Where a request goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Found<'a> {
+    /// The versions of its service.
+    pub branch: Branch<'a>,
+    /// Which of the service's `routes` takes it, if one does, and the prefix by which.
+    pub part: Option<(u16, &'a str)>,
+}
+
 /// What a snapshot is built from.
 #[derive(Debug, Clone)]
 pub struct Layers {
@@ -122,8 +131,12 @@ impl Service {
 
 impl Snapshot {
     /// The service for a request: its versions, of which there is at least one.
-    pub fn service(&self, authority: &str, path: &str) -> Option<Branch<'_>> {
-        self.router.find(authority, path).map(|place| self.places[place].of(&self.services))
+    pub fn service(&self, authority: &str, path: &str) -> Option<Found<'_>> {
+        self.route(authority, path).map(|(branch, route)| {
+            // No file has as many.
+            let index = route.part.and_then(|part| u16::try_from(part).ok());
+            Found { branch, part: index.map(|index| (index, route.path)) }
+        })
     }
 
     /// The same, and what leads there.

@@ -1,6 +1,6 @@
 //! A service and its `traffic_split`.
 
-use super::{Text, networks, scalar, version};
+use super::{Text, networks, route, scalar, version};
 use crate::config::types::{Service, ShardBy, Split};
 use crate::config::units::format_share;
 
@@ -11,6 +11,7 @@ pub(super) fn service(out: &mut Text, service: &Service) {
         out.key("allow", networks(&service.access.allow));
         out.key("deny", networks(&service.access.deny));
     });
+    route::routes(out, &service.routes);
     match &service.split {
         None => out.key("traffic_split", "off"),
         Some(it) => split(out, it),

@@ -128,6 +128,13 @@ fn keys_are_counted_and_never_shown() {
 }
 
 #[test]
+fn routes_are_a_setting_of_their_service() {
+    let with = |routes: &str| format!("services: {{a: {{instances: [x:1], routes: {routes}}}}}");
+    let new = with("[{paths: [/x], rewrite_prefix: /y}]");
+    assert_eq!(changes(&with("[]"), &new), ["a: routes changed"]);
+}
+
+#[test]
 fn shares_of_versions_are_told_in_per_cent() {
     let with = |split: &str| {
         format!(

@@ -428,6 +428,45 @@ const SERVICES: &[Row] = &[
             "{ allocations: { v: 1 }, sessions_at_zero: stay }",
         ],
     ),
+    (
+        "services: { a: { instances: [a:1], routes: [{ paths: [/x], rewrite_prefix: @ }] } }",
+        &["/", "/a/b", "/a/", "off"],
+        &["a", "/a?b", "/a%20", "/..", "/a/../b", "//a", "/.a", "5"],
+    ),
+    (
+        "services: { a: { instances: [a:1], routes: [{ paths: [/x], redirect: @ }] } }",
+        &[
+            "off",
+            "{ to: /a }",
+            "{ to: \"{path}x\", status: 307 }",
+            "{ to: \"{scheme}://{host}:8443{rest}\" }",
+        ],
+        &[
+            "{}",
+            "/a",
+            "{ to: a }",
+            "{ to: /a, status: 300 }",
+            "{ to: \"https://{path}\" }",
+            "{ to: \"ftp://a\" }",
+            "{ to: \"/a b\" }",
+            "{ to: \"/{path\" }",
+            "{ to: \"{query}\" }",
+        ],
+    ),
+    (
+        "services: { a: { instances: [a:1], routes: [{ paths: [/x], response_headers: @ }] } }",
+        &["{}", "{ set: { Server: x, X-A: \"a b\" }, remove: [Vary] }", "{ add: { X-A: \"\" } }"],
+        &[
+            "[]",
+            "{ set: [X-A] }",
+            "{ add: { X A: b } }",
+            "{ add: { X-A: \" b\" } }",
+            "{ add: { X-A: 5 } }",
+            "{ set: { Set-Cookie: a=b } }",
+            "{ remove: [Transfer-Encoding] }",
+            "{ add: { X-A: \"a\\nb\" } }",
+        ],
+    ),
 ];
 
 fn hold(rows: &[Row], whole: impl Fn(&str) -> String) {

@@ -48,12 +48,14 @@ fn reference_yaml_shows_the_defaults() {
 }
 
 /// Forms that stand in comments of reference.yaml, since they exclude the forms that stand there.
-const OTHER_FORMS: [&str; 6] = [
+const OTHER_FORMS: [&str; 7] = [
     "instances: [a:1]\naffinity_keys: {keys: [AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=]}\n",
     "instances: [a:1]\nrate_limit: {requests: 1}\n",
     "instances: [a:1]\nnetwork: {session_affinity: true}\n",
     "instances: [a:1]\nconcurrency: {}\n",
     "instances: [a:1]\ntls: {verify: false}\n",
+    "services: {a: {versions: {v: {instances: [a:1]}}, routes: [{paths: [/b], redirect: {to: /c}}, \
+     {paths: [/d], request_headers: {}}]}}",
     "services: {a: {versions: {v: {instances: [a:1]}}, traffic_split: {allocations: {v: 1}}}}\n",
 ];
 
@@ -75,7 +77,7 @@ fn asked_of_tls() -> BTreeSet<(&'static str, &'static str)> {
 }
 
 /// Every kind of map that the code reads; a kind that is missing here is found by its parent's row.
-const KINDS: [&str; 40] = [
+const KINDS: [&str; 43] = [
     "configuration",
     "listener",
     "access",
@@ -94,6 +96,9 @@ const KINDS: [&str; 40] = [
     "limits",
     "drain",
     "service",
+    "route",
+    "redirect",
+    "headers",
     "traffic_split",
     "version",
     "instance",

@@ -9,6 +9,7 @@ mod clients;
 mod health;
 mod instance_tls;
 mod retry;
+mod route;
 mod split;
 mod tls;
 mod tunnels;
@@ -26,6 +27,7 @@ pub use clients::{Acceptance, Access, ClientLimits, Limits, ProxyVersion, RateLi
 pub use health::{Breaker, Check, CheckTls, Concurrency, InitialState, OnRestart};
 pub use instance_tls::{ClientCertificate, InstanceTls};
 pub use retry::{Condition, Retry};
+pub use route::{Edits, Redirect, Route};
 pub use split::{AtZero, SHARE_UNIT, ShardBy, Split};
 pub use tls::{
     Certificate, ClientCertificates, Hsts, HttpsRedirect, KeyKind, Tickets, Tls, TlsVersion,
@@ -229,6 +231,8 @@ pub struct Service {
     pub access: Access,
     /// The versions that serve it; at least one, with unique names.
     pub versions: Vec<Version>,
+    /// Parts of it that are treated differently.
+    pub routes: Vec<Route>,
     /// How its requests are shared among them; there is one if there are several.
     pub split: Option<Split>,
 }

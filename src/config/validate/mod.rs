@@ -13,6 +13,7 @@ mod instances;
 mod keys;
 pub(super) mod names;
 mod retry;
+mod route;
 mod service;
 mod split;
 mod tls;

@@ -66,7 +66,7 @@ fn cookie(node: &Node<'_>, shard_by: ShardBy, versions: &[Version]) -> Option<St
 
 fn allocations(node: &Node<'_>, versions: &[Version]) -> Option<BTreeMap<String, u32>> {
     let entries = node.named("a map of weights by version")?;
-    let mut weights = BTreeMap::new();
+    let (mut weights, count) = (BTreeMap::new(), entries.len());
     for (name, node) in entries {
         if versions.iter().all(|version| version.name != name) {
             let known: Vec<_> = versions.iter().map(|version| &*version.name).collect();
@@ -77,7 +77,7 @@ fn allocations(node: &Node<'_>, versions: &[Version]) -> Option<BTreeMap<String,
             weights.insert(name.to_owned(), weight);
         }
     }
-    if weights.values().all(|weight| *weight == 0) {
+    if weights.len() == count && weights.values().all(|weight| *weight == 0) {
         node.problem("no version has a weight; needed: one above 0");
     }
     Some(weights)

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Branch, Instance, Kind, Listener, Lot, Membership, Outcome, Seen, Service};
-use crate::config::types::{Balance, HashKey};
+use crate::config::types::{self, Balance, HashKey};
 use crate::health::breaker::Passage;
 use crate::health::{Admin, Health};
 use crate::proxy::error::Reason;
@@ -33,6 +33,15 @@ pub(super) fn route(host: &str, route: Route<'_>) -> String {
         Host::Exact(known) => format!("host {host} is its {known}, path {path} covers it"),
         Host::Wildcard(end) => format!("host {host} fits its *{end}, path {path} covers it"),
         Host::Any => format!("it takes any host, path {path} covers it"),
+    }
+}
+
+/// What becomes of it by which of the service's routes.
+pub(super) fn treated(route: &types::Route, index: usize) -> String {
+    match (&route.redirect, &route.rewrite_prefix) {
+        (Some(redirect), _) => format!("; routes[{index}] redirects to {}", redirect.to),
+        (None, Some(to)) => format!("; routes[{index}] has {to} in its place"),
+        (None, None) => format!("; routes[{index}] changes fields"),
     }
 }
 

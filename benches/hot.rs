@@ -178,8 +178,11 @@ fn route_many(bencher: Bencher<'_, '_>, routes: usize) {
     let paths: Vec<_> = (0..10).map(|n| format!("/app{n}/api/v{n}")).collect();
     let paths = paths.join(", ");
     let one = |n: usize| {
-        let host =
-            if n % 2 == 0 { format!("s{n}.example.com") } else { format!("'*.s{n}.example.com'") };
+        let host = if n.is_multiple_of(2) {
+            format!("s{n}.example.com")
+        } else {
+            format!("'*.s{n}.example.com'")
+        };
         format!("  s{n}: {{ hosts: [{host}], paths: [{paths}], instances: ['127.0.0.1:1'] }}\n")
     };
     let services: String = (0..routes / 10).map(one).collect();

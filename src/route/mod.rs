@@ -158,7 +158,8 @@ impl Paths {
     /// of bytes, and all that stands between begins with it too: so it is the one before the path, or
     /// one that that begins with.
     fn find<'a>(&'a self, host: Host<'a>, path: &str) -> Option<Route<'a>> {
-        let after = self.0.partition_point(|entry| entry.prefix.as_str() <= path);
+        let is_before = |entry: &Entry| entry.prefix.is_empty() || entry.prefix.as_str() <= path;
+        let after = self.0.partition_point(is_before);
         let mut entry = self.0.get(after.checked_sub(1)?)?;
         while !covers(&entry.prefix, path) {
             entry = self.0.get(entry.parent? as usize)?;
@@ -213,8 +214,12 @@ fn unescaped(path: &[u8]) -> Vec<u8> {
 
 /// `/a` covers `/a` and `/a/b` but not `/ab`; nothing, which is `/`, covers everything, `*` of OPTIONS too.
 fn covers(prefix: &str, path: &str) -> bool {
+    // An empty `String` points nowhere, and some processors take 100 ns to compare nothing there.
+    if prefix.is_empty() {
+        return true;
+    }
     match path.strip_prefix(prefix) {
-        Some(rest) => prefix.is_empty() || rest.is_empty() || rest.starts_with('/'),
+        Some(rest) => rest.is_empty() || rest.starts_with('/'),
         None => false,
     }
 }

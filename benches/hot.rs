@@ -92,7 +92,7 @@ mod choose_live {
     fn choose(bencher: Bencher<'_, '_>, balance: &str, keyed: bool, instances: usize) {
         let config = version(balance, instances);
         let roster = Arc::new(Roster::new("bench", "v1", Instant::now()));
-        roster.reconcile(&config.services[0].version, 1);
+        roster.reconcile(&config.services[0].versions[0], 1);
         let chosen = |random: u64| {
             let key = random.to_be_bytes();
             let draw = Draw { key: keyed.then_some(&key[..]), random };
@@ -169,6 +169,41 @@ fn route(bencher: Bencher<'_, '_>, services: usize) {
     let config = parsed(&format!("services:\n{}", (0..services).map(one).collect::<String>()));
     let router = Router::build(config.services.iter());
     bencher.bench_local(|| router.find(black_box("s0.example.com:8080"), black_box("/a/b?c")));
+}
+
+/// Of as many routes: hosts and wildcards with ten paths each, a path that is long, and nothing that fits
+/// sooner.
+#[divan::bench(args = [10, 1_000, 10_000])]
+fn route_many(bencher: Bencher<'_, '_>, routes: usize) {
+    let paths: Vec<_> = (0..10).map(|n| format!("/app{n}/api/v{n}")).collect();
+    let paths = paths.join(", ");
+    let one = |n: usize| {
+        let host = if n.is_multiple_of(2) {
+            format!("s{n}.example.com")
+        } else {
+            format!("'*.s{n}.example.com'")
+        };
+        format!("  s{n}: {{ hosts: [{host}], paths: [{paths}], instances: ['127.0.0.1:1'] }}\n")
+    };
+    let services: String = (0..routes / 10).map(one).collect();
+    let config = parsed(&format!("services:\n  all: {{ instances: ['127.0.0.1:1'] }}\n{services}"));
+    let router = Router::build(config.services.iter());
+    let last = (routes / 10).saturating_sub(1) | 1;
+    let host = format!("www.eu.s{last}.example.com:8443");
+    bencher
+        .bench_local(|| router.find(black_box(&host), black_box("/app7/api/v7/users/17/orders")));
+}
+
+/// The same on one host.
+#[divan::bench(args = [10, 1_000, 10_000])]
+fn route_paths(bencher: Bencher<'_, '_>, routes: usize) {
+    let one = |n: usize| format!("/tenant{n}/app/api");
+    let paths: Vec<_> = (0..routes).map(one).collect();
+    let paths = paths.join(", ");
+    let text = format!("services: {{ s: {{ paths: [{paths}], instances: ['127.0.0.1:1'] }} }}");
+    let router = Router::build(parsed(&text).services.iter());
+    let path = format!("/tenant{}/app/api/users/17", routes / 2);
+    bencher.bench_local(|| router.find(black_box("a.example.com"), black_box(&path)));
 }
 
 /// A browser's request on its way to an instance.

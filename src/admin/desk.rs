@@ -1,6 +1,7 @@
 //! What the admin API knows and whom it asks: it reads the live state itself, and hands every change
 //! to whoever runs the server, one at a time.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -48,6 +49,13 @@ pub enum Order {
         /// How long it drains.
         deadline: Option<Duration>,
     },
+    /// Share a service's requests otherwise among its versions.
+    Split {
+        /// The service.
+        service: String,
+        /// Weights in ten-thousandths; nothing goes back to the file's.
+        allocations: Option<BTreeMap<String, u32>>,
+    },
     /// Move tunnels to instances of this version that have too few.
     Rebalance {
         /// The service.
@@ -85,6 +93,8 @@ pub enum Done {
         /// Whether it was added by this.
         is_new: bool,
     },
+    /// Requests are shared otherwise.
+    Split,
     /// So many tunnels are to be moved.
     Rebalancing {
         /// How many.

@@ -24,6 +24,7 @@ pub mod reply;
 mod router;
 pub mod sampler;
 pub mod shapes;
+mod split;
 mod status;
 pub mod stream;
 pub mod tick;

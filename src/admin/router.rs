@@ -15,7 +15,7 @@ use crate::admin::problem::Problem;
 use crate::admin::reply::{self, PLAIN, Reply};
 use crate::admin::{
     ask, auth, configuration, dashboard, drill, events, history, instances, live, metrics, openapi,
-    rebalance, reload, status,
+    rebalance, reload, split, status,
 };
 
 /// Bytes of a request's body.
@@ -52,6 +52,7 @@ enum Resource<'a> {
     Version(&'a str, &'a str),
     Instance(&'a str, &'a str, &'a str),
     Rebalance(&'a str, &'a str),
+    Split(&'a str),
     Reload,
     Configuration,
     Explain,
@@ -80,6 +81,7 @@ impl<'a> Resource<'a> {
             ["api", "v1", "versions", service, version, "rebalance"] => {
                 Self::Rebalance(service, version)
             }
+            ["api", "v1", "services", service, "split"] => Self::Split(service),
             ["api", "v1", "reload"] => Self::Reload,
             ["api", "v1", "config"] => Self::Configuration,
             ["api", "v1", "explain"] => Self::Explain,
@@ -106,6 +108,7 @@ impl<'a> Resource<'a> {
             Self::Drill => "GET, HEAD, POST, DELETE",
             Self::Heartbeat(_) | Self::Faults(_) => "POST",
             Self::DrillOf(_) | Self::Fault(..) => "DELETE",
+            Self::Split(_) => "GET, HEAD, PUT, DELETE",
         }
     }
 
@@ -187,6 +190,7 @@ async fn ask(desk: &Arc<Desk>, of: Resource<'_>, question: &Question) -> Result<
             instances::one(desk, (service, version, name), question).await
         }
         Resource::Rebalance(service, version) => rebalance::answer(desk, (service, version)).await,
+        Resource::Split(service) => split::answer(desk, service, question).await,
         Resource::Reload => reload::answer(desk).await,
         Resource::Configuration => Ok(configuration::answer(desk)),
         Resource::Explain => ask::explain(&desk.live, &question.query),

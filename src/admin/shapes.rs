@@ -8,13 +8,14 @@ use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
-use crate::config::overlay;
+use crate::config::{overlay, types};
 use crate::discovery::board::Standing;
 use crate::health::breaker::Passage;
 use crate::health::check::{Kind as Check, Outcome};
 use crate::health::{Admin, Membership, Rehome};
-use crate::instance::{self, Identity, Kind, Lane, Roster};
+use crate::instance::{self, Identity, Kind, Lane};
 use crate::observe::trend::Rates;
+use crate::snapshot::Service;
 
 /// An instance with its four axes.
 #[derive(Debug, Serialize)]
@@ -186,10 +187,32 @@ impl Drain {
     }
 }
 
+/// How requests are shared among versions.
+#[derive(Debug, Serialize)]
+pub struct TrafficSplit {
+    shard_by: &'static str,
+    sessions_at_zero: &'static str,
+    pub(super) allocations: BTreeMap<String, f64>,
+}
+
+impl TrafficSplit {
+    pub(super) fn of(split: &types::Split) -> Self {
+        let plain = |weight: &u32| f64::from(*weight) / f64::from(types::SHARE_UNIT);
+        let allocations = split.allocations.iter();
+        Self {
+            shard_by: split.shard_by.word(),
+            sessions_at_zero: split.at_zero.word(),
+            allocations: allocations.map(|(name, weight)| (name.clone(), plain(weight))).collect(),
+        }
+    }
+}
+
 /// A version with its instances.
 #[derive(Debug, Serialize)]
 pub struct Version {
     name: String,
+    /// Of the requests that are bound to none, from 0 to 1.
+    share: f64,
     session_affinity: bool,
     balance: &'static str,
     panic: bool,
@@ -237,12 +260,12 @@ struct Checks {
 
 impl Version {
     pub(super) fn of(
-        config: &crate::config::types::Version,
-        roster: &Roster,
+        service: &Service,
         discovery: Option<Standing>,
         (with_instances, now): (bool, Instant),
     ) -> Self {
         use crate::config::types::Balance;
+        let (config, roster) = (service.version(), &service.roster);
         let tally = &roster.tally;
         let members = roster.members();
         let labels = Rehome::ALL.iter().map(|reason| reason.label());
@@ -250,6 +273,7 @@ impl Version {
         let rehomes: BTreeMap<_, _> = labels.zip(counts).collect();
         Self {
             name: config.name.clone(),
+            share: service.share(),
             session_affinity: config.affinity.is_some(),
             balance: match config.balance {
                 Balance::Even => "even",
@@ -295,8 +319,8 @@ pub struct Difference {
 impl From<overlay::Difference> for Difference {
     fn from(it: overlay::Difference) -> Self {
         let since = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(it.since);
-        let (id, since) = (it.key.to_string(), instant(since));
-        Self { id, what: it.what, file: it.file, now: it.now, since, by: "api" }
+        let since = instant(since);
+        Self { id: it.id, what: it.what, file: it.file, now: it.now, since, by: "api" }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::admin::drill;
 use crate::admin::problem::Problem;
 use crate::admin::reply::{self, Reply};
 use crate::admin::router::Question;
-use crate::admin::shapes::{Difference, Version, instant};
+use crate::admin::shapes::{Difference, TrafficSplit, Version, instant};
 use crate::config::found::Whose;
 use crate::config::types::{Acceptance, Config};
 use crate::listener::descriptors;
@@ -90,6 +90,8 @@ struct Service {
     name: String,
     hosts: Vec<String>,
     paths: Vec<String>,
+    /// Nothing where there is one version and no word of it.
+    traffic_split: Option<TrafficSplit>,
     versions: Vec<Version>,
 }
 
@@ -125,19 +127,19 @@ pub(super) async fn answer(desk: &Arc<Desk>, question: &Question) -> Result<Repl
 fn status(desk: &Desk, snapshot: &Snapshot, wanted: &[String], with_instances: bool) -> Status {
     let (live, now, last) = (&desk.live, Instant::now(), desk.live.counters.last_reload());
     let mut services = Vec::new();
-    for (service, config) in snapshot.services().iter().zip(&snapshot.config.services) {
-        let roster = &service.roster;
-        let is_wanted = wanted.is_empty() || wanted.contains(&config.name);
-        let look = (with_instances && is_wanted, now);
-        let whose = Whose::of(&config.name, &service.version().name);
-        let source = live.sources.of(&whose);
-        let version = Version::of(service.version(), roster, source, look);
-        if is_wanted {
+    for (branch, config) in snapshot.branches().zip(&snapshot.config.services) {
+        if wanted.is_empty() || wanted.contains(&config.name) {
+            let look = (with_instances, now);
+            let version = |it: &crate::snapshot::Service| {
+                let source = live.sources.of(&Whose::of(&config.name, &it.version().name));
+                Version::of(it, source, look)
+            };
             services.push(Service {
                 name: config.name.clone(),
                 hosts: or_any(&config.hosts),
                 paths: config.paths.clone(),
-                versions: vec![version],
+                traffic_split: config.split.as_ref().map(TrafficSplit::of),
+                versions: branch.versions().iter().map(version).collect(),
             });
         }
     }

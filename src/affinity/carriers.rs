@@ -68,25 +68,52 @@ pub fn take(
     }
 }
 
-fn from_header(headers: &mut HeaderMap, name: &str) -> Option<Result<Values, Rejection>> {
+/// Offers what the carriers hold to `believe` until that honours one, and takes nothing out.
+pub fn peek(
+    affinity: &Affinity,
+    headers: &HeaderMap,
+    target: &Uri,
+    mut believe: impl FnMut(Result<Values, Rejection>) -> bool,
+) {
+    let by_header = || affinity.header.as_ref().and_then(|name| in_header(headers, name));
+    let by_query = || affinity.query.as_ref().and_then(|name| in_query(target, name));
+    let by_cookie = || cookie::peek(headers, &affinity.cookie.name).transpose();
+    let by_paired = || {
+        let name =
+            affinity.cross_site_cookie.then(|| cookie::paired_name(&affinity.cookie.name))?;
+        cookie::peek(headers, &name).transpose()
+    };
+    let carriers: [&dyn Fn() -> Option<_>; 4] = [&by_header, &by_query, &by_cookie, &by_paired];
+    let mut found = carriers.into_iter().filter_map(|carrier| carrier());
+    let _ = found.any(&mut believe);
+}
+
+fn in_header(headers: &HeaderMap, name: &str) -> Option<Result<Values, Rejection>> {
     let mut lines = headers.get_all(name).iter();
     let (first, more) = (lines.next()?.clone(), lines.next().is_some());
-    headers.remove(name);
     Some(if more { Err(Rejection::Duplicated) } else { Ok(Value::whole(first).into()) })
 }
 
+fn from_header(headers: &mut HeaderMap, name: &str) -> Option<Result<Values, Rejection>> {
+    let found = in_header(headers, name)?;
+    headers.remove(name);
+    Some(found)
+}
+
+fn in_query(target: &Uri, name: &str) -> Option<Result<Values, Rejection>> {
+    let mut values = query::values(target.query()?, name);
+    let first = HeaderValue::from_str(values.next()?);
+    Some(match values.next() {
+        Some(_) => Err(Rejection::Duplicated),
+        None => match first {
+            Ok(first) => Ok(Value::whole(first).into()),
+            Err(_not_a_token) => Err(Rejection::Malformed),
+        },
+    })
+}
+
 fn from_query(target: &mut Uri, name: &str) -> Option<Result<Values, Rejection>> {
-    let found = {
-        let mut values = query::values(target.query()?, name);
-        let first = HeaderValue::from_str(values.next()?);
-        match values.next() {
-            Some(_) => Err(Rejection::Duplicated),
-            None => match first {
-                Ok(first) => Ok(Value::whole(first).into()),
-                Err(_not_a_token) => Err(Rejection::Malformed),
-            },
-        }
-    };
+    let found = in_query(target, name)?;
     *target = query::without(target, name)?;
     Some(found)
 }

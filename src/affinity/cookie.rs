@@ -71,6 +71,23 @@ impl From<Value> for Values {
 /// configuration has changed, or because a site beside this one set one. They are all given, because
 /// the order in which they come is not to be relied upon (RFC 6265bis section 5.8.3).
 pub fn find(headers: &mut HeaderMap, name: &str, strip: bool) -> Result<Option<Values>, Rejection> {
+    let (found, alone) = search(headers, name);
+    if strip && found.is_some() {
+        match alone {
+            true => drop(headers.remove(COOKIE)),
+            false => remove(headers, name),
+        }
+    }
+    found.map(Values::bounded).transpose()
+}
+
+/// The same, and nothing is taken out.
+pub fn peek(headers: &HeaderMap, name: &str) -> Result<Option<Values>, Rejection> {
+    search(headers, name).0.map(Values::bounded).transpose()
+}
+
+/// What there is of that name, and whether there is nothing else.
+fn search(headers: &HeaderMap, name: &str) -> (Option<Values>, bool) {
     let (mut found, mut alone): (Option<Values>, _) = (None, true);
     for line in headers.get_all(COOKIE) {
         for pair in pairs(line.as_bytes()) {
@@ -87,13 +104,7 @@ pub fn find(headers: &mut HeaderMap, name: &str, strip: bool) -> Result<Option<V
             }
         }
     }
-    if strip && found.is_some() {
-        match alone {
-            true => drop(headers.remove(COOKIE)),
-            false => remove(headers, name),
-        }
-    }
-    found.map(Values::bounded).transpose()
+    (found, alone)
 }
 
 /// Where the pairs of a line stand, with the blanks around them.

@@ -64,6 +64,18 @@ pub enum Operate {
         #[command(flatten)]
         access: Access,
     },
+    /// Share a service's requests otherwise among its versions.
+    Split {
+        /// The service.
+        service: String,
+        /// VERSION=WEIGHT for each version that is to get any, or `file` for what the configuration says;
+        /// nothing shows how it is.
+        #[arg(value_name = "VERSION=WEIGHT")]
+        weights: Vec<String>,
+        /// Whom to ask.
+        #[command(flatten)]
+        access: Access,
+    },
     /// Move tunnels of a version from instances that have too many.
     Rebalance {
         /// SERVICE/VERSION, or as much of the end as makes it one.

@@ -7,7 +7,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 
-use super::types::{Admin, AffinityKeys, Config, Instance, Listener, Service, State, Version};
+use super::types::{
+    Admin, AffinityKeys, Config, Instance, Listener, Service, Split, State, Version,
+};
+use super::units::format_percent;
 
 /// One difference between two configurations; displays as one short line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +73,15 @@ pub enum Change {
     VersionRemoved {
         /// Its name, behind that of its service.
         version: String,
+    },
+    /// A version gets another share of requests; shares are in basis points.
+    VersionShare {
+        /// Its name, behind that of its service.
+        version: String,
+        /// Before.
+        from: u32,
+        /// After.
+        to: u32,
     },
     /// A setting of a version.
     VersionSetting {
@@ -153,6 +165,10 @@ impl fmt::Display for Change {
             Self::ServiceSetting { service, key } => write!(f, "{service}: {key} changed"),
             Self::VersionAdded { version } => write!(f, "{version}: version added"),
             Self::VersionRemoved { version } => write!(f, "{version}: version removed"),
+            Self::VersionShare { version, from, to } => {
+                let [from, to] = [from, to].map(|share| format_percent(*share));
+                write!(f, "{version}: share {from} -> {to}")
+            }
             Self::VersionSetting { version, key } => write!(f, "{version}: {key} changed"),
             Self::InstanceAdded { version, instance } => {
                 write!(f, "{version}: instance {instance} added")
@@ -255,16 +271,36 @@ fn services(old: &Service, new: &Service, changes: &mut Vec<Change>) {
         ("hosts", old.hosts != new.hosts),
         ("paths", old.paths != new.paths),
         ("access", old.access != new.access),
+        ("routes", old.routes != new.routes),
     ];
     for (key, _) in is_changed.into_iter().filter(|(_, is_changed)| *is_changed) {
         changes.push(Change::ServiceSetting { service: new.name.clone(), key });
     }
+    let is_other = |old: &Split, new: &Split| {
+        let settings = |it: &Split| (it.shard_by, it.cookie.clone(), it.at_zero);
+        settings(old) != settings(new)
+    };
+    let is_switched = old.split.is_some() != new.split.is_some();
+    if is_switched || old.split.iter().zip(&new.split).any(|(old, new)| is_other(old, new)) {
+        let (service, key) = (new.name.clone(), "traffic_split");
+        changes.push(Change::ServiceSetting { service, key });
+    }
     let label = |version: &Version| format!("{}/{}", new.name, version.name);
-    if old.version.name == new.version.name {
-        versions(&label(&new.version), &old.version, &new.version, changes);
-    } else {
-        changes.push(Change::VersionAdded { version: label(&new.version) });
-        changes.push(Change::VersionRemoved { version: label(&old.version) });
+    for version in &new.versions {
+        match old.version(&version.name) {
+            Some(known) => {
+                let [from, to] =
+                    [old, new].map(|it| (it.share(&version.name) * 1e4).round() as u32);
+                if from != to {
+                    changes.push(Change::VersionShare { version: label(version), from, to });
+                }
+                versions(&label(version), known, version, changes);
+            }
+            None => changes.push(Change::VersionAdded { version: label(version) }),
+        }
+    }
+    for version in old.versions.iter().filter(|it| new.version(&it.name).is_none()) {
+        changes.push(Change::VersionRemoved { version: label(version) });
     }
 }
 

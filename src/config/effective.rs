@@ -6,6 +6,8 @@
 mod acme;
 mod discovery;
 mod logs;
+mod route;
+mod service;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -16,8 +18,8 @@ use ipnet::IpNet;
 use super::types::{
     Acceptance, Action, Admin, Affinity, AffinityKeys, Balance, CacheControl, Check, CheckTls,
     Close, Config, Drain, Exit, FirstBurst, HashKey, InitialState, Instance, InstanceTls, Limits,
-    Listener, OnRestart, ProxyVersion, RebalanceMode, Retry, SameSite, Secure, Service, StateFile,
-    Tickets, Timeouts, Tls, TlsVersion, User, Version, Websocket, Workers,
+    Listener, OnRestart, ProxyVersion, RebalanceMode, Retry, SameSite, Secure, StateFile, Tickets,
+    Timeouts, Tls, TlsVersion, User, Version, Websocket, Workers,
 };
 use super::units::{format_duration, format_percent, format_size};
 
@@ -74,7 +76,7 @@ pub fn effective(config: &Config) -> String {
     }
     out.map("services", |out| {
         for it in &config.services {
-            out.map(&scalar(&it.name), |out| service(out, it));
+            out.map(&scalar(&it.name), |out| service::service(out, it));
         }
     });
     out.text
@@ -212,18 +214,6 @@ fn affinity_keys(out: &mut Text, keys: &AffinityKeys) {
             out.key("affinity_keys", "none");
         }
     }
-}
-
-fn service(out: &mut Text, service: &Service) {
-    out.list("hosts", service.hosts.iter().map(|host| scalar(host)));
-    out.list("paths", service.paths.iter().map(|path| scalar(path)));
-    out.map("access", |out| {
-        out.key("allow", networks(&service.access.allow));
-        out.key("deny", networks(&service.access.deny));
-    });
-    out.map("versions", |out| {
-        out.map(&scalar(&service.version.name), |out| version(out, &service.version));
-    });
 }
 
 fn version(out: &mut Text, version: &Version) {

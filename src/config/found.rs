@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::types::{Config, Instance, State};
+use super::types::{Config, Discovery, Instance, State};
 use super::{is_address, is_name};
 
 /// Of one version: a source that names more is not believed.
@@ -197,19 +197,19 @@ impl Found {
 
     /// Forgets what no version of this configuration asks for.
     pub fn prune(&mut self, config: &Config) {
-        let wanted: HashSet<Whose> = asked(config).collect();
+        let wanted: HashSet<Whose> = asked(config).map(|(whose, _)| whose).collect();
         self.0.retain(|whose, _| wanted.contains(whose));
     }
 
     /// The configuration with this in it. What the file names itself counts as the file says.
     pub fn apply(&self, config: &Config) -> Config {
         let mut config = config.clone();
-        for service in &mut config.services {
-            let version = &mut service.version;
-            if version.discovery.is_none() {
-                continue;
-            }
-            let whose = Whose::of(&service.name, &version.name);
+        let versions = config.services.iter_mut().flat_map(|service| {
+            let name = &service.name;
+            service.versions.iter_mut().map(move |version| (name, version))
+        });
+        for (service, version) in versions.filter(|(_, version)| version.discovery.is_some()) {
+            let whose = Whose::of(service, &version.name);
             let Some(members) = self.0.get(&whose) else { continue };
             let names: HashSet<_> = version.instances.iter().map(|it| it.name.clone()).collect();
             let addresses: HashSet<_> =
@@ -254,10 +254,14 @@ impl Found {
     }
 }
 
-/// The versions of a configuration whose instances are to be found.
-fn asked(config: &Config) -> impl Iterator<Item = Whose> {
-    let services = config.services.iter().filter(|it| it.version.discovery.is_some());
-    services.map(|it| Whose::of(&it.name, &it.version.name))
+/// The versions of a configuration whose instances are to be found, and where.
+pub fn asked(config: &Config) -> impl Iterator<Item = (Whose, &Discovery)> {
+    config.services.iter().flat_map(|service| {
+        service.versions.iter().filter_map(|version| {
+            let discovery = version.discovery.as_ref()?;
+            Some((Whose::of(&service.name, &version.name), discovery))
+        })
+    })
 }
 
 /// In order of name, so that the order in which a source tells means nothing.

@@ -6,10 +6,13 @@
 //! [`Overlay::prune`]. Its text is [`Overlay::to_text`], of a version of its own. Read [`Override`]
 //! first.
 
+mod shares;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+
+pub use shares::{Shares, SharesRow, told};
 
 use serde::{Deserialize, Serialize};
 
@@ -88,14 +91,18 @@ impl Override {
 
 /// Every override.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Overlay(BTreeMap<Key, Override>);
+pub struct Overlay {
+    instances: BTreeMap<Key, Override>,
+    /// By service.
+    shares: BTreeMap<String, Shares>,
+}
 
 /// One thing that differs from the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Of whom.
-    pub key: Key,
-    /// `state`, `weight` or `added`.
+    /// Of whom: a service, or `service/version/instance`.
+    pub id: String,
+    /// `traffic_split`, `state`, `weight` or `added`.
     pub what: &'static str,
     /// What the file says; nothing of an instance that it does not name.
     pub file: Option<String>,
@@ -120,6 +127,8 @@ pub enum OverlayError {
 struct Document {
     format: u32,
     overrides: Vec<Row>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    splits: Vec<SharesRow>,
 }
 
 /// An override as it is written.
@@ -136,36 +145,36 @@ pub struct Row {
 impl Overlay {
     /// What is wanted of one instance.
     pub fn of(&self, key: &Key) -> Option<&Override> {
-        self.0.get(key)
+        self.instances.get(key)
     }
 
     /// Whether nothing is wanted.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.instances.is_empty() && self.shares.is_empty()
     }
 
     /// How many instances were added.
     pub fn added(&self) -> usize {
-        self.0.values().filter(|wanted| wanted.added.is_some()).count()
+        self.instances.values().filter(|wanted| wanted.added.is_some()).count()
     }
 
     /// Wants this of an instance from now on; what says nothing is forgotten.
     pub fn set(&mut self, key: Key, wanted: Override) {
         if wanted.says_nothing() {
-            self.0.remove(&key);
+            self.instances.remove(&key);
         } else {
-            self.0.insert(key, wanted);
+            self.instances.insert(key, wanted);
         }
     }
 
     /// Wants nothing of it any more.
     pub fn remove(&mut self, key: &Key) -> Option<Override> {
-        self.0.remove(key)
+        self.instances.remove(key)
     }
 
     /// One row for each.
     pub fn rows(&self) -> impl Iterator<Item = Row> {
-        self.0.iter().map(|(key, wanted)| Row { key: key.clone(), wanted: wanted.clone() })
+        self.instances.iter().map(|(key, wanted)| Row { key: key.clone(), wanted: wanted.clone() })
     }
 
     /// From such rows.
@@ -177,7 +186,8 @@ impl Overlay {
 
     /// As text, for a file.
     pub fn to_text(&self) -> String {
-        let document = Document { format: FORMAT, overrides: self.rows().collect() };
+        let splits = self.shares_rows().collect();
+        let document = Document { format: FORMAT, overrides: self.rows().collect(), splits };
         let mut text = serde_json::to_string_pretty(&document)
             .expect("maps with keys of text and without floats have a text");
         text.push('\n');
@@ -194,71 +204,83 @@ impl Overlay {
         if format != FORMAT {
             return Err(OverlayError::Format(format));
         }
-        let Document { overrides, .. } = serde_json::from_str(text)?;
+        let Document { overrides, splits, .. } = serde_json::from_str(text)?;
         // A file can be written by anybody who may; what the API would refuse has no place here either.
-        Ok(Self::of_rows(overrides.into_iter().filter(|row| row.wanted.is_sane())))
+        let mut overlay = Self::of_rows(overrides.into_iter().filter(|row| row.wanted.is_sane()));
+        for SharesRow { service, wanted } in splits.into_iter().filter(|row| row.wanted.is_sane()) {
+            overlay.set_shares(service, Some(wanted));
+        }
+        Ok(overlay)
     }
 
     /// The configuration with this over it. What has no place in it is passed over.
     pub fn apply(&self, config: &Config) -> Config {
         let mut config = config.clone();
         for service in &mut config.services {
-            let version = &mut service.version;
-            for instance in &mut version.instances {
-                let key = key(&service.name, &version.name, &instance.name);
-                if let Some(wanted) = self.0.get(&key) {
-                    wanted.put_over(instance);
-                }
+            if let (Some(split), Some(wanted)) = (&mut service.split, self.shares(&service.name)) {
+                split.allocations.clone_from(&wanted.allocations);
             }
-            let mine = self
-                .0
-                .iter()
-                .filter(|(key, _)| key.service == service.name && key.version == version.name);
-            let named: HashSet<_> = version.instances.iter().map(|it| it.name.clone()).collect();
-            let mut more = Vec::new();
-            for (key, wanted) in mine {
-                let Some(added) = &wanted.added else { continue };
-                if !named.contains(&key.name) {
-                    let mut instance = Instance::at(added.address.clone());
-                    instance.name.clone_from(&key.name);
-                    instance.weight = added.weight;
-                    wanted.put_over(&mut instance);
-                    more.push(instance);
-                }
+            for version in &mut service.versions {
+                self.apply_to(&service.name, version);
             }
-            version.instances.extend(more);
         }
         config
     }
 
+    fn apply_to(&self, service: &str, version: &mut Version) {
+        for instance in &mut version.instances {
+            let key = key(service, &version.name, &instance.name);
+            if let Some(wanted) = self.instances.get(&key) {
+                wanted.put_over(instance);
+            }
+        }
+        let mine = self
+            .instances
+            .iter()
+            .filter(|(key, _)| key.service == service && key.version == version.name);
+        let named: HashSet<_> = version.instances.iter().map(|it| it.name.clone()).collect();
+        let mut more = Vec::new();
+        for (key, wanted) in mine {
+            let Some(added) = &wanted.added else { continue };
+            if !named.contains(&key.name) {
+                let mut instance = Instance::at(added.address.clone());
+                instance.name.clone_from(&key.name);
+                instance.weight = added.weight;
+                wanted.put_over(&mut instance);
+                more.push(instance);
+            }
+        }
+        version.instances.extend(more);
+    }
+
     /// Forgets what `config` leaves no place for; gives a sentence on each.
     pub fn prune(&mut self, config: &Config) -> Vec<String> {
-        let (mut told, index) = (Vec::new(), Index::of(config));
-        let keys: Vec<Key> = self.0.keys().cloned().collect();
+        let (mut told, index) = (self.prune_shares(config), Index::of(config));
+        let keys: Vec<Key> = self.instances.keys().cloned().collect();
         for key in keys {
-            let Some(wanted) = self.0.get_mut(&key) else { continue };
+            let Some(wanted) = self.instances.get_mut(&key) else { continue };
             let Some(version) = index.version(&key) else {
                 told.push(format!("{key}: the file has no such version any more"));
-                self.0.remove(&key);
+                self.instances.remove(&key);
                 continue;
             };
             let named = version.by_name.get(&*key.name);
             match (&wanted.added, named) {
                 (None, None) => {
                     told.push(format!("{key}: the file does not name it any more"));
-                    self.0.remove(&key);
+                    self.instances.remove(&key);
                 }
                 (Some(added), Some(named)) => {
                     let how = if added.address == named.address { "too" } else { "elsewhere" };
                     told.push(format!("{key}: the file names it {how}, and counts"));
                     wanted.added = None;
                     if wanted.says_nothing() {
-                        self.0.remove(&key);
+                        self.instances.remove(&key);
                     }
                 }
                 (Some(added), None) if version.addresses.contains(&*added.address) => {
                     told.push(format!("{key}: the file names another at its address"));
-                    self.0.remove(&key);
+                    self.instances.remove(&key);
                 }
                 (Some(_), None) | (None, Some(_)) => {}
             }
@@ -269,11 +291,11 @@ impl Overlay {
 
     /// A deadline that outlives its drain would cut the next one short.
     fn forget_deadline(&mut self, key: &Key, filed: Option<State>) {
-        let Some(wanted) = self.0.get_mut(key) else { return };
+        let Some(wanted) = self.instances.get_mut(key) else { return };
         if wanted.state.or(filed) != Some(State::Draining) {
             wanted.deadline = None;
             if wanted.says_nothing() {
-                self.0.remove(key);
+                self.instances.remove(key);
             }
         }
     }
@@ -285,13 +307,14 @@ impl Overlay {
         if self.is_empty() {
             return found;
         }
+        self.shares_differences(config, &mut found);
         let index = Index::of(config);
-        for (key, wanted) in &self.0 {
+        for (key, wanted) in &self.instances {
             let named = index.version(key).and_then(|it| it.by_name.get(&*key.name));
             let mut push = |what, file: Option<String>, now: String| {
                 if file.as_ref() != Some(&now) {
                     let since = wanted.since;
-                    found.push(Difference { key: key.clone(), what, file, now, since });
+                    found.push(Difference { id: key.to_string(), what, file, now, since });
                 }
             };
             if let (Some(added), None) = (&wanted.added, named) {
@@ -328,13 +351,13 @@ struct Named<'a> {
 
 impl<'a> Index<'a> {
     fn of(config: &'a Config) -> Self {
-        let row = |service: &'a Service| {
-            let version = &service.version;
+        let row = |(service, version): (&'a Service, &'a Version)| {
             let by_name = version.instances.iter().map(|it| (&*it.name, it)).collect();
             let addresses = version.instances.iter().map(|it| &*it.address).collect();
             ((&*service.name, &*version.name), Named { by_name, addresses })
         };
-        Self(config.services.iter().map(row).collect())
+        let versions = |it: &'a Service| it.versions.iter().map(move |version| (it, version));
+        Self(config.services.iter().flat_map(versions).map(row).collect())
     }
 
     fn version<'b>(&'b self, key: &'b Key) -> Option<&'b Named<'a>> {
@@ -345,7 +368,7 @@ impl<'a> Index<'a> {
 /// The version that `key` is of.
 pub fn version<'a>(config: &'a Config, key: &Key) -> Option<&'a Version> {
     let service = config.services.iter().find(|service| service.name == key.service)?;
-    (service.version.name == key.version).then_some(&service.version)
+    service.version(&key.version)
 }
 
 /// The instance of this name.

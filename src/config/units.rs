@@ -74,6 +74,14 @@ pub(crate) fn format_percent(points: u32) -> String {
     }
 }
 
+/// A weight in ten-thousandths, with as many decimals as it has.
+pub(crate) fn format_share(weight: u32) -> String {
+    let unit = super::types::SHARE_UNIT;
+    let decimals = format!("{:04}", weight % unit);
+    let text = format!("{}.{}", weight / unit, decimals.trim_end_matches('0'));
+    text.trim_end_matches('.').to_owned()
+}
+
 /// `200` or `200-299`, ascending, within 100 to 599.
 pub(super) fn parse_statuses(text: &str) -> Option<(u16, u16)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));

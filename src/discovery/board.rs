@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use crate::config::found::Whose;
+use crate::config::found::{Whose, asked};
 use crate::config::types::Config;
-use crate::discovery::asked;
 
 /// One source.
 #[derive(Debug, Clone, Default)]

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::found::{Member, Whose};
+use crate::config::found::{Member, Whose, asked};
 use crate::config::types::{Config, Discovery, Source};
 
 /// Reports that may wait; a source that finds no room waits.
@@ -126,15 +126,6 @@ impl Sources {
     fn is_current(&self, report: &Report) -> bool {
         self.tasks.get(&report.whose).is_some_and(|task| task.serial == report.serial)
     }
-}
-
-/// The versions whose instances are to be found, and where.
-pub fn asked(config: &Config) -> impl Iterator<Item = (Whose, &Discovery)> {
-    config.services.iter().filter_map(|service| {
-        let version = &service.version;
-        let whose = Whose::of(&service.name, &version.name);
-        version.discovery.as_ref().map(|discovery| (whose, discovery))
-    })
 }
 
 async fn run(source: Source, reporter: Reporter) {

@@ -256,8 +256,7 @@ fn fitted(config: &Config) -> Config {
     config.user = None;
     // Real keys are not needed, and the file that holds them is named from elsewhere.
     config.affinity_keys = AffinityKeys::default();
-    for service in &mut config.services {
-        let version = &mut service.version;
+    for version in config.services.iter_mut().flat_map(|service| &mut service.versions) {
         // Embedded instances speak HTTP/1.1 and nothing around it.
         version.tls = None;
         version.protocol = Protocol::Http1;

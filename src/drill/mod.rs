@@ -373,8 +373,9 @@ fn weights(scenario: &Scenario, config: &Config) -> BTreeMap<String, u32> {
     for config in std::iter::once(config).chain(reloads) {
         for id in plan::cast(config) {
             let service = config.services.iter().find(|service| service.name == id.service);
-            let instance = service.and_then(|service| {
-                service.version.instances.iter().find(|instance| instance.name == id.name)
+            let version = service.and_then(|service| service.version(&id.version));
+            let instance = version.and_then(|version| {
+                version.instances.iter().find(|instance| instance.name == id.name)
             });
             weights.insert(id.to_string(), instance.map_or(1, |instance| instance.weight));
         }

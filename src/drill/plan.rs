@@ -25,14 +25,16 @@ impl std::fmt::Display for Id {
 
 /// The instances of a configuration.
 pub(super) fn cast(config: &Config) -> Vec<Id> {
-    let of = |service: &crate::config::types::Service| {
-        let (service, version) = (service.name.clone(), &service.version);
-        let id = |instance: &crate::config::types::Instance| Id {
-            service: service.clone(),
-            version: version.name.clone(),
-            name: instance.name.clone(),
-        };
-        version.instances.iter().map(id).collect::<Vec<_>>()
+    let of = |service: &'_ crate::config::types::Service| {
+        let mut ids = Vec::new();
+        for version in &service.versions {
+            ids.extend(version.instances.iter().map(|instance| Id {
+                service: service.name.clone(),
+                version: version.name.clone(),
+                name: instance.name.clone(),
+            }));
+        }
+        ids
     };
     config.services.iter().flat_map(of).collect()
 }

@@ -277,15 +277,17 @@ fn placed(
 ) -> Config {
     let mut config = config.clone();
     for service in &mut config.services {
-        let (service, version) = (&service.name, &mut service.version);
-        for instance in &mut version.instances {
-            let (service, name) = (service.clone(), instance.name.clone());
-            let id = Id { service, version: version.name.clone(), name };
-            if let Some(embedded) = instances.get(&id) {
-                instance.address = embedded.address().to_string();
-            }
-            if let Some(state) = wanted.get(&id) {
-                instance.state = *state;
+        let (service, versions) = (&service.name, &mut service.versions);
+        for version in versions {
+            for instance in &mut version.instances {
+                let (service, name) = (service.clone(), instance.name.clone());
+                let id = Id { service, version: version.name.clone(), name };
+                if let Some(embedded) = instances.get(&id) {
+                    instance.address = embedded.address().to_string();
+                }
+                if let Some(state) = wanted.get(&id) {
+                    instance.state = *state;
+                }
             }
         }
     }

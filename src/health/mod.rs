@@ -109,11 +109,13 @@ pub enum Rehome {
     Rebalanced,
     /// It was restarted, and its sessions are lost there.
     Restarted,
+    /// Its version has no share of the requests any more.
+    Split,
 }
 
 impl Rehome {
     /// Every reason, in the order of the metric's rows.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Unready,
         Self::Dead,
         Self::BreakerOpen,
@@ -126,6 +128,7 @@ impl Rehome {
         Self::Status,
         Self::Rebalanced,
         Self::Restarted,
+        Self::Split,
     ];
 
     /// The label in logs and metrics.
@@ -143,6 +146,7 @@ impl Rehome {
             Self::Status => "status",
             Self::Rebalanced => "rebalanced",
             Self::Restarted => "restarted",
+            Self::Split => "traffic_split",
         }
     }
 }

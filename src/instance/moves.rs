@@ -138,7 +138,7 @@ mod tests {
         let roster = Arc::new(Roster::new("s", "v", now));
         let text = "instances: [a:1, b:1]";
         let config = crate::config::parse(text, std::path::Path::new("c.yaml")).unwrap().config;
-        roster.reconcile(&config.services[0].version, 1);
+        roster.reconcile(&config.services[0].versions[0], 1);
         let [a, b] = [0, 1].map(|place| Arc::clone(&roster.members().all()[place]));
         let moves = Moves::default();
         assert!(moves.follow(7).is_none() && moves.welcome(now).is_none());
@@ -167,7 +167,7 @@ mod tests {
         let roster = Arc::new(Roster::new("s", "v", now));
         let text = "instances: [a:1]";
         let config = crate::config::parse(text, std::path::Path::new("c.yaml")).unwrap().config;
-        roster.reconcile(&config.services[0].version, 1);
+        roster.reconcile(&config.services[0].versions[0], 1);
         let a = Arc::clone(&roster.members().all()[0]);
         let moves = Moves::default();
         moves.begin(Arc::clone(&a), Some(7), now);

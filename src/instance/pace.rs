@@ -156,7 +156,7 @@ mod tests {
     fn reload(roster: &Arc<Roster>, rest: &str) {
         let text = format!("instances: [{{ address: a:1, max_requests: 30 }}]\n{rest}");
         let config = crate::config::parse(&text, std::path::Path::new("c.yaml")).unwrap().config;
-        roster.reconcile(&config.services[0].version, 1);
+        roster.reconcile(&config.services[0].versions[0], 1);
     }
 
     /// A window of answers that took so long, with all places taken.

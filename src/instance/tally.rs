@@ -11,10 +11,13 @@ use crate::health::check::Kind;
 use crate::observe::counters::TunnelEnd;
 use crate::observe::latency::Latencies;
 use crate::observe::tunnels;
+use crate::route::split::By;
 
 /// Counts of a version, shared by all workers.
 #[derive(Debug, Default)]
 pub struct Tally {
+    /// Requests that came to it rather than to another version, by what decided.
+    pub split: [AtomicU64; By::ALL.len()],
     /// Sessions begun.
     pub new: AtomicU64,
     /// Requests with an id of the app's own.

@@ -148,6 +148,17 @@ pub enum Event {
     Upgrade(UpgradeStage),
     /// A drill of this name.
     Drill(String, DrillStage),
+    /// The versions of a service have other shares.
+    Split {
+        /// The service.
+        service: String,
+        /// What they were.
+        from: String,
+        /// What they are.
+        to: String,
+        /// Why.
+        why: String,
+    },
     /// Burdock has closed so many tunnels of a version, a moment ago.
     Tunnels(Whose, TunnelEnd, u64),
     /// A classic mistake shows in a version, or no longer.
@@ -195,6 +206,8 @@ pub enum Kind {
     Restart,
     /// Processes that take over.
     Upgrade,
+    /// Shares of versions.
+    Split,
     /// Tunnels that Burdock closes.
     Tunnels,
     /// Classic mistakes.
@@ -207,7 +220,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the metric's rows.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Health,
         Self::Breaker,
         Self::Drain,
@@ -216,6 +229,7 @@ impl Kind {
         Self::Panic,
         Self::Restart,
         Self::Upgrade,
+        Self::Split,
         Self::Tunnels,
         Self::Doctor,
         Self::Drill,
@@ -233,6 +247,7 @@ impl Kind {
             Self::Panic => "panic",
             Self::Restart => "restart",
             Self::Upgrade => "upgrade",
+            Self::Split => "split",
             Self::Tunnels => "tunnels",
             Self::Doctor => "doctor",
             Self::Drill => "drill",
@@ -275,6 +290,7 @@ impl Event {
             Self::Panic { .. } => Kind::Panic,
             Self::Restart { .. } => Kind::Restart,
             Self::Upgrade(_) => Kind::Upgrade,
+            Self::Split { .. } => Kind::Split,
             Self::Tunnels(..) => Kind::Tunnels,
             Self::Doctor { .. } => Kind::Doctor,
             Self::Drill(..) => Kind::Drill,
@@ -308,6 +324,7 @@ impl Event {
                 _,
                 DrillStage::Began { .. } | DrillStage::Undone { .. } | DrillStage::Ended { .. },
             )
+            | Self::Split { .. }
             | Self::Tunnels(..) => Severity::Info,
         }
     }
@@ -328,6 +345,7 @@ impl Event {
             | Self::Reloaded { .. }
             | Self::Rejected { .. }
             | Self::Drill(..)
+            | Self::Split { .. }
             | Self::Upgrade(_) => None,
         }
     }
@@ -372,6 +390,9 @@ impl Event {
                 format!("process {process} has taken over")
             }
             Self::Upgrade(UpgradeStage::Failed(error)) => format!("the upgrade failed: {error}"),
+            Self::Split { service, from, to, why } => {
+                format!("traffic split of {service}: {from} -> {to}: {why}")
+            }
             Self::Tunnels(_, end, closed) => {
                 format!("{closed} tunnels of {name} closed: {}", end.label())
             }
@@ -427,6 +448,9 @@ impl Event {
             }
             Self::Upgrade(UpgradeStage::Failed(error)) => {
                 json!({ "stage": "failed", "error": cut(error) })
+            }
+            Self::Split { service, from, to, why } => {
+                json!({ "service": service, "from": from, "to": to, "reason": cut(why) })
             }
             Self::Tunnels(_, end, closed) => json!({ "cause": end.label(), "closed": closed }),
             Self::Doctor { code, raised, message, cure, .. } => {

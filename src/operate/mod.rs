@@ -9,6 +9,7 @@ mod events;
 pub mod manual;
 pub mod shapes;
 pub mod show;
+mod split;
 pub mod sse;
 mod steer;
 pub mod table;
@@ -41,6 +42,9 @@ pub async fn run(command: Operate) -> ExitCode {
         Operate::Disable { instance, access } => steer::state(&access, &instance, "disabled").await,
         Operate::Weight { instance, weight, access } => {
             steer::weight(&access, &instance, weight).await
+        }
+        Operate::Split { service, weights, access } => {
+            split::run(&access, &service, &weights).await
         }
         Operate::Rebalance { version, access } => steer::rebalance(&access, &version).await,
         Operate::Reload { access } => steer::reload(&access).await,

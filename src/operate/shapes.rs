@@ -129,12 +129,28 @@ pub struct Service {
     pub versions: Vec<Version>,
 }
 
+/// `/api/v1/services/SERVICE/split`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Split {
+    /// The service.
+    pub service: String,
+    /// What decides.
+    pub shard_by: String,
+    /// `file` or `api`.
+    pub source: String,
+    /// Of the requests that are bound to none, by version, from 0 to 1.
+    pub shares: BTreeMap<String, f64>,
+}
+
 /// A version.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Version {
     /// Its name.
     pub name: String,
+    /// Of the requests that are bound to no version, from 0 to 1.
+    pub share: Option<f64>,
     /// Whether sessions stay at their instance.
     pub session_affinity: bool,
     /// How new ones are spread.
@@ -373,6 +389,8 @@ pub struct Explanation {
     pub why_service: String,
     /// The version.
     pub version: Option<String>,
+    /// Why that one of several.
+    pub why_version: Option<String>,
     /// What its token comes to.
     pub token: Option<Token>,
     /// Every instance.

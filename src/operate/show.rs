@@ -54,7 +54,8 @@ pub fn status(status: &Status, paper: Paper) -> String {
     for service in &status.services {
         for version in &service.versions {
             page.line("");
-            self::version(&mut page, &service.name, version, paper);
+            let several = service.versions.len() > 1;
+            self::version(&mut page, (&service.name, several), version, paper);
         }
     }
     differences(&mut page, &status.differences, paper);
@@ -91,11 +92,13 @@ fn config(status: &Status, paper: Paper) -> String {
     format!("{file}, generation {}{reload}", status.config.generation)
 }
 
-fn version(page: &mut Page, service: &str, version: &Version, paper: Paper) {
+fn version(page: &mut Page, (service, several): (&str, bool), version: &Version, paper: Paper) {
     let mut facts = vec![match version.session_affinity {
         true => "session affinity".to_owned(),
         false => "no session affinity".to_owned(),
     }];
+    let share = version.share.filter(|_| several).map(|it| (it * 1e4).round() / 100.0);
+    facts.extend(share.map(|share| format!("{share}% of new requests")));
     facts.push(format!("balance {}", safe(&version.balance)));
     facts.extend((version.queue > 0).then(|| format!("{} waiting", version.queue)));
     let moved: u64 = version.rehomes.values().sum();
@@ -212,7 +215,8 @@ pub fn explanation(said: &Explanation, paper: Paper) -> String {
     let or_none = |text: &Option<String>| text.as_deref().map_or_else(|| "none".to_owned(), safe);
     row("listener", or_none(&said.listener));
     row("service", format!("{}: {}", or_none(&said.service), safe(&said.why_service)));
-    row("version", or_none(&said.version));
+    let why = said.why_version.as_deref().map(|why| format!(": {}", safe(why)));
+    row("version", or_none(&said.version) + &why.unwrap_or_default());
     if let Some(token) = &said.token {
         let mut told = vec![safe(&token.verdict)];
         let mut add = |name: &str, text: &Option<String>| {

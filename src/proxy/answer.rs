@@ -254,10 +254,10 @@ pub fn redirect(
     mut exchange: Box<Exchange>,
     status: StatusCode,
     location: HeaderValue,
-    unread: bool,
+    (label, unread): (&str, bool),
 ) -> Response<AnswerBody> {
     exchange.answered(status);
-    let mut response = own(&mut exchange, status, "https_redirect");
+    let mut response = own(&mut exchange, status, label);
     let headers = response.headers_mut();
     headers.insert(LOCATION, location);
     if unread {

@@ -54,6 +54,11 @@ impl Burst {
         Some(instance)
     }
 
+    /// Where the others went.
+    pub fn instance(&self) -> Option<Arc<Instance>> {
+        self.slot().as_ref().map(|together| Arc::clone(&together.instance))
+    }
+
     /// The stream is in flight no longer.
     pub fn leave(&self, stream: &Joined) {
         if !stream.0.swap(false, Ordering::Relaxed) {
@@ -79,7 +84,7 @@ mod tests {
     fn roster(text: &str) -> Arc<Roster> {
         let config = crate::config::parse(text, std::path::Path::new("c.yaml")).unwrap().config;
         let roster = Arc::new(Roster::new("s", "v", Instant::now()));
-        roster.reconcile(&config.services[0].version, 1);
+        roster.reconcile(&config.services[0].versions[0], 1);
         roster
     }
 

@@ -221,6 +221,11 @@ impl Client {
         }
     }
 
+    /// Where streams are that are in flight beside this one and brought no token.
+    pub fn companion(&self) -> Option<Arc<Instance>> {
+        self.connection.as_ref()?.burst.instance()
+    }
+
     /// This stream has its answer, and its client a token.
     pub fn part(&self) {
         if let Some(connection) = &self.connection {

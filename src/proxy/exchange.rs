@@ -27,6 +27,7 @@ use crate::proxy::session::Outcome;
 use crate::proxy::spans;
 use crate::proxy::stay::Stay;
 use crate::proxy_protocol::Introduction;
+use crate::route::split::By;
 use crate::snapshot::Snapshot;
 use crate::trace::span::Trace;
 use crate::tunnel;
@@ -53,6 +54,10 @@ pub struct Exchange {
     pub request_id: Option<HeaderValue>,
     /// The version it was routed to.
     pub roster: Option<Arc<Roster>>,
+    /// Which of the service's `routes` it came by.
+    pub part: Option<u16>,
+    /// By what it came to its version, where there are several, and what its cookie is to hold.
+    pub lot: Option<(By, Option<u32>)>,
     /// Where the last attempt was made.
     pub stay: Option<Stay>,
     /// Whether it asks for a tunnel.
@@ -105,6 +110,8 @@ impl Exchange {
             host: None,
             request_id: None,
             roster: None,
+            part: None,
+            lot: None,
             stay: None,
             upgrade: false,
             attempts: 0,
@@ -274,6 +281,7 @@ impl Exchange {
             instance: instance.unwrap_or_default(),
             affinity,
             affinity_reason,
+            split: self.lot.map(|(by, _)| by.label()),
             attempts: self.attempts,
             request_bytes: self.upload.as_ref().map_or(0, |upload| upload.progress().received),
             response_bytes: self.sent,
@@ -310,6 +318,7 @@ impl Exchange {
                 method: self.method.clone(),
                 words: tunnel::Words::of([line.client, line.path, line.host, line.request_id]),
                 affinity: self.affinity.labels(),
+                split: line.split,
                 attempts: self.attempts,
                 protocol: line.protocol,
                 agent: self.agent.as_deref().map(Agent::copied),

@@ -18,9 +18,10 @@ use crate::config::types::Listener;
 use crate::health::Membership;
 use crate::instance::{Instance, Kind};
 use crate::proxy::headers::{self, Fields, Origin};
-use crate::proxy::session::{self, Outcome, Seen, Session, Visit};
+use crate::proxy::part;
+use crate::proxy::session::{self, Lot, Outcome, Seen, Session, Visit};
 use crate::proxy::upgrade::Upgrade;
-use crate::snapshot::{Service, Snapshot};
+use crate::snapshot::{Branch, Service, Snapshot};
 
 /// A request that nobody makes.
 #[derive(Debug)]
@@ -61,6 +62,8 @@ pub struct Explanation {
     pub why_service: String,
     /// The version.
     pub version: Option<String>,
+    /// Why that one; nothing where the service has no other.
+    pub why_version: Option<String>,
     /// What its token comes to.
     pub token: Option<Token>,
     /// Every instance, and whether new sessions may go there.
@@ -182,6 +185,7 @@ pub fn explain(snapshot: &Snapshot, mut question: Question) -> Explanation {
         service: None,
         why_service: words::no_route(&host, question.head.uri.path()),
         version: None,
+        why_version: None,
         token: None,
         candidates: Vec::new(),
         choice: None,
@@ -193,16 +197,44 @@ pub fn explain(snapshot: &Snapshot, mut question: Question) -> Explanation {
         return explanation;
     }
     let found = snapshot.route(&host, question.head.uri.path());
-    let Some((service, route)) = found else { return explanation };
-    explanation.service = Some(service.roster.service().to_owned());
-    explanation.version = Some(service.roster.version().to_owned());
+    let Some((branch, route)) = found else { return explanation };
+    let first = &branch.versions()[0];
+    explanation.service = Some(first.roster.service().to_owned());
     explanation.why_service = words::route(&host, route);
-    if !service.access().admits(client) {
+    if !first.access().admits(client) {
         explanation.outcome = "denied".to_owned();
         explanation.why = format!("answered with 403: `access` of the service keeps {client} out");
         return explanation;
     }
-    question.carry_token(service);
+    if let Some(index) = route.part {
+        let part = &first.settings().routes[index];
+        explanation.why_service += &words::treated(part, index);
+        if let Some(redirect) = &part.redirect {
+            let to = part::elsewhere(redirect, route.path, &question.head, (https, &host));
+            let to = to.map(|(_, to)| to.to_str().unwrap_or_default().to_owned());
+            explanation.outcome = "redirected".to_owned();
+            explanation.why = match to {
+                Ok(to) => {
+                    format!("answered with {}: it sends its clients to {to}", redirect.status)
+                }
+                Err(reason) => format!("answered with an error: {}", reason.label()),
+            };
+            return explanation;
+        }
+        if let Some(to) = &part.rewrite_prefix
+            && let Err(reason) = part::rewrite(&mut question.head, route.path, to)
+        {
+            explanation.outcome = reason.label().to_owned();
+            return explanation;
+        }
+    }
+    question.carry_token(branch.carriers().next().unwrap_or(first));
+    let service = branch.only().unwrap_or_else(|| {
+        let lot = session::draw(snapshot, branch, &question.head, client, None);
+        explanation.why_version = Some(words::lot(branch, lot));
+        lot.service
+    });
+    explanation.version = Some(service.roster.version().to_owned());
     go(&mut explanation, snapshot, service, question, (client, https));
     explanation
 }

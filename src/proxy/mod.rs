@@ -24,6 +24,7 @@ pub mod http2;
 pub mod interim;
 pub mod key;
 pub mod notice;
+pub mod part;
 pub mod race;
 pub mod redirect;
 pub mod retry;
@@ -35,16 +36,18 @@ pub mod tries;
 pub mod upgrade;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Request, Response, Uri, Version, request};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::{Body, Incoming};
 
 use crate::config::types::{self, Protocol};
 use crate::instance::Kind;
 use crate::instance::body::{Bounds, Upload};
+use crate::instance::roster::count;
 use crate::proxy::admission::{Found, Search};
 use crate::proxy::answer::AnswerBody;
 use crate::proxy::client::Client;
@@ -57,7 +60,7 @@ use crate::proxy::race::Question;
 use crate::proxy::session::{Session, Visit};
 use crate::proxy::tries::{Next, Tries};
 use crate::proxy::upgrade::Upgrade;
-use crate::snapshot::{Service, Snapshot};
+use crate::snapshot::{Branch, Service, Snapshot};
 
 /// Answers one request. Whatever happens, the client gets an answer and the log a line.
 pub fn handle(
@@ -74,6 +77,10 @@ pub fn handle(
                 answer::refuse(exchange, reason, grpc::asks(&head.headers))
             }
             Err(Stop::Last(echo)) => answer::last(exchange, echo),
+            Err(Stop::Elsewhere(to)) => {
+                let Elsewhere { status, location, unread } = *to;
+                answer::redirect(exchange, status, location, ("redirect", unread))
+            }
         }
     }
 }
@@ -86,6 +93,16 @@ enum Stop {
     Refused(Reason),
     /// The request may go no further (RFC 9110 section 7.6.2): this is its echo, if it is a TRACE.
     Last(Bytes),
+    /// The client is to ask there.
+    Elsewhere(Box<Elsewhere>),
+}
+
+/// Where a client is sent.
+struct Elsewhere {
+    status: StatusCode,
+    location: HeaderValue,
+    /// Whether it sends a body that nobody reads.
+    unread: bool,
 }
 
 impl<Why: Into<Reason>> From<Why> for Stop {
@@ -104,7 +121,7 @@ async fn pass(
     let snapshot = exchange.client.live.snapshot();
     tell_as(exchange, &snapshot, head);
     vet(exchange, &snapshot, head, fields)?;
-    let service = prepare(exchange, &snapshot, head)?;
+    let service = prepare(exchange, &snapshot, head, !incoming.is_end_stream())?;
     let (version, roster) = (service.version(), &service.roster);
     roster.budget.earn(&version.retry);
 
@@ -170,8 +187,15 @@ async fn pass(
     };
     exchange.affinity = session.outcome();
     let (notice, mark) = session.settle(&instance, worker, answer.response.headers_mut());
+    if let Some(part) = exchange.part {
+        let route = &service.settings().routes[usize::from(part)];
+        part::edit(answer.response.headers_mut(), &route.response_headers);
+    }
     exchange.session = mark;
-    let notice = notice.or_else(|| notice::of_sid(service, &instance, head, &answer.response));
+    let mut notice = notice.or_else(|| notice::of_sid(service, &instance, head, &answer.response));
+    if let Some((_, Some(number))) = exchange.lot {
+        notice.get_or_insert_default().number(service.settings(), number, exchange.https);
+    }
     Ok((answer, notice))
 }
 
@@ -215,6 +239,10 @@ fn recognise<'a>(
     let protocol = upgrade.map(Upgrade::name);
     exchange.request_id =
         headers::to_instance(&mut head.headers, fields, forwarding, origin, protocol, new_id);
+    if let Some(part) = exchange.part {
+        let route = &service.settings().routes[usize::from(part)];
+        part::edit(&mut head.headers, &route.request_headers);
+    }
     // `Connection` may have named what was told of it.
     vouch(exchange, head);
     session
@@ -310,7 +338,8 @@ fn prepare<'a>(
     exchange: &mut Exchange,
     snapshot: &'a Snapshot,
     head: &mut request::Parts,
-) -> Result<&'a Service, Reason> {
+    has_body: bool,
+) -> Result<&'a Service, Stop> {
     let origin = exchange.client.origin(snapshot, head.version);
     let trusted = &snapshot.config.trusted_proxies;
     let address = headers::client_address(&head.headers, origin, trusted);
@@ -340,15 +369,60 @@ fn prepare<'a>(
     }
     exchange.host = head.headers.get(HOST).cloned();
     let host = exchange.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let service = snapshot.service(host, head.uri.path()).ok_or(Reason::NoService)?;
+    let found = snapshot.service(host, head.uri.path()).ok_or(Reason::NoService)?;
+    let (branch, part) = (found.branch, found.part);
+    let service = match branch.only() {
+        Some(service) => service,
+        None => draw(exchange, snapshot, branch, head, (address, origin.trusted)),
+    };
     exchange.roster = Some(Arc::clone(&service.roster));
     if !service.access().admits(address) {
-        return Err(Reason::Denied);
+        return Err(Reason::Denied.into());
+    }
+    if let Some((index, prefix)) = part {
+        let route = &service.settings().routes[usize::from(index)];
+        treat(exchange, head, (route, prefix), has_body)?;
+        exchange.part = Some(index);
     }
     exchange.idle_timeout = service.version().timeouts.idle;
     let slowest = service.version().limits.min_download;
     exchange.client.allow_idle(exchange.idle_timeout, slowest);
     Ok(service)
+}
+
+/// Sends its client elsewhere, or gives it the path that instances get, as the route says by which it came.
+fn treat(
+    exchange: &Exchange,
+    head: &mut request::Parts,
+    (route, prefix): (&types::Route, &str),
+    has_body: bool,
+) -> Result<(), Stop> {
+    if let Some(redirect) = &route.redirect {
+        let host = exchange.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let came = (exchange.https, host);
+        let (status, location) = part::elsewhere(redirect, prefix, head, came)?;
+        let to = Elsewhere { status, location, unread: has_body };
+        return Err(Stop::Elsewhere(Box::new(to)));
+    }
+    match &route.rewrite_prefix {
+        Some(to) => Ok(part::rewrite(head, prefix, to)?),
+        None => Ok(()),
+    }
+}
+
+/// To which version it goes.
+fn draw<'a>(
+    exchange: &mut Exchange,
+    snapshot: &'a Snapshot,
+    branch: Branch<'a>,
+    head: &request::Parts,
+    (address, is_shared): (IpAddr, bool),
+) -> &'a Service {
+    let stream = (exchange.client.is_stream() && !is_shared).then_some(&*exchange.client);
+    let lot = session::draw(snapshot, branch, head, address, stream);
+    count(&lot.service.roster.tally.split[lot.by as usize]);
+    exchange.lot = Some((lot.by, lot.number));
+    lot.service
 }
 
 /// Tells of the client's certificate.

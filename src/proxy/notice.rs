@@ -1,7 +1,7 @@
 //! What the client is told of its session, on its way from the session to the answer.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::{
     CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SET_COOKIE,
@@ -10,15 +10,18 @@ use http::{Response, StatusCode, request};
 
 use crate::affinity::engine_io::{self, Heard, MAX_COMPLAINT, Opening};
 use crate::affinity::{cache, cookie};
-use crate::config::types::{Affinity, AffinityCookie, CacheControl};
+use crate::config::types::{self, Affinity, AffinityCookie, CacheControl};
 use crate::instance::roster::count;
 use crate::instance::{Instance, Roster};
 use crate::snapshot::Service;
 
+/// A client that comes back later finds the same version.
+const NUMBER_LASTS: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// Fields for the answer, and what its body may tell.
 #[derive(Debug, Default)]
 pub struct Notice {
-    cookies: [Option<HeaderValue>; 2],
+    cookies: [Option<HeaderValue>; 3],
     header: Option<(HeaderName, HeaderValue)>,
     guards: bool,
     listener: Option<Listener>,
@@ -48,7 +51,21 @@ impl Notice {
             Some((HeaderName::from_bytes(name.as_bytes()).ok()?, field.parse().ok()?))
         });
         let guards = affinity.cache_control == CacheControl::Private;
-        Self { cookies: [Some(set(&affinity.cookie)), paired], header, guards, listener: None }
+        Self {
+            cookies: [Some(set(&affinity.cookie)), paired, None],
+            header,
+            guards,
+            listener: None,
+        }
+    }
+
+    /// The client is to bring this number from now on, which leads it to its version of the service.
+    pub fn number(&mut self, service: &types::Service, number: u32, https: bool) {
+        let Some(split) = &service.split else { return };
+        let (name, max_age) = (split.cookie.clone(), Some(NUMBER_LASTS));
+        let cookie = AffinityCookie { name, max_age, ..AffinityCookie::default() };
+        self.cookies[2] = Some(cookie::set(&cookie, number.to_string(), https));
+        self.guards = true;
     }
 
     /// Puts the fields on an answer. What is left is to be told of the answer's body.

@@ -35,7 +35,10 @@ pub async fn handle(
     let status = StatusCode::from_u16(redirect.status).unwrap_or(StatusCode::PERMANENT_REDIRECT);
     let framed_twice = exchange.client.is_framed_twice();
     match location(&head, framed_twice, redirect.port) {
-        Ok(location) => answer::redirect(exchange, status, location, !incoming.is_end_stream()),
+        Ok(location) => {
+            let what = ("https_redirect", !incoming.is_end_stream());
+            answer::redirect(exchange, status, location, what)
+        }
         Err(reason) => answer::refuse(exchange, reason, false),
     }
 }

@@ -61,7 +61,8 @@ impl Server {
         self.desk.streams.end();
         self.say_draining(timeout);
         let until = Instant::now() + timeout;
-        let graces = self.config.services.iter().map(|it| it.version.websocket.close_grace);
+        let versions = self.config.services.iter().flat_map(|service| &service.versions);
+        let graces = versions.map(|version| version.websocket.close_grace);
         let grace = graces.max().unwrap_or_default() + LAST_ANSWER;
         let drained = tokio::select! {
             biased;

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::config::found::{Found, Member, Whose};
+use crate::config::found::{Found, Member, Whose, asked};
 use crate::config::overlay::Overlay;
 use crate::config::types::{Admin, Config};
 use crate::discovery::board::Outcome;
-use crate::discovery::{self, Report, Sources};
+use crate::discovery::{Report, Sources};
 use crate::observe::events::{self, Event};
 use crate::run::server::Server;
 use crate::run::{state_file, steering};
@@ -50,7 +50,7 @@ pub(super) async fn begin(filed: &Config, config_file: Option<&Path>) -> Begun {
 
 /// What a configuration asks of the source of a version.
 fn minimum(config: &Config, whose: &Whose) -> u32 {
-    let mut asked = discovery::asked(config);
+    let mut asked = asked(config);
     asked.find(|(it, _)| it == whose).map_or(0, |(_, discovery)| discovery.minimum)
 }
 
@@ -115,13 +115,12 @@ impl Server {
     /// What is served by where a source is new: who serves already, until it is heard.
     pub(super) fn seeded(&self, filed: &Config) -> Found {
         let mut found = Found::clone(&self.layers.found);
-        for (whose, _) in discovery::asked(filed) {
-            let known = self.live.snapshot();
-            let services = known.config.services.iter();
-            let mut same =
-                services.filter(|it| it.name == whose.service && it.version.name == whose.version);
-            if let Some(service) = same.next().filter(|it| it.version.discovery.is_none()) {
-                found.seed(&whose, &service.version.instances);
+        for (whose, _) in asked(filed) {
+            let mut services = self.config.services.iter();
+            let service = services.find(|service| service.name == whose.service);
+            let version = service.and_then(|service| service.version(&whose.version));
+            if let Some(version) = version.filter(|version| version.discovery.is_none()) {
+                found.seed(&whose, &version.instances);
             }
         }
         found

@@ -23,7 +23,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::config::overlay::{Overlay, Row};
+use crate::config::overlay::{Overlay, Row, SharesRow};
 use crate::run::inherited::{Given, Inherited};
 
 /// Says to a process that its standard input is the channel.
@@ -48,6 +48,8 @@ enum Message {
     Served(String),
     /// What the older process was asked for at run time.
     Override(Row),
+    /// How it was asked to share requests among versions.
+    Split(SharesRow),
     /// That was all.
     Begin,
     /// The newer process serves.
@@ -140,6 +142,8 @@ pub(super) struct Estate {
     pub(super) served: Vec<String>,
     /// What was asked for at run time.
     pub(super) overrides: Vec<Row>,
+    /// How requests are to be shared among versions instead.
+    pub(super) splits: Vec<SharesRow>,
 }
 
 /// Starts `call` as the newer process, and returns its id once it serves. Blocks.
@@ -184,6 +188,9 @@ fn tell(channel: &OwnedFd, estate: &Estate) -> Result<(), HandoverError> {
     for row in &estate.overrides {
         send(channel, &Message::Override(row.clone()), &[])?;
     }
+    for row in &estate.splits {
+        send(channel, &Message::Split(row.clone()), &[])?;
+    }
     send(channel, &Message::Begin, &[])
 }
 
@@ -227,7 +234,7 @@ impl Predecessor {
         let channel = std::io::stdin().as_fd().try_clone_to_owned()?;
         sockopt::set_socket_timeout(&channel, sockopt::Timeout::Recv, Some(PATIENCE))?;
         let (mut inherited, mut served) = (Inherited::default(), Vec::new());
-        let mut overrides = Vec::new();
+        let (mut overrides, mut splits) = (Vec::new(), Vec::new());
         loop {
             match receive(&channel)? {
                 Some((Message::Sockets { asked, address }, sockets)) => {
@@ -237,11 +244,13 @@ impl Predecessor {
                 }
                 Some((Message::Served(service), _)) => served.push(service),
                 Some((Message::Override(row), _)) => overrides.push(row),
+                Some((Message::Split(row), _)) => splits.push(row),
                 Some((Message::Begin, _)) => break,
                 Some((Message::Serving, _)) | None => return Err(HandoverError::Unknown),
             }
         }
-        let overlay = Overlay::of_rows(overrides);
+        let mut overlay = Overlay::of_rows(overrides);
+        splits.into_iter().for_each(|row| overlay.set_shares(row.service, Some(row.wanted)));
         Ok(Some((Self { channel, served, overlay }, inherited)))
     }
 
@@ -292,6 +301,7 @@ fn receive(channel: &OwnedFd) -> Result<Option<(Message, Vec<OwnedFd>)>, Handove
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::overlay::Shares;
 
     fn channel() -> (OwnedFd, OwnedFd) {
         let flags = SocketFlags::CLOEXEC;
@@ -303,7 +313,12 @@ mod tests {
     }
 
     fn nothing() -> Estate {
-        Estate { sockets: Vec::new(), served: Vec::new(), overrides: Vec::new() }
+        Estate {
+            sockets: Vec::new(),
+            served: Vec::new(),
+            overrides: Vec::new(),
+            splits: Vec::new(),
+        }
     }
 
     #[test]
@@ -317,13 +332,26 @@ mod tests {
         let text = r#"{"service":"chat","version":"v1","name":"a","state":"draining","since":1}"#;
         let row: Row = serde_json::from_str(text).unwrap();
         let overrides = vec![row.clone()];
-        tell(&ours, &Estate { sockets, served: vec!["chat".to_owned()], overrides }).unwrap();
+        let allocations = [("v1".to_owned(), 5)].into();
+        let wanted = Shares { allocations, since: 7 };
+        let split = SharesRow { service: "chat".to_owned(), wanted };
+        tell(
+            &ours,
+            &Estate {
+                sockets,
+                served: vec!["chat".to_owned()],
+                overrides,
+                splits: vec![split.clone()],
+            },
+        )
+        .unwrap();
         let (message, descriptors) = receive(&theirs).unwrap().unwrap();
         assert_eq!(message, Message::Sockets { asked, address });
         let arrived = TcpListener::from(descriptors.into_iter().next_back().unwrap());
         assert_eq!(arrived.local_addr().unwrap(), address);
         assert_eq!(receive(&theirs).unwrap().unwrap().0, Message::Served("chat".to_owned()));
         assert_eq!(receive(&theirs).unwrap().unwrap().0, Message::Override(row));
+        assert_eq!(receive(&theirs).unwrap().unwrap().0, Message::Split(split));
         assert_eq!(receive(&theirs).unwrap().unwrap().0, Message::Begin);
         drop(ours);
         assert!(receive(&theirs).unwrap().is_none());

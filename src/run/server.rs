@@ -33,7 +33,7 @@ use crate::run::handover::{Estate, HandoverError};
 use crate::run::inherited::Inherited;
 use crate::run::keys::OwnKey;
 use crate::run::{privileges, steering};
-use crate::snapshot::{Layers, Live, Published, Snapshot, drains};
+use crate::snapshot::{self, Layers, Live, Published, Snapshot, drains};
 use crate::trace::export;
 use crate::tunnel::rebalance;
 use crate::tunnel::registry::Registry;
@@ -218,7 +218,9 @@ impl Server {
         let deadline = Instant::now() + SUCCESSION;
         for service in snapshot.services() {
             let name = service.roster.service();
-            let is_meant = services.iter().any(|served| served == name);
+            let is_it =
+                |served: &String| *served == served_name(&snapshot, service) || served == name;
+            let is_meant = services.iter().any(is_it);
             while is_meant && !service.roster.is_served() {
                 if Instant::now() >= deadline {
                     return Err(StartError::Unserved(name.to_owned()));
@@ -233,9 +235,10 @@ impl Server {
     pub(super) fn estate(&self) -> Estate {
         let snapshot = self.live.snapshot();
         let served = snapshot.services().iter().filter(|service| service.roster.is_served());
-        let served = served.map(|service| service.roster.service().to_owned()).collect();
+        let served = served.map(|service| served_name(&snapshot, service)).collect();
         let overrides = self.layers.overlay.rows().collect();
-        Estate { sockets: self.doors.sockets(), served, overrides }
+        let splits = self.layers.overlay.shares_rows().collect();
+        Estate { sockets: self.doors.sockets(), served, overrides, splits }
     }
 
     /// Another process did not take over.
@@ -347,11 +350,13 @@ impl Server {
             let Some(first) = change.removed.first() else { continue };
             let identity = first.identity();
             // A service that is gone with its instances drains as it was told to before.
-            let mut services = config.services.iter().chain(&self.config.services);
-            let service = services.find(|service| service.name == identity.service);
-            let drain = service.map(|service| service.version.drain).unwrap_or_default();
+            let services = config.services.iter().chain(&self.config.services);
+            let version = services
+                .filter(|service| service.name == identity.service)
+                .find_map(|service| service.version(&identity.version));
+            let drain = version.map(|version| version.drain).unwrap_or_default();
             let drain = limit.map_or(drain, |limit| steering::within(limit, drain));
-            let check = service.and_then(|service| service.version.readiness_check.as_ref());
+            let check = version.and_then(|version| version.readiness_check.as_ref());
             let patience = check.map(|check| check.app_start_timeout);
             let (live, removed) = (Arc::clone(&self.live), change.removed.clone());
             match first.roster().zip(patience).filter(|(roster, _)| !is_succeeded(roster)) {
@@ -375,6 +380,15 @@ impl Server {
     fn exchange(&mut self, config: &Config, unserved: Unserved) {
         let Some(runtime) = &self.runtime else { return };
         self.doors.exchange(config, unserved, &self.desk, (runtime, &self.workers));
+    }
+}
+
+/// What one process calls to another what it serves: a service, or one of its versions.
+fn served_name(snapshot: &Snapshot, service: &snapshot::Service) -> String {
+    let roster = &service.roster;
+    match snapshot.branch_of(service).only() {
+        Some(_) => roster.service().to_owned(),
+        None => format!("{}/{}", roster.service(), roster.version()),
     }
 }
 
@@ -409,19 +423,26 @@ fn crew(live: &Arc<Live>, count: usize) -> (NoStealRuntime, Vec<Worker>) {
 
 /// Whether tokens are issued.
 fn has_affinity(config: &Config) -> bool {
-    let mut affinities = config.services.iter().filter_map(|it| it.version.affinity.as_ref());
+    let versions = config.services.iter().flat_map(|service| &service.versions);
+    let mut affinities = versions.filter_map(|version| version.affinity.as_ref());
     affinities.any(|affinity| affinity.by.is_none())
 }
 
 /// Says of which versions nobody verifies the instances' certificates, where that is new.
 fn warn_unverified(before: Option<&Config>, config: &Config) {
     let is_unverified = |version: &Version| version.tls.as_ref().is_some_and(|tls| !tls.verify);
-    for Service { name: service, version, .. } in &config.services {
-        let known = before.into_iter().flat_map(|before| &before.services);
-        let mut known = known.filter(|it| it.name == *service && it.version.name == version.name);
-        if is_unverified(version) && !known.any(|it| is_unverified(&it.version)) {
-            let version = &version.name;
-            tracing::warn!(service, version, "tls.verify is off: anybody may pose as an instance");
+    for Service { name: service, versions, .. } in &config.services {
+        for version in versions.iter().filter(|version| is_unverified(version)) {
+            let known = before.into_iter().flat_map(|before| &before.services);
+            let known = known.filter(|it| it.name == *service);
+            if !known.filter_map(|it| it.version(&version.name)).any(is_unverified) {
+                let version = &version.name;
+                tracing::warn!(
+                    service,
+                    version,
+                    "tls.verify is off: anybody may pose as an instance"
+                );
+            }
         }
     }
 }

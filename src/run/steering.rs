@@ -1,6 +1,7 @@
 //! What is asked of a running server: each order changes the layer over the file, which is then put
 //! in place as a reload is, and kept for the next process.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,10 +11,11 @@ use http::StatusCode;
 use crate::admin::desk::{Asked, Done, Order, Wish};
 use crate::admin::problem::Problem;
 use crate::config::found::Found;
-use crate::config::overlay::{self, Added, Key, MAX_ADDED, Overlay, Override};
-use crate::config::types::{Config, Drain, State};
+use crate::config::overlay::{self, Added, Key, MAX_ADDED, Overlay, Override, Shares};
+use crate::config::types::{Config, Drain, Service, State};
 use crate::discovery::Report;
 use crate::instance::{Departure, Instance};
+use crate::observe::events::Event;
 use crate::rehearsal::guard;
 use crate::run::server::Server;
 use crate::run::state_file;
@@ -128,6 +130,7 @@ impl Server {
             Order::Steer { key, wish } => self.steer(&key, &wish, now).await,
             Order::Add { key, address, weight } => self.add(key, address, weight, now).await,
             Order::Remove { key, deadline } => self.remove(&key, deadline).await,
+            Order::Split { service, allocations } => self.split(service, allocations, now).await,
             Order::Rebalance { service, version } => self.rebalance(&service, &version),
         }
     }
@@ -227,6 +230,35 @@ impl Server {
         Ok(Done::Steered { is_new: false })
     }
 
+    async fn split(
+        &mut self,
+        name: String,
+        allocations: Option<BTreeMap<String, u32>>,
+        now: SystemTime,
+    ) -> Result<Done, Problem> {
+        let filed = self.layers.filed.services.iter().find(|service| service.name == name);
+        let filed = filed.and_then(|service| Some((service, service.split.as_ref()?)));
+        let (service, split) =
+            filed.ok_or_else(|| Problem::unknown(format!("{name} has no traffic_split")))?;
+        if let Some(wanted) = &allocations {
+            check(service, wanted)?;
+        }
+        let wanted = allocations.filter(|wanted| *wanted != split.allocations);
+        let before = self.layers.overlay.shares(&name).map(|shares| &shares.allocations);
+        if before != wanted.as_ref() {
+            let from = overlay::told(before.unwrap_or(&split.allocations));
+            let to = overlay::told(wanted.as_ref().unwrap_or(&split.allocations));
+            tracing::info!(service = name, from, to, by = "api", "traffic split");
+            let why = "asked for by the API".to_owned();
+            self.live.journal.note(Event::Split { service: name.clone(), from, to, why });
+            let mut overlay = Overlay::clone(&self.layers.overlay);
+            let since = millis(now);
+            overlay.set_shares(name, wanted.map(|allocations| Shares { allocations, since }));
+            self.put(overlay, None).await;
+        }
+        Ok(Done::Split)
+    }
+
     fn rebalance(&self, service: &str, version: &str) -> Result<Done, Problem> {
         let snapshot = self.live.snapshot();
         let mut services = snapshot.services().iter();
@@ -309,6 +341,19 @@ pub(super) async fn on_disk(
 ) -> std::io::Result<()> {
     let stored = tokio::time::timeout(DISK, tokio::task::spawn_blocking(store)).await?;
     stored.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+}
+
+/// Whether these weights can be those of a service.
+fn check(service: &Service, wanted: &BTreeMap<String, u32>) -> Result<(), Problem> {
+    if let Some(unknown) = wanted.keys().find(|name| service.version(name).is_none()) {
+        let known: Vec<_> = service.versions.iter().map(|version| &*version.name).collect();
+        let (unknown, known) = (unknown.chars().take(200).collect::<String>(), known.join(", "));
+        return Err(Problem::wrong(format!("no version {unknown}; there are {known}")));
+    }
+    match wanted.values().any(|weight| *weight > 0) {
+        true => Ok(()),
+        false => Err(Problem::wrong("allocations: no version has a weight; needed: one above 0")),
+    }
 }
 
 /// Since the Unix epoch.

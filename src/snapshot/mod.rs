@@ -4,6 +4,7 @@
 //! once and keeps it to its end. [`Live`] is what all workers share. There is one publish point,
 //! [`Live::publish`].
 
+mod branch;
 pub mod drains;
 pub mod plan;
 pub mod room;
@@ -12,7 +13,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use http::header::HeaderName;
@@ -34,9 +35,12 @@ use crate::observe::red::{Red, Sums};
 use crate::observe::telemetry::Telemetry;
 use crate::rehearsal::Rehearsals;
 use crate::route::{Route, Router};
+use crate::snapshot::branch::Place;
 use crate::snapshot::room::Room;
 use crate::tls::automatic::Automatic;
 use crate::trace::queue::Spans;
+
+pub use branch::Branch;
 
 /// One configuration, ready to serve.
 #[derive(Debug)]
@@ -59,7 +63,18 @@ pub struct Snapshot {
     /// itself is never passed on, wherever it comes in.
     pub certificate_fields: Box<[HeaderName]>,
     router: Router,
+    /// The versions of each service, one service after the other.
     services: Vec<Service>,
+    places: Vec<Place>,
+}
+
+/// Where a request goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Destination<'a> {
+    /// The versions of its service.
+    pub branch: Branch<'a>,
+    /// Which of the service's `routes` takes it, if one does, and the prefix by which.
+    pub part: Option<(u16, &'a str)>,
 }
 
 /// What a snapshot is built from.
@@ -101,10 +116,12 @@ impl Layers {
     }
 }
 
-/// A service with the live side of its version.
+/// A version of a service with its live side.
 #[derive(Debug)]
 pub struct Service {
     place: usize,
+    /// Which of the service's versions.
+    nth: usize,
     config: Arc<Config>,
     /// The instances.
     pub roster: Arc<Roster>,
@@ -118,22 +135,46 @@ impl Service {
         &self.config.services[self.place].access
     }
 
+    /// What the configuration says of the service.
+    pub fn settings(&self) -> &types::Service {
+        &self.config.services[self.place]
+    }
+
     /// What the configuration says of its version.
     pub fn version(&self) -> &types::Version {
-        &self.config.services[self.place].version
+        &self.config.services[self.place].versions[self.nth]
+    }
+
+    /// The part of the service's requests that the version gets which are bound to none, from 0 to 1.
+    pub fn share(&self) -> f64 {
+        self.settings().share(&self.version().name)
     }
 }
 
 impl Snapshot {
-    /// The service for a request.
-    pub fn service(&self, authority: &str, path: &str) -> Option<&Service> {
-        self.router.find(authority, path).map(|place| &self.services[place])
+    /// The service for a request: its versions, of which there is at least one.
+    pub fn service(&self, authority: &str, path: &str) -> Option<Destination<'_>> {
+        self.route(authority, path).map(|(branch, route)| {
+            // No file has as many.
+            let index = route.part.and_then(|part| u16::try_from(part).ok());
+            Destination { branch, part: index.map(|index| (index, route.path)) }
+        })
     }
 
     /// The same, and what leads there.
-    pub fn route(&self, authority: &str, path: &str) -> Option<(&Service, Route<'_>)> {
+    pub fn route(&self, authority: &str, path: &str) -> Option<(Branch<'_>, Route<'_>)> {
         let route = self.router.route(authority, path)?;
-        Some((&self.services[route.service], route))
+        Some((self.places[route.service].of(&self.services), route))
+    }
+
+    /// The service that this is a version of.
+    pub fn branch_of(&self, version: &Service) -> Branch<'_> {
+        self.places[version.place].of(&self.services)
+    }
+
+    /// Each service with its versions.
+    pub fn branches(&self) -> impl Iterator<Item = Branch<'_>> {
+        self.places.iter().map(|place| place.of(&self.services))
     }
 
     /// Every version with its instances.
@@ -141,7 +182,7 @@ impl Snapshot {
         self.services.iter().map(|service| (service.version(), &*service.roster))
     }
 
-    /// Every service.
+    /// Every version of every service.
     pub fn services(&self) -> &[Service] {
         &self.services
     }
@@ -382,31 +423,29 @@ fn build(
     let config = layers.over(&named);
     let mut changes = Vec::new();
     let mut services = Vec::with_capacity(config.services.len());
+    let mut places = Vec::with_capacity(config.services.len());
     for (place, service) in config.services.iter().enumerate() {
-        let version = &service.version;
-        let known = before.and_then(|before| before.roster(&service.name, &version.name));
-        let fresh = || {
-            let fresh = Roster::new(&service.name, &version.name, Instant::now());
-            Arc::new(fresh.noting(journal))
-        };
-        let roster = known.cloned().unwrap_or_else(fresh);
-        changes.push(roster.reconcile(version, workers));
-        mark_named(&roster, &layers, &layers.filed.services[place].version, before);
-        let seconds =
-            |limit: Option<std::time::Duration>| limit.map(|limit| limit.as_secs().max(1));
-        let affinity = version.affinity.as_ref();
-        let lifetimes = Lifetimes {
-            ttl: seconds(affinity.and_then(|affinity| affinity.ttl)),
-            idle_ttl: seconds(affinity.and_then(|affinity| affinity.idle_ttl)),
-        };
-        services.push(Service { place, config: Arc::clone(&config), roster, lifetimes });
+        places.push(Place::new(service, services.len()));
+        for (nth, version) in service.versions.iter().enumerate() {
+            let known = before.and_then(|before| before.roster(&service.name, &version.name));
+            let fresh = || {
+                let fresh = Roster::new(&service.name, &version.name, Instant::now());
+                Arc::new(fresh.noting(journal))
+            };
+            let roster = known.cloned().unwrap_or_else(fresh);
+            changes.push(roster.reconcile(version, workers));
+            mark_named(&roster, &layers, &layers.filed.services[place].versions[nth], before);
+            let (config, lifetimes) = (Arc::clone(&config), lifetimes(version));
+            services.push(Service { place, nth, config, roster, lifetimes });
+        }
     }
     let router = Router::build(config.services.iter());
     let Layers { filed, found: _, overlay } = layers;
     // It counts what was read, not what was steered since.
     let is_new = |before: &Snapshot| u64::from(!Arc::ptr_eq(&before.filed, &filed));
     let generation = before.map_or(1, |before| before.generation + is_new(before));
-    let queries = config.services.iter().filter_map(|service| service.version.affinity.as_ref());
+    let versions = config.services.iter().flat_map(|service| &service.versions);
+    let queries = versions.filter_map(|version| version.affinity.as_ref());
     let token_queries = queries.filter_map(|affinity| affinity.query.clone()).collect();
     let certificate_fields = certificate_fields(&config);
     let snapshot = Snapshot {
@@ -420,6 +459,7 @@ fn build(
         certificate_fields,
         router,
         services,
+        places,
     };
     (snapshot, changes)
 }
@@ -439,6 +479,15 @@ fn mark_named(roster: &Roster, layers: &Layers, filed: &types::Version, before: 
             false if is_added => Namer::Api,
             false => Namer::Discovery,
         });
+    }
+}
+
+fn lifetimes(version: &types::Version) -> Lifetimes {
+    let seconds = |limit: Option<Duration>| limit.map(|limit| limit.as_secs().max(1));
+    let affinity = version.affinity.as_ref();
+    Lifetimes {
+        ttl: seconds(affinity.and_then(|affinity| affinity.ttl)),
+        idle_ttl: seconds(affinity.and_then(|affinity| affinity.idle_ttl)),
     }
 }
 

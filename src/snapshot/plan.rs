@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::config::types::{self, Config, State};
+use crate::config::types::{self, AtZero, Config, State};
 use crate::config::{Change, diff};
 use crate::instance::{Instance, Lane, Roster};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Service, Snapshot};
 
 /// What a reload would change.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -81,10 +81,11 @@ pub fn plan(snapshot: &Snapshot, config: &Config, warnings: &[String]) -> Plan {
     let mut plan = Plan { warnings: warnings.to_vec(), ..Plan::default() };
     let mut leaving = Leaving::default();
     for service in &config.services {
-        let version = &service.version;
-        let known = version_of(before, &service.name, &version.name);
-        let roster = roster_of(snapshot, &service.name, &version.name);
-        look_at(&mut plan, &mut leaving, (&service.name, version), known, roster);
+        for version in &service.versions {
+            let known = version_of(before, &service.name, &version.name);
+            let roster = roster_of(snapshot, &service.name, &version.name);
+            look_at(&mut plan, &mut leaving, (&service.name, version), known, roster);
+        }
     }
     for service in snapshot.services() {
         let roster = &service.roster;
@@ -97,6 +98,7 @@ pub fn plan(snapshot: &Snapshot, config: &Config, warnings: &[String]) -> Plan {
     }
     plan.touches = leaving.count(Instant::now());
     plan.touches.sessions += unbound(snapshot, config, &leaving);
+    plan.touches.sessions += shut_out(snapshot, config, &leaving);
     plan.warnings.extend(changes.iter().filter_map(warning));
     plan.restart_needed = changes.iter().filter_map(restart).collect();
     plan.changes = changes.iter().map(ToString::to_string).collect();
@@ -104,8 +106,7 @@ pub fn plan(snapshot: &Snapshot, config: &Config, warnings: &[String]) -> Plan {
 }
 
 fn version_of<'a>(config: &'a Config, service: &str, version: &str) -> Option<&'a types::Version> {
-    let service = config.services.iter().find(|known| known.name == service)?;
-    Some(&service.version).filter(|known| known.name == version)
+    config.services.iter().find(|known| known.name == service)?.version(version)
 }
 
 fn roster_of<'a>(snapshot: &'a Snapshot, service: &str, version: &str) -> Option<&'a Roster> {
@@ -179,6 +180,30 @@ fn unbound(snapshot: &Snapshot, config: &Config, leaving: &Leaving) -> u64 {
     let stays = |it: &&Arc<Instance>| !leaving.0.contains_key(&Arc::as_ptr(it));
     let count = |it: &Arc<Instance>| it.session_count(now);
     members.map(|members| members.present().iter().filter(stays).map(count).sum::<u64>()).sum()
+}
+
+/// Sessions of instances that stay in versions which get no more requests.
+fn shut_out(snapshot: &Snapshot, config: &Config, leaving: &Leaving) -> u64 {
+    let now = Instant::now();
+    let is_shut = |service: &&Service| {
+        let (name, version) = (service.roster.service(), service.roster.version());
+        let after = config.services.iter().find(|known| known.name == name);
+        let moves = |after: &types::Service| {
+            let split = after.split.as_ref();
+            split.is_some_and(|split| split.at_zero == AtZero::Move)
+                && after.version(version).is_some()
+                && after.share(version) == 0.0
+        };
+        service.share() > 0.0 && after.is_some_and(moves)
+    };
+    let mut sessions = 0;
+    for service in snapshot.services().iter().filter(is_shut) {
+        let members = service.roster.members();
+        let stays = |it: &&Arc<Instance>| !leaving.0.contains_key(&Arc::as_ptr(it));
+        sessions +=
+            members.present().iter().filter(stays).map(|it| it.session_count(now)).sum::<u64>();
+    }
+    sessions
 }
 
 fn warning(change: &Change) -> Option<String> {

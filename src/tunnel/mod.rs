@@ -55,6 +55,8 @@ pub struct Told {
     pub words: Words,
     /// What became of its session: outcome and reason.
     pub affinity: (&'static str, Option<&'static str>),
+    /// By what it came to its version, where its service has several.
+    pub split: Option<&'static str>,
     /// Instances tried until one switched protocols.
     pub attempts: u32,
     /// The protocol that they came by, as a line names it.
@@ -179,6 +181,7 @@ impl Account {
             instance: &self.in_flight.instance().identity().name,
             affinity,
             affinity_reason,
+            split: told.split,
             attempts: told.attempts,
             request_bytes: flow.bytes[0],
             response_bytes: flow.bytes[1],

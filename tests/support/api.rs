@@ -36,6 +36,10 @@ impl Api {
         self.change("POST", path, Some(body)).await
     }
 
+    pub async fn put(&mut self, path: &str, body: Value) -> Told {
+        self.change("PUT", path, Some(body)).await
+    }
+
     pub async fn delete(&mut self, path: &str) -> Told {
         self.change("DELETE", path, None).await
     }

@@ -93,6 +93,16 @@ pub const NAMES: &[(&str, &str, &str)] = &[
     ),
     ("burdock_errors_total", "counter", "What went wrong for clients, by reason."),
     (
+        "burdock_split_share",
+        "gauge",
+        "Share of the requests bound to no version that a version gets.",
+    ),
+    (
+        "burdock_split_requests_total",
+        "counter",
+        "Requests that came to a version of several, by what decided.",
+    ),
+    (
         "burdock_listener_requests_total",
         "counter",
         "Requests that came in at a listener, by class of the status they got; none if they got none.",

@@ -13,6 +13,7 @@ use crate::observe::counters::TunnelEnd;
 use crate::observe::latency::Spread;
 use crate::observe::red::{CLASSES, Sums};
 use crate::observe::tunnels::{CODES, Closer, LIFETIMES};
+use crate::route::split::By;
 use crate::snapshot::Snapshot;
 
 /// A version, and what its workers have counted.
@@ -20,26 +21,48 @@ pub(super) struct Version<'a> {
     roster: &'a Roster,
     labels: Labels,
     sums: Sums,
+    /// Where its service has several.
+    share: Option<f64>,
 }
 
 /// Reads every version.
 pub(super) fn read(snapshot: &Snapshot) -> Vec<Version<'_>> {
-    let rosters = snapshot.services().iter().map(|service| &*service.roster);
-    let version = |roster: &'_ Roster| {
-        Labels::of(&[("service", roster.service()), ("version", roster.version())])
-    };
-    rosters
-        .map(|roster| Version { roster, labels: version(roster), sums: Sums::of(roster.reds()) })
-        .collect()
+    let mut versions = Vec::with_capacity(snapshot.services().len());
+    for branch in snapshot.branches() {
+        for service in branch.versions() {
+            let roster = &*service.roster;
+            let labels = [("service", roster.service()), ("version", roster.version())];
+            versions.push(Version {
+                roster,
+                labels: Labels::of(&labels),
+                sums: Sums::of(roster.reds()),
+                share: branch.only().is_none().then(|| service.share()),
+            });
+        }
+    }
+    versions
 }
 
 /// Writes the rows of one version.
 pub(super) fn write(rows: &mut Rows<'_>, version: &Version<'_>) {
-    let Version { roster, labels, sums } = version;
+    let Version { roster, labels, sums, share } = version;
     let (tally, none) = (&roster.tally, Labels::default());
     let value = match rows.name {
         "burdock_client_requests_total" => {
             return rows.counts(labels, &Labels::each("class", CLASSES), sums.answers);
+        }
+        "burdock_split_share" => {
+            if let Some(share) = share {
+                rows.number(labels, share);
+            }
+            return;
+        }
+        "burdock_split_requests_total" => {
+            if share.is_some() {
+                let by = Labels::each("by", By::ALL.map(By::label));
+                rows.counts(labels, &by, tally.split.iter().map(read_one));
+            }
+            return;
         }
         "burdock_client_first_byte_seconds" => {
             return rows.spread(labels, &latency_bounds(), &sums.first_byte);

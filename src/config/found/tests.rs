@@ -19,7 +19,7 @@ fn members(addresses: &[&str]) -> Vec<Member> {
 
 fn served(found: &Found, config: &Config) -> Vec<String> {
     let config = found.apply(config);
-    config.services[0].version.instances.iter().map(|it| it.name.clone()).collect()
+    config.services[0].versions[0].instances.iter().map(|it| it.name.clone()).collect()
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn what_is_found_stands_beside_what_the_file_names() {
     assert_eq!(found.learn(&whose(), members(&["b:1", "c:1", "a:1"]), 1), Ok(false), "the same");
     let draining = Member { draining: true, ..members(&["d:1"]).remove(0) };
     assert_eq!(found.learn(&whose(), vec![draining], 1), Ok(true));
-    let instances = &found.apply(&config).services[0].version.instances;
+    let instances = &found.apply(&config).services[0].versions[0].instances;
     assert_eq!((instances.len(), instances[1].state), (2, State::Draining));
 }
 
@@ -70,13 +70,13 @@ fn who_serves_already_serves_until_a_new_source_is_heard() {
     let before = config("instances: [a:1, { name: b, address: 'b:1', weight: 2 }]\n");
     let after = config("discovery: { file: x }\n");
     let mut found = Found::default();
-    found.seed(&whose(), &before.services[0].version.instances);
+    found.seed(&whose(), &before.services[0].versions[0].instances);
     assert_eq!(
-        found.apply(&after).services[0].version.instances,
-        before.services[0].version.instances
+        found.apply(&after).services[0].versions[0].instances,
+        before.services[0].versions[0].instances
     );
     found.learn(&whose(), members(&["c:1"]), 1).unwrap();
-    found.seed(&whose(), &before.services[0].version.instances);
+    found.seed(&whose(), &before.services[0].versions[0].instances);
     assert_eq!(served(&found, &after), ["c:1"], "it has been heard");
     found.prune(&before);
     assert!(found.is_empty(), "nobody asks for it");

@@ -29,11 +29,11 @@ fn it_is_put_over_and_the_file_stays_as_it_is() {
     overlay.set(of("a"), state(State::Draining));
     overlay.set(of("c"), Override { weight: Some(5), ..added("c:1") });
     let served = overlay.apply(&file);
-    let rows: Vec<_> = served.services[0].version.instances.iter().collect();
+    let rows: Vec<_> = served.services[0].versions[0].instances.iter().collect();
     let told: Vec<_> = rows.iter().map(|it| (&*it.name, it.state, it.weight)).collect();
     let expected = [("a", State::Draining, 1), ("b", State::Active, 1), ("c", State::Active, 5)];
     assert_eq!(told, expected);
-    assert_eq!(file.services[0].version.instances.len(), 2);
+    assert_eq!(file.services[0].versions[0].instances.len(), 2);
 }
 
 #[test]
@@ -94,10 +94,10 @@ fn differences_show_what_the_file_says() {
     let told: Vec<_> = overlay
         .differences(&file)
         .into_iter()
-        .map(|it| (it.key.name, it.what, it.file.unwrap_or_default(), it.now))
+        .map(|it| (it.id, it.what, it.file.unwrap_or_default(), it.now))
         .collect();
     let row = |name: &str, what, file: &str, now: &str| {
-        (name.to_owned(), what, file.to_owned(), now.to_owned())
+        (format!("default/default/{name}"), what, file.to_owned(), now.to_owned())
     };
     let expected = [
         row("a", "weight", "1", "4"),
@@ -137,4 +137,46 @@ fn a_deadline_goes_with_its_drain() {
     overlay.prune(&active);
     assert_eq!(overlay.of(&of("a")), None);
     assert_eq!(overlay.of(&of("b")).unwrap().deadline, Some(12), "it drains still");
+}
+
+const SPLIT: &str = "services: {a: {traffic_split: {allocations: {v1: 9, v2: 1}}, \
+                     versions: {v1: {instances: [x:1]}, v2: {instances: [x:2]}}}}";
+
+fn shares(weights: &[(&str, u32)]) -> Shares {
+    let allocations = weights.iter().map(|(name, weight)| ((*name).to_owned(), *weight));
+    Shares { allocations: allocations.collect(), since: 7 }
+}
+
+#[test]
+fn shares_are_put_over_told_and_kept() {
+    let file = config(SPLIT);
+    let mut overlay = Overlay::default();
+    overlay.set_shares("a".into(), Some(shares(&[("v1", 5000), ("v2", 15_000)])));
+    let served = overlay.apply(&file);
+    assert_eq!((served.services[0].share("v1"), file.services[0].share("v1")), (0.25, 0.9));
+    assert_eq!(Overlay::from_text(&overlay.to_text()).unwrap(), overlay);
+    let found = overlay.differences(&file);
+    let [difference] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((&*difference.id, difference.what), ("a", "traffic_split"));
+    assert_eq!(
+        (difference.file.as_deref(), &*difference.now),
+        (Some("v1=9 v2=1"), "v1=0.5 v2=1.5")
+    );
+    assert!(overlay.prune(&file).is_empty());
+    let one = config("services: {a: {versions: {v1: {instances: [x:1]}}}}");
+    assert_eq!(overlay.prune(&one), ["the traffic split of a: the file has none any more"]);
+    assert!(overlay.is_empty());
+}
+
+#[test]
+fn shares_that_nobody_can_have_asked_for_are_not_read() {
+    for weights in [&[("v1", 0)][..], &[("v1", u32::MAX)], &[]] {
+        let mut overlay = Overlay::default();
+        overlay.set_shares("a".into(), Some(shares(weights)));
+        assert!(Overlay::from_text(&overlay.to_text()).unwrap().is_empty(), "{weights:?}");
+    }
+    let mut overlay = Overlay::default();
+    overlay.set_shares("a".into(), Some(shares(&[("v1", 1), ("v3", 1)])));
+    let told = overlay.prune(&config(SPLIT));
+    assert_eq!(told, ["the traffic split of a: the file has no version v3 any more"]);
 }

@@ -15,9 +15,9 @@ fn the_smallest_file_has_every_default() {
     assert_eq!(config.listeners[0].address, ([0, 0, 0, 0], 8080).into());
     assert_eq!(config.admin, Some(Admin::at(Admin::DEFAULT_ADDRESS, false)));
     let [service] = &config.services[..] else { panic!("one service") };
-    assert_eq!((&service.name[..], &service.version.name[..]), ("default", "default"));
+    assert_eq!((&service.name[..], &service.versions[0].name[..]), ("default", "default"));
     assert_eq!((service.hosts.len(), &service.paths[..]), (0, &["/".to_owned()][..]));
-    let version = &service.version;
+    let version = &service.versions[0];
     assert_eq!(version.affinity, Some(Affinity::default()));
     assert_eq!(version.breaker, Some(Breaker::default()));
     assert_eq!((version.readiness_check.as_ref(), version.liveness_check.as_ref()), (None, None));
@@ -30,7 +30,7 @@ fn minimal_is_what_the_smallest_file_is() {
     let instances = ["127.0.0.1:9001".to_owned(), "[::1]:9001".to_owned()];
     let text = "instances: [127.0.0.1:9001, '[::1]:9001']\nsession_affinity: true\n";
     assert_eq!(minimal(&instances, true), Ok(config(text)));
-    assert!(minimal(&instances, false).unwrap().services[0].version.affinity.is_none());
+    assert!(minimal(&instances, false).unwrap().services[0].versions[0].affinity.is_none());
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn timeouts_of_the_file_are_the_defaults_of_versions() {
          services: {a: {hosts: [a], instances: [a:1], timeouts: {idle: 5s}}, b: {instances: [a:1]}}",
     );
     assert_eq!(config.client_timeouts.header_read, Duration::from_secs(1));
-    let [a, b] = [0, 1].map(|index| config.services[index].version.timeouts);
+    let [a, b] = [0, 1].map(|index| config.services[index].versions[0].timeouts);
     let connect = Duration::from_secs(3);
     assert_eq!(a, Timeouts { connect, idle: Duration::from_secs(5), ..Timeouts::default() });
     assert_eq!(b, Timeouts { connect, idle: Duration::from_secs(4), ..Timeouts::default() });
@@ -72,7 +72,7 @@ fn values_take_their_forms() {
     assert_eq!(config.trusted_proxies[0].to_string(), "192.0.2.1/32");
     let service = &config.services[0];
     assert_eq!(service.hosts, ["chat.example", "*.x"]);
-    let version = &service.version;
+    let version = &service.versions[0];
     assert_eq!(version.balance, Balance::Hash(HashKey::Header("x-user".to_owned())));
     let retry = Retry { attempts: 1, max_body: 1024, budget: 50, ..Retry::default() };
     assert_eq!(version.retry, retry);
@@ -91,7 +91,7 @@ fn checks_take_seconds_fractions_and_durations() {
          initial_state: ready\n  expected_statuses: [204, '300-399']\n\
          liveness_check: {initial_delay: 0s, timeout_sec: 300, check_interval_sec: 1}\n",
     );
-    let version = &config.services[0].version;
+    let version = &config.services[0].versions[0];
     let readiness = version.readiness_check.as_ref().unwrap();
     assert_eq!(readiness.timeout, Duration::from_millis(250));
     assert_eq!(readiness.interval, Duration::from_millis(100));

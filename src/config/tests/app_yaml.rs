@@ -34,7 +34,7 @@ fn version(folder: &Folder, app: &str, own: &str) -> Version {
     folder.file("app.yaml", app);
     let file = folder.file("c.yaml", format!("instances: [a:1]\napp_yaml: app.yaml\n{own}"));
     let mut config = load(&file).unwrap_or_else(|errors| panic!("{errors}")).config;
-    config.services.remove(0).version
+    config.services.remove(0).versions.remove(0)
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn an_app_yaml_is_read_as_it_is() {
     let folder = Folder::new("as-it-is");
     let app = folder.file("app.yaml", FLEXIBLE);
     let loaded = from_app_yaml(&app, &["a:1".to_owned(), "b:1".to_owned()]).unwrap();
-    let version = &loaded.config.services[0].version;
+    let version = &loaded.config.services[0].versions[0];
     assert!(version.affinity.is_some());
     assert_eq!(version.instances.len(), 2);
     let liveness = version.liveness_check.as_ref().unwrap();
@@ -74,7 +74,7 @@ fn readiness_is_checked_even_where_it_is_not_asked_for() {
         assert_eq!(version.liveness_check, None, "{app}");
         assert!(version.affinity.is_none(), "{app}");
     }
-    assert_eq!(config("instances: [a:1]").services[0].version.readiness_check, None);
+    assert_eq!(config("instances: [a:1]").services[0].versions[0].readiness_check, None);
 }
 
 #[test]

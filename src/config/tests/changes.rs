@@ -128,3 +128,34 @@ fn keys_are_counted_and_never_shown() {
     let both = changes(&keys(&format!("{a}, {b}")), &keys(&format!("{b}, {a}")));
     assert_eq!(both, ["affinity_keys: order changed"]);
 }
+
+#[test]
+fn routes_are_a_setting_of_their_service() {
+    let with = |routes: &str| format!("services: {{a: {{instances: [x:1], routes: {routes}}}}}");
+    let new = with("[{paths: [/x], rewrite_prefix: /y}]");
+    assert_eq!(changes(&with("[]"), &new), ["a: routes changed"]);
+}
+
+#[test]
+fn shares_of_versions_are_told_in_per_cent() {
+    let with = |split: &str| {
+        format!(
+            "services: {{a: {{traffic_split: {split}, versions: {{v1: {{instances: [x:1]}}, v2: {{instances: [y:1]}}}}}}}}"
+        )
+    };
+    let old = with("{allocations: {v1: 99, v2: 1}}");
+    assert_eq!(changes(&old, &with("{allocations: {v2: 0.01, v1: 0.99}}")), [""; 0]);
+    assert_eq!(
+        changes(&old, &with("{allocations: {v1: 0.95, v2: 0.05}}")),
+        ["a/v1: share 99% -> 95%", "a/v2: share 1% -> 5%"]
+    );
+    assert_eq!(
+        changes(&old, &with("{shard_by: ip, allocations: {v1: 99, v2: 1}}")),
+        ["a: traffic_split changed"]
+    );
+    let one = "services: {a: {versions: {v1: {instances: [x:1]}}}}";
+    assert_eq!(
+        changes(one, &old),
+        ["a: traffic_split changed", "a/v1: share 100% -> 99%", "a/v2: version added"]
+    );
+}

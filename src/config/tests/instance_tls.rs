@@ -23,7 +23,7 @@ fn files_are_read_watched_and_named_but_not_shown() {
     let file = folder.file("c.yaml", text);
     let loaded = load(&file).unwrap();
     assert_eq!(loaded.watched, [file.clone(), ca, cert, key_file]);
-    let tls = loaded.config.services[0].version.tls.clone().unwrap();
+    let tls = loaded.config.services[0].versions[0].tls.clone().unwrap();
     assert_eq!((tls.roots.len(), tls.verify), (1, true));
     let shown = effective(&loaded.config);
     assert!(!shown.contains("PRIVATE") && !format!("{tls:?}").contains("PRIVATE"), "{shown}");

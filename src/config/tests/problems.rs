@@ -183,9 +183,9 @@ const FIRST: &[(&str, usize, &str, &str)] = &[
     ),
     (
         "services:\n  a:\n    versions:\n      v: {instances: [a:1]}\n      w: {instances: [a:1]}\n",
-        3,
-        "services.a.versions",
-        "2 versions; one version per service is supported today",
+        2,
+        "services.a",
+        "2 versions and no `traffic_split`; needed: `traffic_split: { allocations: .. }`",
     ),
     (
         "services:\n  a: {instances: [a:1]}\n  b: {instances: [a:1]}\n",
@@ -217,6 +217,108 @@ const FIRST: &[(&str, usize, &str, &str)] = &[
         "services:\n  chat:\n    traffic_split: {}\n    instances: [a:1]\n",
         3,
         "services.chat.traffic_split",
+        "`allocations` is missing; needed: a weight for each version",
+    ),
+    (
+        "services:\n  chat:\n    instances: [a:1]\n    traffic_split:\n      shard_by: user\n      \
+         allocations: {default: 1}\n",
+        5,
+        "services.chat.traffic_split.shard_by",
+        "found \"user\"; allowed: cookie, ip, random",
+    ),
+    (
+        "services:\n  chat:\n    instances: [a:1]\n    traffic_split:\n      \
+         allocations: {default: 1, v2: 1}\n",
+        5,
+        "services.chat.traffic_split.allocations.v2",
+        "\"v2\" is no version of the service; allowed: default",
+    ),
+    (
+        "services:\n  chat:\n    instances: [a:1]\n    traffic_split:\n      \
+         allocations: {default: 0}\n",
+        5,
+        "services.chat.traffic_split.allocations",
+        "no version has a weight; needed: one above 0",
+    ),
+    (
+        "services:\n  chat:\n    instances: [a:1]\n    traffic_split:\n      \
+         allocations: {default: 0.00001}\n",
+        5,
+        "services.chat.traffic_split.allocations.default",
+        "found the number 0.00001; allowed: a number from 0 to 10000 with at most 4 decimals",
+    ),
+    (
+        "services:\n  chat:\n    instances: [a:1]\n    session_affinity: true\n    traffic_split:\n      \
+         allocations: {default: 1}\n      cookie: BURDOCK\n",
+        7,
+        "services.chat.traffic_split.cookie",
+        "BURDOCK is the cookie of an affinity token",
+    ),
+    (
+        "services:\n  chat:\n    instances: [a:1]\n    traffic_split:\n      \
+         allocations: {default: 1}\n      shard_by: ip\n      cookie: X\n",
+        7,
+        "services.chat.traffic_split.cookie",
+        "says nothing here; needed: `shard_by: cookie`",
+    ),
+    (
+        "services:\n  a:\n    instances: [a:1]\n    routes:\n      - paths: [/x]\n        redirect: {to: '//evil'}\n",
+        6,
+        "services.a.routes[0].redirect.to",
+        "found \"//evil\"; allowed: a path, or a URL with http://",
+    ),
+    (
+        "services:\n  a:\n    instances: [a:1]\n    routes:\n      - paths: [/x]\n        redirect: {to: '/{port}'}\n",
+        6,
+        "services.a.routes[0].redirect.to",
+        "{port} is not known; allowed: {scheme}, {host}",
+    ),
+    (
+        "services:\n  a:\n    instances: [a:1]\n    routes:\n      - paths: [/x]\n        request_headers: {set: {Host: b}}\n",
+        6,
+        "services.a.routes[0].request_headers.set.Host",
+        "Host frames messages, concerns one hop or is told by Burdock",
+    ),
+    (
+        "services:\n  a:\n    instances: [a:1]\n    routes:\n      - paths: [/x]\n        response_headers: {remove: [Connection]}\n",
+        6,
+        "services.a.routes[0].response_headers.remove[0]",
+        "Connection frames messages",
+    ),
+    (
+        "services:\n  a:\n    instances: [a:1]\n    routes:\n      - rewrite_prefix: /x\n",
+        5,
+        "services.a.routes[0]",
+        "`paths` is missing; needed: a list of path prefixes",
+    ),
+    (
+        "services:\n  a:\n    instances: [a:1]\n    routes:\n      - {paths: [/x], redirect: {to: /y}, rewrite_prefix: /z}\n",
+        5,
+        "services.a.routes[0]",
+        "a redirect reaches no instance; allowed: nothing beside it",
+    ),
+    (
+        "services:\n  a:\n    instances: [a:1]\n    routes:\n      - {paths: [/x]}\n      - {paths: [/y, /x]}\n",
+        2,
+        "services.a",
+        "two `routes` are for /x of every host",
+    ),
+    (
+        "services:\n  a: {hosts: [h], instances: [a:1]}\n  b:\n    instances: [a:1]\n    routes: [{hosts: [h], paths: [/]}]\n",
+        3,
+        "services.b",
+        "`a` and `b` both serve / of h",
+    ),
+    (
+        "services:\n  a:\n    instances: [a:1]\n    session_affinity: true\n    affinity: {header: X-S}\n    routes: [{paths: [/x], request_headers: {remove: [x-s]}}]\n",
+        2,
+        "services.a",
+        "`routes` change x-s, which is a field of `affinity`",
+    ),
+    (
+        "services: {chat: {instances: [a:1], traffic: 1}}\n",
+        1,
+        "services.chat.traffic",
         "unknown key; allowed in service",
     ),
     ("services: {a: {paths: [/a/*], instances: [a:1]}}", 1, "services.a.paths[0]", "without *"),

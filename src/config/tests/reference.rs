@@ -30,7 +30,7 @@ fn asked(text: &str) -> BTreeSet<(&'static str, &'static str)> {
 #[test]
 fn minimal_yaml_is_three_instances_with_affinity() {
     let config = loaded("minimal.yaml");
-    let version = &config.services[0].version;
+    let version = &config.services[0].versions[0];
     assert_eq!(version.instances.len(), 3);
     assert!(version.affinity.is_some());
 }
@@ -48,7 +48,7 @@ fn reference_yaml_shows_the_defaults() {
 }
 
 /// Forms that stand in comments of reference.yaml, since they exclude the forms that stand there.
-const OTHER_FORMS: [&str; 8] = [
+const OTHER_FORMS: [&str; 10] = [
     "instances: [a:1]\ntracing: {endpoint: 'http://a/'}\n",
     "instances: [a:1]\naccess_log: {}\n",
     "instances: [a:1]\naffinity_keys: {keys: [AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=]}\n",
@@ -57,6 +57,9 @@ const OTHER_FORMS: [&str; 8] = [
     "instances: [a:1]\nnetwork: {session_affinity: true}\n",
     "instances: [a:1]\nconcurrency: {}\n",
     "instances: [a:1]\ntls: {verify: false}\n",
+    "services: {a: {versions: {v: {instances: [a:1]}}, routes: [{paths: [/b], redirect: {to: /c}}, \
+     {paths: [/d], request_headers: {}}]}}",
+    "services: {a: {versions: {v: {instances: [a:1]}}, traffic_split: {allocations: {v: 1}}}}\n",
 ];
 
 /// What a listener with TLS asks for; its files are made for it.
@@ -77,7 +80,7 @@ fn asked_of_tls() -> BTreeSet<(&'static str, &'static str)> {
 }
 
 /// Every kind of map that the code reads; a kind that is missing here is found by its parent's row.
-const KINDS: [&str; 42] = [
+const KINDS: [&str; 46] = [
     "configuration",
     "listener",
     "access",
@@ -98,6 +101,10 @@ const KINDS: [&str; 42] = [
     "limits",
     "drain",
     "service",
+    "route",
+    "redirect",
+    "headers",
+    "traffic_split",
     "version",
     "instance",
     "discovery",

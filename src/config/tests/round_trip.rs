@@ -43,6 +43,10 @@ fn texts_of_many_shapes_come_back_equal() {
         "instances: [a:1]\nreadiness_check: {path: '/a?b=\"c\\', host: 'x:1', timeout_sec: 0.25}",
         "instances: [a:1]\nsession_affinity: true\naffinity: {cookie: '-'}",
         "services: {'on': {hosts: ['*.a'], versions: {'12': {instances: [a:1]}}}, 'null': {hosts: [b], instances: [a:1]}}",
+        "services: {a: {traffic_split: {allocations: {v: 0.9, w: 0.0001, '1': 10000}}, versions: {v: {instances: [a:1]}, w: {instances: [a:1]}, '1': {instances: [b:1]}}}}",
+        "services: {a: {traffic_split: {shard_by: ip, sessions_at_zero: keep, allocations: {v: 1}}, versions: {v: {instances: [a:1]}, w: {instances: [a:1]}}}}",
+        "services: {a: {traffic_split: {cookie: X, allocations: {default: 0.3}}, instances: [a:1]}}",
+        "services: {a: {instances: [a:1], routes: [{paths: [/a], redirect: {status: 301, to: 'https://b{path}{query}'}}, {hosts: ['*.x'], paths: [/b, /c], rewrite_prefix: /, request_headers: {remove: [X-A], set: {X-B: 'a \"b'}, add: {'on': 'x'}}, response_headers: {set: {Server: x}}}]}}",
         "services: {'[': {hosts: ['[::1]'], instances: [a:1]}, 'a:': {instances: [a:1]}, '-': {paths: [/-], instances: [a:1]}}",
     ] {
         assert_round_trip(&config(text));
@@ -533,7 +537,9 @@ proptest! {
             hosts: hosts.into_iter().collect(),
             paths: vec![path],
             access,
-            version,
+            versions: vec![version],
+            routes: Vec::new(),
+            split: None,
         }];
         assert_round_trip(&config);
     }

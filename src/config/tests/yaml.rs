@@ -41,8 +41,8 @@ fn anchors_and_merge_keys_save_repetition() {
     );
     let [a, b] = &merged.services[..] else { panic!("two services") };
     assert_eq!((&a.hosts[0][..], &b.hosts[0][..]), ("a", "b"));
-    assert_eq!((b.version.retry.attempts, b.version.retry.budget), (2, 600));
-    assert_eq!(a.version.instances, b.version.instances);
+    assert_eq!((b.versions[0].retry.attempts, b.versions[0].retry.budget), (2, 600));
+    assert_eq!(a.versions[0].instances, b.versions[0].instances);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn strings_may_take_any_yaml_form() {
     let folded =
         config("\"instances\":\n  - >-\n    a:1\n  - 'b:1'\n  - !!str c:1\n  - |-\n    d:1\n");
     let names: Vec<&str> =
-        folded.services[0].version.instances.iter().map(|it| it.name.as_str()).collect();
+        folded.services[0].versions[0].instances.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(names, ["a:1", "b:1", "c:1", "d:1"]);
 }
 

@@ -11,6 +11,8 @@ mod discovery;
 mod health;
 mod instance_tls;
 mod retry;
+mod route;
+mod split;
 mod tls;
 mod tracing;
 mod tunnels;
@@ -30,6 +32,8 @@ pub use discovery::{Discovery, Dns, Names, Source};
 pub use health::{Breaker, Check, CheckTls, Concurrency, InitialState, OnRestart};
 pub use instance_tls::{ClientCertificate, InstanceTls};
 pub use retry::{Condition, Retry};
+pub use route::{Edits, Redirect, Route};
+pub use split::{AtZero, SHARE_UNIT, ShardBy, Split};
 pub use tls::{
     Certificate, ClientCertificates, Hsts, HttpsRedirect, KeyKind, Tickets, Tls, TlsVersion,
 };
@@ -233,8 +237,12 @@ pub struct Service {
     pub paths: Vec<String>,
     /// Whose requests it takes, by the client's address as trusted proxies tell it.
     pub access: Access,
-    /// The version that serves it.
-    pub version: Version,
+    /// The versions that serve it; at least one, with unique names.
+    pub versions: Vec<Version>,
+    /// Parts of it that are treated differently.
+    pub routes: Vec<Route>,
+    /// How its requests are shared among them; there is one if there are several.
+    pub split: Option<Split>,
 }
 
 /// A version of a service: instances that answer alike, and how they are treated.

@@ -213,7 +213,7 @@ fn cookie(node: &Node<'_>) -> Option<AffinityCookie> {
     Some(cookie)
 }
 
-fn cookie_name(node: &Node<'_>) -> Option<String> {
+pub(super) fn cookie_name(node: &Node<'_>) -> Option<String> {
     node.parsed("letters, digits and !#$%&'*+-.^_`|~", |text| {
         is_token(text).then(|| text.to_owned())
     })

@@ -14,7 +14,7 @@ fn roster(text: &str) -> Arc<Roster> {
 
 pub(super) fn version(text: &str) -> types::Version {
     let loaded = crate::config::parse(text, std::path::Path::new("burdock.yaml"));
-    loaded.unwrap().config.services.remove(0).version
+    loaded.unwrap().config.services.remove(0).versions.remove(0)
 }
 
 const HALF_OPEN: &str = "breaker: { failures: 1, open: 1ms, trials: 1, max_ejected: 100% }\n";

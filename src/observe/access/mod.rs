@@ -48,6 +48,8 @@ pub struct Line<'a> {
     pub affinity: &'static str,
     /// Why, for the last two.
     pub affinity_reason: Option<&'static str>,
+    /// By what it came to its version, where its service has several.
+    pub split: Option<&'static str>,
     /// Instances tried.
     pub attempts: u32,
     /// Body bytes from the client; all bytes for a tunnel.
@@ -131,6 +133,7 @@ fn json(out: &mut Vec<u8>, line: &Line<'_>, share: u32) {
         (",\"message\":\"", Some(line.message)),
         (",\"affinity\":\"", Some(line.affinity)),
         (",\"affinity_reason\":\"", line.affinity_reason),
+        (",\"split\":\"", line.split),
         (",\"error\":\"", line.error),
         (",\"client\":\"", Some(line.client)),
         (",\"method\":\"", Some(line.method)),
@@ -217,6 +220,7 @@ fn pretty(out: &mut Vec<u8>, line: &Line<'_>) {
         ("/", Some(instance)),
         (" affinity=", Some(line.affinity)),
         (" reason=", line.affinity_reason),
+        (" split=", line.split),
         (" error=", line.error),
         (" tls=", line.tls.map(|tls| tls.version)),
     ] {
@@ -346,6 +350,7 @@ pub(super) mod tests {
             instance: "a",
             affinity: "rehomed",
             affinity_reason: Some("dead"),
+            split: Some("token"),
             attempts: 2,
             request_bytes: 0,
             response_bytes: 5,
@@ -370,6 +375,7 @@ pub(super) mod tests {
         assert_eq!(object["path"], "/a\"b?c=\u{7f}");
         assert_eq!(object["duration_ms"], 2.005);
         assert_eq!(object["affinity_reason"], "dead");
+        assert_eq!(object["split"], "token");
         assert!(object.get("error").is_none() && object.get("sample").is_none());
         for (share, told) in [(1, 0.0001), (250, 0.025), (9999, 0.9999)] {
             out.clear();
@@ -438,7 +444,7 @@ pub(super) mod tests {
         pretty(&mut out, &line());
         let text = String::from_utf8(out).unwrap();
         assert!(
-            text.contains("200 -> chat/v1/a affinity=rehomed reason=dead attempts=2"),
+            text.contains("200 -> chat/v1/a affinity=rehomed reason=dead split=token attempts=2"),
             "{text}"
         );
     }

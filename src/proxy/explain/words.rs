@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
-use super::{Instance, Kind, Listener, Membership, Outcome, Seen, Service};
-use crate::config::types::{Balance, HashKey};
+use super::{Branch, Instance, Kind, Listener, Lot, Membership, Outcome, Seen, Service};
+use crate::config::types::{self, Balance, HashKey};
 use crate::health::breaker::Passage;
 use crate::health::{Admin, Health};
 use crate::proxy::error::Reason;
+use crate::route::split::By;
 use crate::route::{Host, Route};
 
 /// What is known of a session when its instance is chosen.
@@ -33,6 +34,37 @@ pub(super) fn route(host: &str, route: Route<'_>) -> String {
         Host::Wildcard(end) => format!("host {host} fits its *{end}, path {path} covers it"),
         Host::Any => format!("it takes any host, path {path} covers it"),
     }
+}
+
+/// What becomes of it by which of the service's routes.
+pub(super) fn treated(route: &types::Route, index: usize) -> String {
+    match (&route.redirect, &route.rewrite_prefix) {
+        (Some(redirect), _) => format!("; routes[{index}] redirects to {}", redirect.to),
+        (None, Some(to)) => format!("; routes[{index}] has {to} in its place"),
+        (None, None) => format!("; routes[{index}] changes fields"),
+    }
+}
+
+/// Why it goes to this version of several.
+pub(super) fn lot(branch: Branch<'_>, lot: Lot<'_>) -> String {
+    let name = lot.service.roster.version();
+    let why = match lot.by {
+        By::Token => format!("its token names {name}"),
+        By::EngineIo => format!("{name} issued its engine.io session id"),
+        By::Streams => format!("other streams of its connection went to {name}"),
+        By::Cookie => format!("the number in its cookie leads to {name}"),
+        By::Drawn => {
+            format!("it has no number, and the one drawn leads to {name}; another draw may differ")
+        }
+        By::Ip => format!("its address leads to {name}"),
+        By::Random => format!("{name} was drawn; another draw may differ"),
+    };
+    let share = |it: &Service| {
+        let percent = (it.share() * 1e4).round() / 100.0;
+        format!("{} {percent}%", it.roster.version())
+    };
+    let shares: Vec<_> = branch.versions().iter().map(share).collect();
+    format!("{why} (traffic_split: {})", shares.join(", "))
 }
 
 /// Why a request gets no further than its listener, if so.

@@ -4,6 +4,7 @@ mod choose;
 mod inspect;
 mod nonces;
 mod settle;
+mod version;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::proxy::key;
 use crate::snapshot::{Service, Snapshot};
 
 pub use inspect::{Said, Seen, tokens};
+pub use version::{Lot, draw};
 
 /// What became of a request's session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,7 +236,10 @@ impl<'a> Session<'a> {
     /// or it was already told to go elsewhere.
     fn refuse_move(&mut self, reason: Rehome) {
         let affinity = self.service.version().affinity.as_ref();
-        let may_move = matches!(reason, Rehome::Removed | Rehome::Rebalanced | Rehome::Restarted);
+        let may_move = matches!(
+            reason,
+            Rehome::Removed | Rehome::Rebalanced | Rehome::Restarted | Rehome::Split
+        );
         if affinity.is_some_and(|affinity| affinity.strict) && !may_move {
             self.state = State::Refused(reason);
         }
@@ -307,7 +312,10 @@ impl<'a> Session<'a> {
                     Err(Rehome::Rebalanced)
                 }
             },
-            false => Err(Rehome::Removed),
+            false => match self.snapshot.branch_of(service).named(claim.version) {
+                Some(_) => Err(Rehome::Split),
+                None => Err(Rehome::Removed),
+            },
         };
         match bound {
             Ok(instance) => State::Bound(bond, instance),

@@ -1,0 +1,254 @@
+//! Several versions of a service: shares are as the weights say, a change of weights moves as few clients as
+//! need be, sessions keep their version, and what is asked for at run time outlives the process.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use support::h2::{H2, finish, get};
+use support::{Api, Backend, Burdock, Client, Request, eventually, run_to_end};
+
+/// A service `app` with an instance for each version, and what its versions have in common.
+fn config(versions: &[(&Backend, u32)], split: &str, common: &str) -> String {
+    let weights: Vec<_> =
+        versions.iter().map(|(it, weight)| format!("{}: {weight}", it.name)).collect();
+    let mut text = format!(
+        "{}trusted_proxies: [127.0.0.1]\nservices:\n  app:\n    traffic_split: {{ {split}allocations: {{ {} }} }}\n    versions:\n",
+        support::HEADER,
+        weights.join(", ")
+    );
+    for (backend, _) in versions {
+        let (name, address) = (&backend.name, backend.address);
+        text += &format!(
+            "      {name}:\n        instances: [{{ name: {name}, address: {address} }}]\n{common}"
+        );
+    }
+    text
+}
+
+const STICKY: &str = "        session_affinity: true\n";
+
+/// The version that answers each client, which is its instance here.
+async fn versions(clients: &mut [Client]) -> Vec<String> {
+    let mut found = Vec::with_capacity(clients.len());
+    for client in clients {
+        found.push(client.get("/").await.instance().to_owned());
+    }
+    found
+}
+
+fn count(found: &[String], version: &str) -> usize {
+    found.iter().filter(|name| *name == version).count()
+}
+
+fn moved(before: &[String], after: &[String]) -> usize {
+    before.iter().zip(after).filter(|(before, after)| before != after).count()
+}
+
+async fn share(api: &mut Api, weights: serde_json::Value) {
+    let (status, told) = api.put("services/app/split", json!({ "allocations": weights })).await;
+    assert_eq!((status, &told["source"]), (200, &json!("api")), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_move_only_when_their_version_gets_nothing_any_more() {
+    let (v1, v2) = (Backend::start("v1").await, Backend::start("v2").await);
+    let yaml = config(&[(&v1, 9), (&v2, 1)], "", STICKY);
+    let mut burdock = Burdock::start(&yaml).await;
+    let mut api = Api::of(&burdock);
+    let mut clients: Vec<_> = (0..150).map(|_| burdock.session()).collect();
+    let first = versions(&mut clients).await;
+    let canary = count(&first, "v2");
+    assert!((2..=35).contains(&canary), "{canary} of 150 at 10 %");
+    // More for the new version: new clients go there, and nobody moves.
+    share(&mut api, json!({ "v1": 1, "v2": 3 })).await;
+    assert_eq!(moved(&first, &versions(&mut clients).await), 0);
+    let mut more: Vec<_> = (0..60).map(|_| burdock.session()).collect();
+    let at_new = count(&versions(&mut more).await, "v2");
+    assert!((30..=58).contains(&at_new), "{at_new} of 60 at 75 %");
+    // Promoted: who was on the old version moves, once, and nobody else.
+    share(&mut api, json!({ "v2": 1 })).await;
+    let promoted = versions(&mut clients).await;
+    assert_eq!((count(&promoted, "v2"), moved(&first, &promoted)), (150, 150 - canary));
+    assert_eq!(moved(&promoted, &versions(&mut clients).await), 0);
+    let split = [("reason", "traffic_split")];
+    let rehomed = burdock.metrics().await.sum("burdock_rehomes_total", &split);
+    assert_eq!(rehomed as usize, 150 - canary);
+    // What was asked for outlives the process, and is taken back with as little to do.
+    burdock.signal(libc::SIGTERM);
+    burdock.exit_code().await;
+    let (directory, file) = (burdock.directory.clone(), burdock.config.clone());
+    let burdock = Burdock::spawn(directory, file, &["run", "-c", "burdock.yaml"]).await;
+    let mut api = Api::of(&burdock);
+    clients
+        .iter_mut()
+        .for_each(|client| (client.address = burdock.address(), client.disconnect()).1);
+    assert_eq!(moved(&promoted, &versions(&mut clients).await), 0);
+    let status = api.status().await;
+    let difference = &status["differences"][0];
+    assert_eq!(
+        (&difference["id"], &difference["what"], &difference["file"], &difference["now"]),
+        (&json!("app"), &json!("traffic_split"), &json!("v1=9 v2=1"), &json!("v2=1"))
+    );
+    assert_eq!(status["services"][0]["versions"][1]["share"], 1.0);
+    let (_, told) = api.delete("services/app/split").await;
+    assert_eq!(
+        (&told["source"], &told["shares"]),
+        (&json!("file"), &json!({ "v1": 0.9, "v2": 0.1 }))
+    );
+    assert_eq!(moved(&promoted, &versions(&mut clients).await), 0, "v2 has weight");
+    // Rolled back: all go, since a version that gets nothing keeps nobody ...
+    share(&mut api, json!({ "v1": 1, "v2": 0 })).await;
+    assert_eq!(count(&versions(&mut clients).await, "v1"), 150);
+    // ... unless that is what the file asks for.
+    let keep = config(&[(&v1, 9), (&v2, 1)], "sessions_at_zero: keep, ", STICKY);
+    burdock.reload(&keep).await;
+    share(&mut api, json!({ "v1": 0, "v2": 1 })).await;
+    assert_eq!(count(&versions(&mut clients).await, "v1"), 150, "until their tokens end");
+    assert_eq!(burdock.session().get("/last").await.instance(), "v2");
+    let line = burdock.access("/last", 1).await.swap_remove(0);
+    assert_eq!((&line["version"], &line["split"]), (&json!("v2"), &json!("drawn")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_in_a_cookie_keeps_clients_without_sessions_at_their_version() {
+    let (v1, v2) = (Backend::start("v1").await, Backend::start("v2").await);
+    let burdock = Burdock::start(&config(&[(&v1, 8), (&v2, 2)], "", "")).await;
+    let mut api = Api::of(&burdock);
+    let mut clients: Vec<_> = (0..200).map(|_| burdock.session()).collect();
+    let answer = clients[0].get("/a").await;
+    let line = answer.set_cookie("BURDOCK_SPLIT").expect("a number");
+    assert!(line.ends_with("; HttpOnly; SameSite=Lax; Path=/; Max-Age=2592000"), "{line}");
+    assert!(answer.cookie("BURDOCK_SPLIT").unwrap().parse::<u32>().unwrap() < 1_000_000);
+    assert_eq!(answer.field("cache-control"), Some("private"));
+    assert_eq!(clients[0].get("/a").await.set_cookie("BURDOCK_SPLIT"), None, "once");
+    let lines = burdock.access("/a", 2).await;
+    assert_eq!((&lines[0]["split"], &lines[1]["split"]), (&json!("drawn"), &json!("cookie")));
+    let first = versions(&mut clients).await;
+    let at_new = count(&first, "v2");
+    assert!((15..=70).contains(&at_new), "{at_new} of 200 at 20 %");
+    assert_eq!(moved(&first, &versions(&mut clients).await), 0);
+    share(&mut api, json!({ "v1": 6, "v2": 4 })).await;
+    let raised = versions(&mut clients).await;
+    let (gone, back) =
+        (moved(&first, &raised), |(a, b): (&String, &String)| a == "v2" && b == "v1");
+    assert!((15..=70).contains(&gone), "{gone} of 200 moved for 20 % more");
+    assert!(!first.iter().zip(&raised).any(back), "nobody is sent back");
+    share(&mut api, json!({ "v1": 80, "v2": 20 })).await;
+    assert_eq!(moved(&first, &versions(&mut clients).await), 0, "lowered, the same ones go back");
+    // What is no number is as none.
+    for cookie in
+        ["BURDOCK_SPLIT=", "BURDOCK_SPLIT=-1", "BURDOCK_SPLIT=1234567", "BURDOCK_SPLIT=%31"]
+    {
+        let request = Request::get("/").with("Cookie", cookie);
+        let answer = burdock.client().send(&request).await;
+        assert!(answer.set_cookie("BURDOCK_SPLIT").is_some(), "{cookie}");
+    }
+    let metrics = burdock.metrics().await;
+    let of = |by: &str| metrics.sum("burdock_split_requests_total", &[("by", by)]);
+    assert_eq!((of("drawn"), of("cookie"), of("token")), (204.0, 602.0, 0.0));
+    assert_eq!(metrics.sum("burdock_split_share", &[("version", "v2")]), 0.2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_and_chance_decide_where_they_are_told_to() {
+    let (v1, v2) = (Backend::start("v1").await, Backend::start("v2").await);
+    let of = |split: &str| config(&[(&v1, 1), (&v2, 1)], split, "");
+    let burdock = Burdock::start(&of("shard_by: ip, ")).await;
+    let mut client = burdock.session();
+    let mut found = BTreeMap::new();
+    for round in 0..2 {
+        for n in 0..40 {
+            let address = format!("198.51.100.{n}");
+            let request = Request::get("/").with("X-Forwarded-For", &address);
+            let version = client.send(&request).await.instance().to_owned();
+            let known = found.entry(address).or_insert_with(|| version.clone());
+            assert_eq!(*known, version, "round {round}");
+        }
+    }
+    let at_new = found.values().filter(|version| *version == "v2").count();
+    assert!((8..=32).contains(&at_new), "{at_new} of 40 addresses at 50 %");
+    assert!(client.jar.as_ref().is_some_and(BTreeMap::is_empty), "an address needs no cookie");
+    burdock.reload(&of("shard_by: random, ")).await;
+    let mut seen = Vec::new();
+    for _ in 0..60 {
+        seen.push(client.get("/").await.instance().to_owned());
+    }
+    assert!((12..=48).contains(&count(&seen, "v2")), "{seen:?}");
+}
+
+/// Streams that are in flight at once have no token yet, and their client must not be in two versions.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_streams_of_a_client_go_to_one_version() {
+    let (v1, v2) = (Backend::start("v1").await, Backend::start("v2").await);
+    let yaml = config(&[(&v1, 1), (&v2, 1)], "", STICKY);
+    let burdock = Burdock::start(&yaml.replace("trusted_proxies: [127.0.0.1]\n", "")).await;
+    let mut seen = Vec::new();
+    for _ in 0..10 {
+        let mut h2 = H2::connect(burdock.address()).await;
+        let before = [&v1, &v2].map(Backend::request_count);
+        let begun: Vec<_> = (0..6).map(|_| h2.begin(get("/gate"), false).0).collect();
+        let came = || [v1.request_count() - before[0], v2.request_count() - before[1]];
+        eventually("all of them", || (came().iter().sum::<usize>() == 6).then_some(())).await;
+        [&v1, &v2].iter().zip(came()).for_each(|(backend, came)| backend.open_gate(came));
+        let mut names = Vec::new();
+        for answer in begun {
+            names.push(finish(answer).await.expect("an answer").instance().to_owned());
+        }
+        assert!(names.iter().all(|name| *name == names[0]), "{names:?}");
+        seen.push(names.swap_remove(0));
+    }
+    assert!(
+        count(&seen, "v1") < 10 && count(&seen, "v2") < 10,
+        "not one version for all: {seen:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_and_explain_tell_of_versions() {
+    let (v1, v2) = (Backend::start("v1").await, Backend::start("v2").await);
+    let burdock = Burdock::start(&config(&[(&v1, 99), (&v2, 1)], "", STICKY)).await;
+    let admin = format!("http://{}", burdock.admin());
+    let run = |words: &[&str]| {
+        let arguments = [words, &["--admin", &admin]].concat();
+        let output = run_to_end(&burdock.directory, &arguments);
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    };
+    let told = |text: &str| (Some(0), format!("app: {text}\n"));
+    assert_eq!(run(&["split", "app"]), told("v1 99%, v2 1% by cookie"));
+    assert_eq!(
+        run(&["split", "app", "v1=0", "v2=2.5"]),
+        told("v1 0%, v2 100% by cookie, not as the file says")
+    );
+    let (_, status) = run(&["status"]);
+    assert!(status.contains("app/v2  session affinity, 100% of new requests"), "{status}");
+    assert!(status.contains("app: traffic_split v1=0 v2=2.5 (file: v1=99 v2=1)"), "{status}");
+    let mut session = burdock.session();
+    assert_eq!(session.get("/").await.instance(), "v2");
+    let cookie = session.cookie_line().unwrap();
+    let why = |cookie: &str| run(&["explain", "--url", "http://a/", "--cookie", cookie]).1;
+    let text = why(&cookie);
+    assert!(text.contains("v2: its token names v2 (traffic_split: v1 0%, v2 100%)"), "{text}");
+    assert_eq!(run(&["split", "app", "file"]), told("v1 99%, v2 1% by cookie"));
+    assert_eq!(run(&["split", "app", "v1=1"]).0, Some(0));
+    let text = why(&cookie);
+    assert!(text.contains("leads to v1; another draw may differ"), "{text}");
+    assert!(text.contains("traffic_split"), "{text}");
+    for (words, wrong) in [
+        (&["split", "app", "v3=1"][..], "no version v3; there are v1, v2"),
+        (&["split", "app", "v1=0"], "no version has a weight"),
+        (&["split", "app", "v1"], "\"v1\" is no VERSION=WEIGHT"),
+        (&["split", "nobody"], "no service nobody"),
+    ] {
+        let (code, text) = run(words);
+        assert!(code == Some(1) && text.contains(wrong), "{words:?}: {text}");
+    }
+    let mut api = Api::of(&burdock);
+    let (_, events) = api.get("events?format=json").await;
+    let texts = events.to_string();
+    assert!(texts.contains("traffic split of app: v1=99 v2=1 -> v1=0 v2=2.5"), "{texts}");
+    let again = eventually("a reload", || Some(burdock.reloads().len())).await;
+    assert_eq!(again, 0, "nothing of it was a reload");
+}

@@ -163,6 +163,22 @@ async fn a_source_takes_over_from_a_list_and_its_instances_can_be_steered() {
     source(&burdock, "another one", |it| it["instances"] == 2).await;
     assert_eq!(api.instance(&name).await["weight"], 7);
     assert_eq!(api.status().await["differences"][0]["file"], "1");
+    // Nor does it forget that when it misses the instance for a moment.
+    put(&file, &json!([{ "targets": [a.address.to_string()] }]).to_string());
+    source(&burdock, "only the other one", |it| it["instances"] == 1).await;
+    assert_eq!(api.status().await["differences"], json!([]));
+    put(&file, &json!([{ "targets": [b.address.to_string(), a.address.to_string()] }]).to_string());
+    source(&burdock, "both again", |it| it["instances"] == 2).await;
+    assert_eq!(api.instance(&name).await["weight"], 7);
+
+    // By its own address clients would come in at the back.
+    for own in [burdock.admin(), burdock.address()] {
+        put(&file, &json!([{ "targets": [own.to_string()] }]).to_string());
+        let told = source(&burdock, "itself", |it| !it["problem"].is_null()).await;
+        assert!(told["problem"].as_str().unwrap().contains("Burdock's own"), "{told}");
+        put(&file, &json!([{ "targets": [b.address.to_string()] }]).to_string());
+        source(&burdock, "another again", |it| it["problem"].is_null()).await;
+    }
 }
 
 /// A name server that says what its files say; killed when dropped.

@@ -2,13 +2,18 @@
 //!
 //! Pure: from a request's head to a verdict.
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, ORIGIN};
+use http::header::{
+    AUTHORIZATION, CONTENT_TYPE, FORWARDED, HOST, HeaderMap, HeaderName, ORIGIN, VIA,
+};
 use http::{Method, StatusCode};
 use sha2::{Digest, Sha256};
 
 use crate::admin::problem::Problem;
 use crate::config::types::Token;
 
+/// What tells that somebody else's request was passed on, by Burdock itself too if an instance of its
+/// own is at this address.
+const THROUGH_PROXY: [HeaderName; 3] = [VIA, FORWARDED, HeaderName::from_static("x-forwarded-for")];
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Whether whoever sent this may ask at all.
@@ -21,6 +26,10 @@ pub(super) fn admit(headers: &HeaderMap, token: Option<&Token>) -> Result<(), Pr
         }
         // Without a token only this machine is trusted, and a page whose name was made to mean this
         // machine (DNS rebinding) still says that name.
+        None if THROUGH_PROXY.iter().any(|name| headers.contains_key(name)) => {
+            let detail = "this came through a proxy, and there is no token_file";
+            Err(Problem::new(StatusCode::FORBIDDEN, detail))
+        }
         None if is_local(text(headers, &HOST)) => Ok(()),
         None => {
             let detail = "the Host field names no loopback address, and there is no token_file";
@@ -101,6 +110,15 @@ mod tests {
             headers.append(*name, value.parse().unwrap());
         }
         headers
+    }
+
+    #[test]
+    fn what_came_through_a_proxy_needs_a_token() {
+        for field in ["via", "forwarded", "x-forwarded-for"] {
+            let asked = headers(&[("host", "127.0.0.1:9900"), (field, "1.1 burdock")]);
+            let problem = admit(&asked, None).unwrap_err();
+            assert_eq!(problem.status, StatusCode::FORBIDDEN, "{field}");
+        }
     }
 
     #[test]

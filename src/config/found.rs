@@ -121,6 +121,9 @@ pub enum Unbelieved {
         /// How many it must.
         minimum: u32,
     },
+    /// Burdock itself is among them, which would let clients in by the back door.
+    #[error("{0} is an address of Burdock's own: those that are known stay")]
+    Itself(String),
     /// More than there is room for.
     #[error("{0} instances, and {MOST} is the most: those that are known stay")]
     TooMany(usize),
@@ -174,12 +177,12 @@ impl Found {
         told: Vec<Member>,
         minimum: u32,
     ) -> Result<bool, Unbelieved> {
+        if told.len() > MOST {
+            return Err(Unbelieved::TooMany(told.len()));
+        }
         let members = distinct(told);
         if members.len() < minimum as usize {
             return Err(Unbelieved::TooFew { told: members.len(), minimum });
-        }
-        if members.len() > MOST {
-            return Err(Unbelieved::TooMany(members.len()));
         }
         if self.0.get(whose) == Some(&members) {
             return Ok(false);

@@ -22,6 +22,8 @@ use super::types::{Config, Instance, Service, State, Version};
 const FORMAT: u32 = 1;
 /// Instances that may be added in all: a caller that never removes any must not fill the memory.
 pub const MAX_ADDED: usize = 10_000;
+/// Overrides that are kept of instances which their source names no longer, in all.
+const MAX_ABSENT: usize = 1000;
 /// As in a configuration.
 pub const MAX_WEIGHT: u32 = 1000;
 /// Milliseconds since the Unix epoch in the year 10000, which no date is written for.
@@ -257,6 +259,7 @@ impl Overlay {
     pub fn prune(&mut self, config: &Config) -> Vec<String> {
         let (mut told, index) = (self.prune_shares(config), Index::of(config));
         let keys: Vec<Key> = self.instances.keys().cloned().collect();
+        let mut absent = Vec::new();
         for key in keys {
             let Some(wanted) = self.instances.get_mut(&key) else { continue };
             let Some(version) = index.version(&key) else {
@@ -266,6 +269,8 @@ impl Overlay {
             };
             let named = version.by_name.get(&*key.name);
             match (&wanted.added, named) {
+                // Its source may name it again in a moment, and what was wanted of it still is.
+                (None, None) if version.is_searched => absent.push((wanted.since, key.clone())),
                 (None, None) => {
                     told.push(format!("{key}: the file does not name it any more"));
                     self.instances.remove(&key);
@@ -285,6 +290,12 @@ impl Overlay {
                 (Some(_), None) | (None, Some(_)) => {}
             }
             self.forget_deadline(&key, named.map(|named| named.state));
+        }
+        absent.sort();
+        let too_many = absent.len().saturating_sub(MAX_ABSENT);
+        for (_, key) in absent.drain(..too_many) {
+            told.push(format!("{key}: its source has not named it for long"));
+            self.instances.remove(&key);
         }
         told
     }
@@ -311,6 +322,10 @@ impl Overlay {
         let index = Index::of(config);
         for (key, wanted) in &self.instances {
             let named = index.version(key).and_then(|it| it.by_name.get(&*key.name));
+            if named.is_none() && wanted.added.is_none() {
+                // It waits for its source to name the instance again.
+                continue;
+            }
             let mut push = |what, file: Option<String>, now: String| {
                 if file.as_ref() != Some(&now) {
                     let since = wanted.since;
@@ -345,6 +360,8 @@ impl Override {
 struct Index<'a>(HashMap<(&'a str, &'a str), Named<'a>>);
 
 struct Named<'a> {
+    /// Whether instances are found for it.
+    is_searched: bool,
     by_name: HashMap<&'a str, &'a Instance>,
     addresses: HashSet<&'a str>,
 }
@@ -354,7 +371,8 @@ impl<'a> Index<'a> {
         let row = |(service, version): (&'a Service, &'a Version)| {
             let by_name = version.instances.iter().map(|it| (&*it.name, it)).collect();
             let addresses = version.instances.iter().map(|it| &*it.address).collect();
-            ((&*service.name, &*version.name), Named { by_name, addresses })
+            let is_searched = version.discovery.is_some();
+            ((&*service.name, &*version.name), Named { is_searched, by_name, addresses })
         };
         let versions = |it: &'a Service| it.versions.iter().map(move |version| (it, version));
         Self(config.services.iter().flat_map(versions).map(row).collect())

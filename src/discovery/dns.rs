@@ -1,9 +1,11 @@
 //! Instances in the DNS: the addresses of a name, or the targets of its SRV records (RFC 2782).
 //!
 //! Asked again when the first record's TTL has passed, and at the latest after `refresh`. No answer
-//! is a failure; an answer that there are no records is one that names nobody.
+//! is a failure; an answer that there are no records is one that names nobody. Every question is for a
+//! whole name: a resolver that goes through a search list by itself goes on after failures too, and
+//! what it says at the end would be about another name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -16,15 +18,18 @@ use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 use hickory_resolver::proto::rr::rdata::SRV;
+use hickory_resolver::system_conf::read_system_conf;
 
 use super::{Backoff, Reporter};
-use crate::config::found::Member;
+use crate::config::found::{MOST, Member};
 use crate::config::types::{Dns, Names};
 
 /// However short a TTL is.
 const SOONEST: Duration = Duration::from_secs(1);
 /// For one question to one server.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// For all questions that an answer needs.
+const LONGEST: Duration = Duration::from_secs(30);
 /// The largest weight that there is here.
 const MAX_WEIGHT: u64 = 1000;
 
@@ -32,7 +37,10 @@ const MAX_WEIGHT: u64 = 1000;
 pub(super) async fn follow(dns: Dns, reporter: Reporter) {
     let mut backoff = Backoff::default();
     loop {
-        let told = ask(&dns).await;
+        let told = match tokio::time::timeout(LONGEST, ask(&dns)).await {
+            Ok(told) => told,
+            Err(_late) => Err(format!("no whole answer within {LONGEST:?}")),
+        };
         let wait = match &told {
             Ok((_, until)) => {
                 backoff.succeeded();
@@ -49,26 +57,35 @@ pub(super) async fn follow(dns: Dns, reporter: Reporter) {
 /// Who there is, and until when that holds. The resolver is made anew each time, since
 /// `/etc/resolv.conf` may have changed; it keeps nothing.
 async fn ask(dns: &Dns) -> Result<(Vec<Member>, Instant), String> {
-    let resolver = resolver(&dns.resolvers).map_err(|error| error.to_string())?;
-    match &dns.names {
-        Names::Addresses { host, port } => {
-            let found = addresses(&resolver, host).await?;
-            let members = found.addresses.iter().map(|ip| at(*ip, *port)).collect();
-            Ok((members, found.until))
+    let (config, mut options) = setting(&dns.resolvers).map_err(|error| error.to_string())?;
+    options.cache_size = 0;
+    options.timeout = PATIENCE;
+    let (names, ndots) = (searched(&config), options.ndots);
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    *builder.options_mut() = options;
+    let resolver = builder.build().map_err(|error| error.to_string())?;
+    let mut none = (Vec::new(), forever());
+    for name in whole(dns.names.name(), &names, ndots) {
+        let answer = match &dns.names {
+            Names::Addresses { port, .. } => {
+                let found = addresses(&resolver, &name).await?;
+                let members = found.addresses.iter().map(|ip| at(*ip, *port)).collect();
+                (members, found.until)
+            }
+            Names::Services { .. } => services(&resolver, &name).await?,
+        };
+        if !answer.0.is_empty() {
+            return Ok(answer);
         }
-        Names::Services { name } => services(&resolver, name).await,
+        none.1 = none.1.min(answer.1);
     }
+    Ok(none)
 }
 
-fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
-    let set = |options: &mut ResolverOpts| {
-        options.cache_size = 0;
-        options.timeout = PATIENCE;
-    };
+/// Whom to ask, and how.
+fn setting(servers: &[SocketAddr]) -> Result<(ResolverConfig, ResolverOpts), NetError> {
     if servers.is_empty() {
-        let mut builder = TokioResolver::builder_tokio()?;
-        set(builder.options_mut());
-        return builder.build();
+        return read_system_conf();
     }
     let server = |address: &SocketAddr| {
         let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut it| {
@@ -78,10 +95,30 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
         NameServerConfig::new(address.ip(), true, connections.into())
     };
     let config = ResolverConfig::from_name_servers(servers.iter().map(server).collect());
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-    set(builder.options_mut());
-    builder.options_mut().use_hosts_file = ResolveHosts::Never;
-    builder.build()
+    let mut options = ResolverOpts::default();
+    options.use_hosts_file = ResolveHosts::Never;
+    Ok((config, options))
+}
+
+/// The domains in which names without a final dot are looked for.
+fn searched(config: &ResolverConfig) -> Vec<String> {
+    let domains = config.search().iter().chain(config.domain());
+    domains.map(|domain| domain.to_utf8()).collect()
+}
+
+/// The whole names that a name may stand for, in the order in which the system asks for them: one
+/// with fewer than `ndots` dots is more likely a part.
+fn whole(name: &str, searched: &[String], ndots: usize) -> Vec<String> {
+    if name.ends_with('.') {
+        return vec![name.to_owned()];
+    }
+    let itself = std::iter::once(format!("{name}."));
+    let parts = searched.iter().map(|domain| format!("{name}.{}.", domain.trim_matches('.')));
+    let parts = parts.filter(|part| !part.ends_with(".."));
+    match name.matches('.').count() < ndots {
+        true => parts.chain(itself).collect(),
+        false => itself.chain(parts).collect(),
+    }
 }
 
 /// Addresses of a name, in order.
@@ -112,15 +149,21 @@ async fn services(resolver: &TokioResolver, name: &str) -> Result<(Vec<Member>, 
         RData::SRV(record) => Some(record),
         _ => None,
     });
-    let mut members = Vec::new();
+    let (mut members, mut known) = (Vec::new(), BTreeMap::<String, Addresses>::new());
     for (target, port, weight) in first_choice(records) {
-        let found = addresses(resolver, &target).await?;
+        if !known.contains_key(&target) {
+            known.insert(target.clone(), addresses(resolver, &format!("{target}.")).await?);
+        }
+        let found = &known[&target];
         until = until.min(found.until);
         let is_only = found.addresses.len() == 1;
-        for ip in found.addresses {
-            let named = is_only.then(|| member(&target, ip, port)).flatten();
-            let member = named.unwrap_or_else(|| at(ip, port));
+        for ip in &found.addresses {
+            let named = is_only.then(|| member(&target, *ip, port)).flatten();
+            let member = named.unwrap_or_else(|| at(*ip, port));
             members.push(Member { weight, ..member });
+        }
+        if members.len() > MOST {
+            return Err(format!("{name} has more than {MOST} instances"));
         }
     }
     Ok((members, until))
@@ -168,4 +211,33 @@ fn or_none(lookup: Result<Lookup, NetError>, name: &str) -> Result<Option<Lookup
 /// As long as nothing says less.
 fn forever() -> Instant {
     Instant::now() + Duration::from_secs(86_400)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_asked_for_as_the_system_would() {
+        let domains = ["corp.example.".to_owned(), "example".to_owned()];
+        let all = |name: &str, ndots| whole(name, &domains, ndots);
+        assert_eq!(all("chat", 1), ["chat.corp.example.", "chat.example.", "chat."]);
+        assert_eq!(all("a.b", 1), ["a.b.", "a.b.corp.example.", "a.b.example."]);
+        assert_eq!(all("a.b", 5), ["a.b.corp.example.", "a.b.example.", "a.b."]);
+        assert_eq!(all("a.b.", 5), ["a.b."], "it is whole already");
+        assert_eq!(whole("chat", &[], 1), ["chat."]);
+    }
+
+    #[test]
+    fn the_lowest_priority_is_asked_with_weights_that_fit() {
+        let record = |priority, weight, port, target: &str| {
+            SRV::new(priority, weight, port, target.parse().unwrap())
+        };
+        let records =
+            [record(1, 65_535, 80, "a.x."), record(1, 0, 81, "b.x."), record(0, 1, 82, ".")];
+        let chosen = first_choice(records.iter());
+        assert_eq!(chosen, [("a.x".to_owned(), 80, 1000), ("b.x".to_owned(), 81, 1)]);
+        let records = [record(2, 5, 80, "a.x."), record(1, 7, 81, "b.x.")];
+        assert_eq!(first_choice(records.iter()), [("b.x".to_owned(), 81, 7)]);
+    }
 }

@@ -10,7 +10,7 @@ use super::watch::Watcher;
 use crate::config::found::Member;
 
 /// Ten thousand instances have a megabyte.
-const LONGEST: u64 = 16 * 1024 * 1024;
+const LONGEST: u64 = 4 * 1024 * 1024;
 /// The label that has the weight of a group's targets.
 const WEIGHT: &str = "burdock_weight";
 
@@ -54,17 +54,23 @@ pub(super) async fn follow(path: PathBuf, reporter: Reporter) {
 
 async fn read(path: &Path) -> Result<Vec<Member>, String> {
     let file = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || text(&file)).await;
-    let text = read.map_err(std::io::Error::other).and_then(|text| text);
-    let text = text.map_err(|error| format!("reading {}: {error}", path.display()))?;
-    members(&text).map_err(|problem| format!("{}: {problem}", path.display()))
+    // To make sense of a long file takes longer than anybody else should wait here.
+    let read = tokio::task::spawn_blocking(move || {
+        let text = text(&file).map_err(|error| format!("reading {}: {error}", file.display()))?;
+        members(&text).map_err(|problem| format!("{}: {problem}", file.display()))
+    });
+    read.await.unwrap_or_else(|error| Err(format!("reading {}: {error}", path.display())))
 }
 
 fn text(path: &Path) -> std::io::Result<String> {
     use std::io::Read as _;
     let mut text = String::new();
-    std::fs::File::open(path)?.take(LONGEST).read_to_string(&mut text)?;
-    Ok(text)
+    std::fs::File::open(path)?.take(LONGEST + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > LONGEST {
+        // The beginning of a list is a list.
+        true => Err(std::io::Error::other(format!("it is longer than {LONGEST} bytes"))),
+        false => Ok(text),
+    }
 }
 
 fn members(text: &str) -> Result<Vec<Member>, String> {

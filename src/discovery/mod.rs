@@ -112,12 +112,15 @@ impl Sources {
         }
     }
 
-    /// The first report of each of `whose`, as far as they come by `deadline`.
+    /// What `whose` say until each has been heard, or until `deadline`.
     pub async fn first(&mut self, mut whose: BTreeSet<Whose>, deadline: Instant) -> Vec<Report> {
         let mut reports = Vec::new();
         while !whose.is_empty() {
             let Ok(report) = timeout_at(deadline, self.next()).await else { break };
-            whose.remove(&report.whose);
+            // One that can't be heard yet may be in a moment.
+            if report.told.is_ok() {
+                whose.remove(&report.whose);
+            }
             reports.push(report);
         }
         reports

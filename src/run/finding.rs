@@ -1,11 +1,12 @@
 //! What the sources of instances say, put in place as a reload is, and kept for the next process.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::config::found::{Found, Member, Whose, asked};
+use crate::config::found::{Found, Member, Unbelieved, Whose, asked};
 use crate::config::overlay::Overlay;
 use crate::config::types::{Admin, Config};
 use crate::discovery::board::Outcome;
@@ -38,13 +39,7 @@ pub(super) async fn begin(filed: &Config, config_file: Option<&Path>) -> Begun {
         unheard.retain(|whose| found.of(whose).is_none());
     }
     let deadline = tokio::time::Instant::now() + FIRST_ANSWERS;
-    let mut reports = sources.first(unheard, deadline).await;
-    for report in &mut reports {
-        if let Ok(members) = &report.told {
-            // Told of once there is somebody to tell.
-            let _ = found.learn(&report.whose, members.clone(), minimum(filed, &report.whose));
-        }
-    }
+    let reports = sources.first(unheard, deadline).await;
     Begun { sources, found, reports }
 }
 
@@ -62,6 +57,10 @@ impl Server {
             Ok(members) => members,
             Err(problem) => return self.note(&whose, Outcome::Failed(&problem)),
         };
+        if let Some(own) = members.iter().find(|member| self.is_own(&member.address)) {
+            let unbelieved = Unbelieved::Itself(own.address.clone());
+            return self.note(&whose, Outcome::Refused(&unbelieved.to_string()));
+        }
         let mut found = Found::clone(&self.layers.found);
         let before = self.layers.found.of(&whose).map(<[Member]>::to_vec).unwrap_or_default();
         match found.learn(&whose, members, minimum(&self.layers.filed, &whose)) {
@@ -83,6 +82,20 @@ impl Server {
                 self.keep_found().await;
             }
         }
+    }
+
+    /// Whether this process itself accepts connections there.
+    fn is_own(&self, address: &str) -> bool {
+        let Ok(address) = address.parse::<SocketAddr>() else { return false };
+        let is_same = |own: SocketAddr| {
+            let is_there = own.ip() == address.ip()
+                || (own.ip().is_unspecified() && address.ip().is_loopback())
+                || address.ip().is_unspecified();
+            own.port() == address.port() && is_there
+        };
+        let configured = self.config.listeners.iter().map(|listener| listener.address);
+        let configured = configured.chain(self.config.admin.as_ref().map(|admin| admin.address));
+        configured.chain(self.addresses()).chain(self.admin()).any(is_same)
     }
 
     /// Says once what is wrong with a source, and that it is well again.
@@ -115,8 +128,10 @@ impl Server {
     /// What is served by where a source is new: who serves already, until it is heard.
     pub(super) fn seeded(&self, filed: &Config) -> Found {
         let mut found = Found::clone(&self.layers.found);
+        // Without what was asked for at run time, which stays a layer of its own.
+        let named = self.layers.named();
         for (whose, _) in asked(filed) {
-            let mut services = self.config.services.iter();
+            let mut services = named.services.iter();
             let service = services.find(|service| service.name == whose.service);
             let version = service.and_then(|service| service.version(&whose.version));
             if let Some(version) = version.filter(|version| version.discovery.is_none()) {

@@ -182,10 +182,6 @@ impl Server {
             sources,
             keeper,
         };
-        server.follow_sources(&Arc::clone(&server.layers.filed));
-        for report in reports {
-            server.hear(report).await;
-        }
         let registries = server.workers.iter().map(|worker| Arc::clone(&worker.registry)).collect();
         tokio::spawn(rebalance::run(Arc::clone(&server.live), registries));
         tokio::spawn(ramp(Arc::clone(&server.live)));
@@ -198,6 +194,10 @@ impl Server {
         server.prober.follow(published.snapshot.versions());
         if keeps_less {
             server.keep().await;
+        }
+        server.follow_sources(&Arc::clone(&server.layers.filed));
+        for report in reports {
+            server.hear(report).await;
         }
         server.prober.first_verdicts(FIRST_VERDICTS).await;
         server.await_served(served).await?;

@@ -85,6 +85,21 @@ fn what_the_file_leaves_no_place_for_is_forgotten() {
 }
 
 #[test]
+fn what_is_wanted_of_instances_that_are_found_outlasts_their_absence_but_not_without_end() {
+    let searched = config("instances: [a:1]\ndiscovery: { file: x }");
+    let mut overlay = Overlay::default();
+    for at in 0..1002 {
+        overlay.set(of(&format!("gone-{at}")), Override { since: at, ..state(State::Disabled) });
+    }
+    let told = overlay.prune(&searched);
+    assert_eq!(told.len(), 2);
+    assert!(told[0].starts_with("default/default/gone-0: its source has not named it"), "{told:?}");
+    assert!(overlay.of(&of("gone-1")).is_none() && overlay.of(&of("gone-2")).is_some());
+    assert!(overlay.differences(&searched).is_empty(), "nobody is there to differ");
+    assert_eq!(overlay.prune(&config("instances: [a:1]")).len(), 1000);
+}
+
+#[test]
 fn differences_show_what_the_file_says() {
     let file = config("instances: [{name: a, address: 'a:1', state: draining}, 'b:1']");
     let mut overlay = Overlay::default();

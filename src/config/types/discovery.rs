@@ -70,3 +70,13 @@ pub enum Names {
         name: String,
     },
 }
+
+impl Names {
+    /// The name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Addresses { host, .. } => host,
+            Self::Services { name } => name,
+        }
+    }
+}

@@ -62,8 +62,9 @@ fn services(text: &str) -> Option<Names> {
     is_name(text).then(|| Names::Services { name: text.to_owned() })
 }
 
-/// An address has no records.
+/// An address has no records. A dot at the end says that the name is whole.
 fn is_name(text: &str) -> bool {
+    let text = text.strip_suffix('.').unwrap_or(text);
     is_host(text) && text.parse::<std::net::Ipv4Addr>().is_err() && !text.starts_with('[')
 }
 

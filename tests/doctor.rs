@@ -121,7 +121,7 @@ fn to(host: &str, path: &str, agent: &str) -> Request {
 
 /// A page that polls, as a browser would that nobody keeps at its instance.
 async fn poll(client: &mut Client, host: &str) {
-    let path = "/socket.io/?EIO=4&transport=polling";
+    let path = "/socket.io/?EIO=4&transport=polling&strict";
     let opened = client.send(&to(host, path, "page")).await.text();
     let sid = opened.split('"').nth(3).expect("an open packet").to_owned();
     client.send(&to(host, &format!("{path}&sid={sid}"), "page")).await;
@@ -259,7 +259,7 @@ async fn be_odd(site: &Site, browsers: &mut [Client], client: &mut Client, stran
         client.send(&to("checked.test", "/", &checker)).await;
         client.send(&to("one.test", "/", "robot")).await;
         client.send(&to("web.test", "/", &checker)).await;
-        let guess = "/socket.io/?EIO=4&transport=polling&sid=guessed";
+        let guess = "/socket.io/?EIO=4&transport=polling&strict&sid=guessed";
         assert_eq!(client.send(&to("chat.test", guess, &checker)).await.status, 400);
         let forged = format!("BURDOCK={stranger}");
         client.send(&to("web.test", "/", "forger").with("Cookie", &forged)).await;
@@ -267,7 +267,7 @@ async fn be_odd(site: &Site, browsers: &mut [Client], client: &mut Client, stran
     let old = "GET / HTTP/1.0\r\nHost: checked.test\r\n\r\n";
     raw::exchange(site.burdock.address(), old).await;
     // Each opens a session and is never seen again.
-    client.send(&to("chat.test", "/socket.io/?EIO=4&transport=polling", "page")).await;
+    client.send(&to("chat.test", "/socket.io/?EIO=4&transport=polling&strict", "page")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,8 @@
 //! An event holds facts; its words are made when somebody reads it. No event holds a secret: neither
 //! tokens nor keys, nor what a client sent.
 
+mod kinds;
+
 use serde_json::{Value, json};
 
 use crate::health::Health;
@@ -11,6 +13,7 @@ use crate::health::breaker::Trigger;
 use crate::observe::counters::TunnelEnd;
 
 pub use crate::observe::drill_stage::DrillStage;
+pub use kinds::{Kind, Severity};
 
 /// The most names, problems or changes that one event lists.
 const LISTED: usize = 20;
@@ -185,97 +188,6 @@ pub enum Event {
         /// What would cure it, if that is known.
         cure: Option<String>,
     },
-}
-
-/// What an event is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Health checks.
-    Health,
-    /// Breakers.
-    Breaker,
-    /// Drains of instances, and of the process.
-    Drain,
-    /// Configurations.
-    Reload,
-    /// Instances that come and go.
-    Instance,
-    /// Too few ready instances.
-    Panic,
-    /// Instances that restart.
-    Restart,
-    /// Processes that take over.
-    Upgrade,
-    /// Shares of versions.
-    Split,
-    /// Tunnels that Burdock closes.
-    Tunnels,
-    /// Classic mistakes.
-    Doctor,
-    /// Drills.
-    Drill,
-    /// All else that is not as it should be.
-    Warning,
-}
-
-impl Kind {
-    /// Every kind, in the order of the metric's rows.
-    pub const ALL: [Self; 13] = [
-        Self::Health,
-        Self::Breaker,
-        Self::Drain,
-        Self::Reload,
-        Self::Instance,
-        Self::Panic,
-        Self::Restart,
-        Self::Upgrade,
-        Self::Split,
-        Self::Tunnels,
-        Self::Doctor,
-        Self::Drill,
-        Self::Warning,
-    ];
-
-    /// The word in the API and the metric.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Health => "health",
-            Self::Breaker => "breaker",
-            Self::Drain => "drain",
-            Self::Reload => "reload",
-            Self::Instance => "instance",
-            Self::Panic => "panic",
-            Self::Restart => "restart",
-            Self::Upgrade => "upgrade",
-            Self::Split => "split",
-            Self::Tunnels => "tunnels",
-            Self::Doctor => "doctor",
-            Self::Drill => "drill",
-            Self::Warning => "warning",
-        }
-    }
-}
-
-/// How much an event matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// Nothing is wrong.
-    Info,
-    /// Something is, and Burdock copes.
-    Warning,
-    /// Somebody should look.
-    Error,
-}
-
-impl Severity {
-    /// The word in the API.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Info => "info",
-            Self::Warning => "warning",
-            Self::Error => "error",
-        }
-    }
 }
 
 impl Event {

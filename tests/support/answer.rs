@@ -18,7 +18,7 @@
 //! | `/half` | half a body, then the gate, then the rest |
 //! | `/gate` | the gate, then its name |
 //! | `/busy/N` | its name when one of four workers has had N milliseconds for it |
-//! | `/socket.io/` | engine.io by long polling, with sessions that only their instance knows |
+//! | `/socket.io/?..&strict` | engine.io by long polling, with sessions that only their instance knows |
 //! | `/events` | a stream of server-sent events, one each time the gate lets one pass |
 //! | `/echo` | the body and its type |
 //! | `/early` | 413 before the body was read, then the end |
@@ -236,7 +236,9 @@ async fn respond(state: &State, conn: &mut Conn, head: &Head, n: usize) -> io::R
             let chunked = "Transfer-Encoding: chunked\r\n";
             return zeros(state, conn, size, chunked, true).await.map(|()| false);
         }
-        _ if path == "/socket.io/" => engine_io(state, head.target()),
+        _ if path == "/socket.io/" && head.target().contains("&strict") => {
+            engine_io(state, head.target())
+        }
         _ => return by_path(state, conn, head, &path, &body).await,
     };
     state.thawed().await;

@@ -70,13 +70,9 @@ impl Disturbance {
         self.struck.load(Ordering::Relaxed)
     }
 
-    /// How much of an instance's work it takes from clients, in basis points. Who marks requests means
-    /// them; and one that is late is done.
-    pub fn takes(&self) -> u32 {
-        match (self.effect, &self.mark) {
-            (Effect::Abort(_), None) => self.share,
-            (Effect::Abort(_), Some(_)) | (Effect::Delay(_), _) => 0,
-        }
+    /// What of this is done to whoever comes. Who marks requests means them.
+    pub fn of_all(&self) -> Option<Effect> {
+        self.mark.is_none().then_some(self.effect)
     }
 
     /// Whether this request is struck.
@@ -158,6 +154,5 @@ mod tests {
         let expected =
             Blow { delay: Duration::from_millis(50), abort: Some(StatusCode::BAD_GATEWAY) };
         assert_eq!(blow, expected);
-        assert_eq!(all.iter().map(Disturbance::takes).collect::<Vec<_>>(), [0, ALL, 0, ALL]);
     }
 }

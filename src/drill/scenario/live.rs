@@ -1,18 +1,21 @@
 //! What a scenario may ask of a running balancer: the faults that it can undo by itself, and how far it may
 //! be troubled.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use super::Action;
-use super::steps::{WAIT, WHO, exec, who};
+use super::steps::{WHO, exec, who};
 use crate::config::{Data, Fields, Node, units};
 
 /// What is left of its time when a drill has gone as it was to: for its last answers.
 const SPARE: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(3600);
 const MOST: u32 = 10_000;
+/// As the API takes it.
+const DELAY: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
 /// Of an aborted request, unless it is said.
 const STATUS: u32 = 503;
 const ALLOWED: &str = "eject, unready, dead, drain, disable, delay, abort, restore, exec";
@@ -101,7 +104,7 @@ fn described(key: &str, fields: &mut Fields<'_>) -> Option<Strike> {
         "delay" => {
             let by = needed(fields, "by", "how much later it arrives, such as 50ms");
             let more = meant(fields);
-            let mut delay = strike("delay", &[("by", text(by?.duration(WAIT)?))]);
+            let mut delay = strike("delay", &[("by", text(by?.duration(DELAY)?))]);
             delay.more.extend(more?);
             Some(delay)
         }

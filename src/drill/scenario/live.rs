@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::Action;
 use super::steps::{WHO, exec, who};
+use super::{Action, Scenario};
 use crate::config::{Data, Fields, Node, units};
+use crate::drill::wire;
 
 /// What is left of its time when a drill has gone as it was to: for its last answers.
 const SPARE: Duration = Duration::from_secs(30);
@@ -49,6 +50,20 @@ pub(super) fn safety(node: Option<&Node<'_>>, duration: Duration) -> Option<Safe
     let max_duration = fields.duration("max_duration", range, max_duration);
     fields.finish();
     Some(Safety { min_healthy: min_healthy.unwrap_or_else(|| Some(1.into()))?, max_duration })
+}
+
+impl Scenario {
+    /// The clients send this mark, and faults for those that send one are for them alone.
+    pub(in crate::drill) fn marked(mut self, mark: String) -> Self {
+        for step in &mut self.steps {
+            let Action::Strike(_, Strike { more, .. }) = &mut step.action else { continue };
+            let header = more.get("header").and_then(Value::as_str);
+            if header.is_some_and(|name| name.eq_ignore_ascii_case(wire::MARK)) {
+                more.entry("value").or_insert_with(|| mark.clone().into());
+            }
+        }
+        Self { mark, ..self }
+    }
 }
 
 /// What a step does.

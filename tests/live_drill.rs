@@ -232,7 +232,7 @@ async fn a_delay_counts_as_the_instances_own_for_its_limits_and_aborts_for_retri
         assert_eq!(client.get("/").await.instance(), "b", "another is asked");
     }
     assert_eq!(api.delete(&format!("drill/{id}/faults/{number}")).await.0, 200);
-    injected(&mut api, &id, "delay", &["a", "b"], json!({ "by": "1h" })).await;
+    injected(&mut api, &id, "delay", &["a", "b"], json!({ "by": "5s" })).await;
     let late = client.get("/").await;
     assert_eq!((late.status, late.text().contains("first_byte_timeout")), (504, true));
 }
@@ -347,7 +347,7 @@ async fn what_cannot_be_is_refused_before_anything_is_done() {
         (json!({ "kind": "eject", "as": "tired" }), "as: allowed: unready, dead"),
         (json!({ "kind": "eject", "by": "1s" }), "by: not allowed with eject"),
         (json!({ "kind": "delay" }), "by: needed with delay"),
-        (json!({ "kind": "delay", "by": "2h" }), "by: allowed: a duration from 1ms to 1h"),
+        (json!({ "kind": "delay", "by": "61s" }), "by: allowed: a duration from 1ms to 1m"),
         (json!({ "kind": "abort" }), "status: needed with abort"),
         (json!({ "kind": "abort", "status": 200 }), "status: allowed: 400 to 599"),
         (json!({ "kind": "abort", "status": 503, "share": "101%" }), "share: allowed"),

@@ -27,7 +27,7 @@ use crate::rehearsal::{End, Last, Least, Running, Terms};
 const LONGEST: Duration = Duration::from_secs(3600);
 const DURATIONS: RangeInclusive<Duration> = Duration::from_secs(1)..=LONGEST;
 const LEASES: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(60);
-const DELAYS: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
+const DELAYS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
 const DRAINS: RangeInclusive<Duration> = Duration::ZERO..=LONGEST;
 /// Of a name or a verdict, in characters.
 const LONGEST_WORDS: usize = 100;

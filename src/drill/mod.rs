@@ -255,6 +255,9 @@ async fn rehearse_on(
         scenario::url(text).ok_or_else(wrong)
     });
     let scenario = scenario_of(options, &Mode::Running(url.transpose()?))?;
+    let mark = getrandom::u64();
+    let mark = mark.map_err(|error| DrillError::Stage(format!("drawing a mark: {error}")))?;
+    let scenario = scenario.marked(format!("{mark:016x}"));
     let Setting::Running(safety) = &scenario.setting else {
         return Err(DrillError::Stage("this scenario is for embedded instances".to_owned()));
     };

@@ -16,6 +16,8 @@ pub(super) const WEBSOCKET: &str = "/ws";
 pub(super) const INSTANCE: &str = "x-instance";
 /// Who asks.
 pub(super) const CLIENT: &str = "x-drill-client";
+/// What only clients of this drill know, on a running balancer.
+pub(super) const MARK: &str = "x-drill-mark";
 /// The client's own count of what it asks.
 pub(super) const NUMBER: &str = "x-drill-number";
 

@@ -57,6 +57,8 @@ pub struct Blow {
     pub delay: Duration,
     /// What it is answered instead, then.
     pub abort: Option<StatusCode>,
+    /// Whether its mark is to blame for any of it: whoever sent it may have wanted that.
+    pub is_marked: bool,
 }
 
 impl Disturbance {
@@ -70,13 +72,9 @@ impl Disturbance {
         self.struck.load(Ordering::Relaxed)
     }
 
-    /// How much of an instance's work it takes from clients, in basis points. Who marks requests means
-    /// them; and one that is late is done.
-    pub fn takes(&self) -> u32 {
-        match (self.effect, &self.mark) {
-            (Effect::Abort(_), None) => self.share,
-            (Effect::Abort(_), Some(_)) | (Effect::Delay(_), _) => 0,
-        }
+    /// What of this is done to whoever comes. Who marks requests means them.
+    pub fn of_all(&self) -> Option<Effect> {
+        self.mark.is_none().then_some(self.effect)
     }
 
     /// Whether this request is struck.
@@ -97,6 +95,7 @@ impl Blow {
     pub(super) fn of<'a>(all: impl Iterator<Item = &'a Disturbance>, headers: &HeaderMap) -> Self {
         let mut blow = Self::default();
         for disturbance in all.filter(|it| it.strikes(headers)) {
+            blow.is_marked |= disturbance.mark.is_some();
             match disturbance.effect {
                 Effect::Delay(by) => blow.delay += by,
                 Effect::Abort(status) => blow.abort = blow.abort.or(Some(status)),
@@ -150,14 +149,17 @@ mod tests {
 
     #[test]
     fn several_add_up() {
-        let delay = |ms| Effect::Delay(Duration::from_millis(ms));
+        let late = |ms| Effect::Delay(Duration::from_millis(ms));
         let abort = |status| Effect::Abort(StatusCode::from_u16(status).unwrap());
-        let all = [delay(20), abort(502), delay(30), abort(404)];
+        let all = [late(20), abort(502), late(30), abort(404)];
         let all = all.map(|effect| Disturbance::new(effect, ALL, None));
         let blow = Blow::of(all.iter(), &HeaderMap::new());
-        let expected =
-            Blow { delay: Duration::from_millis(50), abort: Some(StatusCode::BAD_GATEWAY) };
-        assert_eq!(blow, expected);
-        assert_eq!(all.iter().map(Disturbance::takes).collect::<Vec<_>>(), [0, ALL, 0, ALL]);
+        let (delay, abort) = (Duration::from_millis(50), Some(StatusCode::BAD_GATEWAY));
+        assert_eq!(blow, Blow { delay, abort, is_marked: false });
+        let mark = Some(Mark { name: HeaderName::from_static("x-drill"), value: None });
+        let meant = [Disturbance::new(Effect::Delay(delay), ALL, mark)];
+        let blow = Blow::of(all.iter().chain(&meant), &marked("x"));
+        assert_eq!(blow, Blow { delay: 2 * delay, abort, is_marked: true });
+        assert!(!Blow::of(meant.iter(), &HeaderMap::new()).is_marked, "nothing was done");
     }
 }

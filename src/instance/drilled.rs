@@ -94,7 +94,8 @@ impl Instance {
 }
 
 impl Axes {
-    fn wanted_beneath(&self) -> State {
+    /// The same, whatever a drill wants.
+    pub(super) fn wanted_beneath(&self) -> State {
         self.wanted[Source::Operator as usize].max(self.wanted[Source::Agent as usize])
     }
 }

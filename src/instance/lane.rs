@@ -39,6 +39,8 @@ pub struct Lane {
     first_byte: Latencies,
     /// Failures and 5xx answers, but those of upgrades that were not refused.
     spoiled: AtomicU64,
+    /// Answers and failures that the breaker does not see.
+    excused: AtomicU64,
     kept: AtomicU64,
     opened: AtomicU64,
     ended: [AtomicU64; TunnelEnd::ALL.len()],
@@ -166,10 +168,17 @@ impl Lane {
         self.spoiled.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Of the answers and failures that were counted one more says nothing of the instance.
+    pub fn excused(&self) {
+        self.excused.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Attempts that have ended, as the breaker sees them.
     pub(super) fn outcomes(&self) -> Counts {
         let answers = self.answers.iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>();
-        Counts { attempts: answers + self.failures(), bad: self.spoiled.load(Ordering::Relaxed) }
+        let excused = self.excused.load(Ordering::Relaxed);
+        let attempts = (answers + self.failures()).saturating_sub(excused);
+        Counts { attempts, bad: self.spoiled.load(Ordering::Relaxed) }
     }
 
     /// Resolves when the instance comes into distress after this call.

@@ -18,12 +18,14 @@ impl Instance {
         drain: Drain,
     ) -> Option<Departure> {
         let mut axes = self.axes();
+        let before = axes.wanted_beneath();
         axes.wanted[source as usize] = wanted;
+        // One that drained for a drill only has a drain of its own from now on, which outlives the drill.
+        let is_own = before == State::Active && axes.wanted_beneath() == State::Draining;
         let strictest = axes.wanted.into_iter().max().unwrap_or(State::Active);
         let (admin, cause) = match (strictest, axes.admin) {
-            (State::Active, Admin::Active)
-            | (State::Draining, Admin::Draining | Admin::Drained)
-            | (State::Disabled, Admin::Disabled) => return None,
+            (State::Active, Admin::Active) | (State::Disabled, Admin::Disabled) => return None,
+            (State::Draining, Admin::Draining | Admin::Drained) if !is_own => return None,
             (State::Active, _) => (Admin::Active, None),
             (State::Draining, _) => (Admin::Draining, Some(Cause::Draining)),
             (State::Disabled, _) => (Admin::Disabled, Some(Cause::Disabled)),
@@ -107,5 +109,33 @@ impl Instance {
             events::drain_ended(self, Cause::Draining);
         }
         is_it
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::instance::Roster;
+
+    #[test]
+    fn a_drain_of_its_own_has_its_own_deadline_whatever_a_drill_gave_it() {
+        let text = "instances: [{ address: a:1 }]\ndrain: { timeout: 60s }\n\
+                    readiness_check: { path: /readyz, agent: true }\n";
+        let config = crate::config::parse(text, std::path::Path::new("c.yaml")).unwrap().config;
+        let roster = Arc::new(Roster::new("s", "v", Instant::now()));
+        roster.reconcile(&config.services[0].versions[0], 1);
+        let instance = Arc::clone(&roster.members().all()[0]);
+        let drilled = instance.rehearse(State::Draining, Some(Duration::from_secs(1))).unwrap();
+        assert!(instance.finish_drain(drilled));
+        let report = Report { state: State::Draining, percent: 100 };
+        let own = instance.heed(report).expect("a drain of its own");
+        assert!(own.until > drilled.until + Duration::from_secs(30));
+        assert_eq!((instance.admin(), instance.drain_departure()), (Admin::Draining, Some(own)));
+        assert_eq!(instance.heed(report), None, "it says nothing new");
+        assert_eq!(instance.rehearse(State::Active, None), None);
+        assert_eq!((instance.admin(), instance.drain_departure()), (Admin::Draining, Some(own)));
     }
 }

@@ -1,5 +1,6 @@
 //! What a drill does to an attempt: it begins late, or is answered in the instance's place. To all else of
-//! the request path that is what the instance did: it counts for its breaker, retries and hedges.
+//! the request path that is what the instance did: it counts for its breaker, retries and hedges. Only
+//! where a mark is to blame it counts not for what others notice: breaker and limits (see [`super::stay`]).
 
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode, request};
 
+use crate::instance::disturbance::Blow;
 use crate::proxy::coming::Coming;
 use crate::proxy::forward::{Answer, Attempt, Origin};
 use crate::proxy::retry::{Failure, Sent};
@@ -20,8 +22,8 @@ impl Attempt<'_> {
         &self,
         worker: usize,
         head: &request::Parts,
+        blow: Blow,
     ) -> Result<Option<Answer>, Failure> {
-        let blow = self.instance.blow(&head.headers);
         if !blow.delay.is_zero() {
             self.linger(worker, head, blow.delay).await?;
         }

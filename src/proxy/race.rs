@@ -76,14 +76,19 @@ impl<'a> Question<'a> {
         is_watched.then_some(Self { worker, head, upgrade, late_after, hedge_after })
     }
 
-    fn ask(self, attempt: Attempt<'a>, began: Instant) -> Run<'a> {
+    fn ask(self, attempt: Attempt<'a>, stay: Option<&mut Stay>, began: Instant) -> Run<'a> {
+        let instance = &attempt.instance;
+        let blow = instance.is_disturbed().then(|| instance.blow(&self.head.headers));
+        if let Some(stay) = stay.filter(|_| blow.is_some_and(|blow| blow.is_marked)) {
+            stay.excuse();
+        }
         Run {
             instance: Arc::clone(&attempt.instance),
             late_at: self.late_after.map(|late_after| began + late_after),
             outcome: Box::pin(async move {
                 // Here and not further in, where it would be a part of every request's future.
-                if attempt.instance.is_disturbed()
-                    && let Some(answer) = attempt.disturbed(self.worker, self.head).await?
+                if let Some(blow) = blow
+                    && let Some(answer) = attempt.disturbed(self.worker, self.head, blow).await?
                 {
                     return Ok(answer);
                 }
@@ -124,7 +129,7 @@ pub async fn run<'r, 'a>(
     // Not when the request came: it may have waited for its place.
     let began = Instant::now();
     let hedge_at = question.hedge_after.map(|hedge_after| began + hedge_after);
-    let first = question.ask(attempt.clone(), began);
+    let first = question.ask(attempt.clone(), exchange.stay.as_mut(), began);
     let (second, changed) = (None, false);
     let mut race =
         Race { question, attempt, exchange, tries, session, first, second, hedge_at, changed };
@@ -211,8 +216,9 @@ impl<'r> Race<'r, '_> {
         let Some(place) = self.tries.hedge(self.session, &self.first.instance) else { return };
         self.exchange.attempts += 1;
         let instance = Arc::clone(place.instance());
-        let (stay, traceparent) = self.exchange.stay(place, now);
-        let run = self.question.ask(Attempt { instance, traceparent, ..self.attempt.clone() }, now);
+        let (mut stay, traceparent) = self.exchange.stay(place, now);
+        let attempt = Attempt { instance, traceparent, ..self.attempt.clone() };
+        let run = self.question.ask(attempt, Some(&mut stay), now);
         self.second = Some((run, stay));
     }
 

@@ -20,6 +20,8 @@ pub struct Stay {
     began: Instant,
     /// Until there is an outcome.
     trial: Option<Trial>,
+    /// Whether what becomes of it says nothing of the instance.
+    excused: bool,
     /// What is told of it, if the request is recorded.
     span: Option<Box<Attempt>>,
 }
@@ -32,13 +34,21 @@ impl Stay {
     /// nothing, and to choose again would cost every request a loop for that.
     pub fn begin(place: InFlight, began: Instant) -> Self {
         let trial = Trial::begin(place.instance());
-        Self { place, began, trial, span: None }
+        Self { place, began, trial, excused: false, span: None }
     }
 
     /// The same, told of by a span.
     #[must_use]
     pub fn told_by(self, span: Attempt) -> Self {
         Self { span: Some(Box::new(span)), ..self }
+    }
+
+    /// A drill does something to it because of its mark, which anybody may send: whatever becomes of it
+    /// counts, but neither for the breaker nor for a limit that others feel.
+    pub fn excuse(&mut self) {
+        self.excused = true;
+        // At once: others wait for the permit.
+        self.trial = None;
     }
 
     /// The place.
@@ -56,6 +66,10 @@ impl Stay {
         self.place.lane().answered(status);
         if let Some(span) = &mut self.span {
             span.answered(status);
+        }
+        if self.excused {
+            self.place.lane().excused();
+            return;
         }
         let (instance, trial) = (self.place.instance(), self.trial.take());
         // Tunnels have a limit of their own.
@@ -104,7 +118,9 @@ impl Stay {
         let trial = self.trial.take();
         if !failure.is_own() {
             self.place.lane().failed();
-            if failure.is_blamed(upgrade) {
+            if self.excused {
+                self.place.lane().excused();
+            } else if failure.is_blamed(upgrade) {
                 let (instance, now) = (self.place.instance(), Instant::now());
                 if instance.is_paced() && !upgrade {
                     instance.gave_up(now);
@@ -126,4 +142,50 @@ fn tick_when_due(instance: &Arc<Instance>, due: Option<Instant>) {
         tokio::time::sleep_until(due.into()).await;
         instance.tick(Instant::now());
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::breaker::Passage;
+    use crate::instance::{Kind, Roster};
+
+    const TEXT: &str = "instances: [{ address: a:1 }]\nconcurrency: { min: 2, initial: 20 }\n\
+        breaker: { failures: 5, error_share: 50%, min_requests: 20, window: 1m }\n";
+
+    /// What comes of a hundred attempts that end badly, and of one more failure long after.
+    fn after(excused: bool, end: impl Fn(&mut Stay)) -> (Passage, u32) {
+        let roster = Arc::new(Roster::new("s", "v", Instant::now()));
+        let config = crate::config::parse(TEXT, std::path::Path::new("c.yaml")).unwrap().config;
+        roster.reconcile(&config.services[0].versions[0], 1);
+        let instance = Arc::clone(&roster.members().all()[0]);
+        for _ in 0..100 {
+            let place = InFlight::begin(&instance, 0, Kind::Request).unwrap();
+            let mut stay = Stay::begin(place, Instant::now());
+            if excused {
+                stay.excuse();
+            }
+            end(&mut stay);
+        }
+        instance.gave_up(Instant::now() + std::time::Duration::from_secs(60));
+        let lane = instance.lane(0);
+        assert_eq!(lane.answers(4) + lane.failures(), 100, "all are counted");
+        (instance.passage(), instance.limit(Kind::Request))
+    }
+
+    #[tokio::test]
+    async fn what_a_mark_is_to_blame_for_changes_nothing_for_others() {
+        let answered =
+            |stay: &mut Stay| stay.succeeded(StatusCode::SERVICE_UNAVAILABLE, false, None);
+        let late = |stay: &mut Stay| stay.failed(Failure::FirstByteTimeout, false);
+        for excused in [true, false] {
+            for (passage, limit) in [after(excused, answered), after(excused, late)] {
+                assert_eq!(
+                    (passage == Passage::Passes, limit == 20),
+                    (excused, excused),
+                    "{limit}"
+                );
+            }
+        }
+    }
 }

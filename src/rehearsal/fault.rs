@@ -1,6 +1,7 @@
 //! A fault that a drill injects, and what it makes of instances. Undoing is no step of its own: an instance
 //! is what the faults that are left make of it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -67,14 +68,6 @@ impl Deed {
         }
     }
 
-    /// How much of an instance's work it takes from clients, in basis points.
-    pub(super) fn takes(&self) -> u32 {
-        match self {
-            Self::Eject(_) | Self::Drain(_) | Self::Disable => 10_000,
-            Self::Disturb(disturbance) => disturbance.takes(),
-        }
-    }
-
     /// The rest of what is said of it.
     pub fn detail(&self) -> String {
         match self {
@@ -113,13 +106,32 @@ pub struct Fault {
 }
 
 impl Fault {
-    pub(super) fn hits(&self, instance: &Arc<Instance>) -> bool {
-        self.instances.iter().any(|it| Arc::ptr_eq(it, instance))
-    }
-
     /// The names of those whom it hits.
     pub fn names(&self) -> Vec<String> {
         self.instances.iter().map(id).collect()
+    }
+}
+
+/// What is done to each instance, by its address: the faults keep it alive. The guard asks of every
+/// instance at every look, so that to search all faults for each would be too much.
+#[derive(Debug, Default)]
+pub(super) struct Hits(HashMap<usize, Vec<Deed>>);
+
+impl Hits {
+    pub(super) fn of<'a>(faults: impl IntoIterator<Item = &'a Fault>) -> Self {
+        let mut hits = Self::default();
+        for fault in faults {
+            for instance in &fault.instances {
+                let deeds = hits.0.entry(Arc::as_ptr(instance).addr()).or_default();
+                deeds.push(fault.deed.clone());
+            }
+        }
+        hits
+    }
+
+    /// What is done to this one, in the order in which it came.
+    pub(super) fn on(&self, instance: &Arc<Instance>) -> &[Deed] {
+        self.0.get(&Arc::as_ptr(instance).addr()).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -129,13 +141,13 @@ pub fn id(instance: &Arc<Instance>) -> String {
     format!("{}/{}/{}", it.service, it.version, it.name)
 }
 
-/// Makes an instance what these faults make of it, and nothing else that a drill made of it before. Gives
+/// Makes an instance what these deeds make of it, and nothing else that a drill made of it before. Gives
 /// the drain that begins, if one does.
-pub(super) fn settle(instance: &Arc<Instance>, faults: &[Fault], why: &str) -> Option<Departure> {
+pub(super) fn settle(instance: &Arc<Instance>, deeds: &[Deed], why: &str) -> Option<Departure> {
     let (mut health, mut state, mut timeout) = (None, State::Active, None);
     let mut disturbances = Vec::new();
-    for fault in faults.iter().filter(|fault| fault.hits(instance)) {
-        match &fault.deed {
+    for deed in deeds {
+        match deed {
             Deed::Eject(Health::Dead) => health = Some(Health::Dead),
             Deed::Eject(other) => health = health.or(Some(*other)),
             Deed::Drain(within) => (state, timeout) = (state.max(State::Draining), *within),

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,7 +13,7 @@ use crate::config::overlay::{self, Key};
 use crate::config::types::{Config, State as Wanted};
 use crate::instance::{Instance, Roster};
 use crate::observe::events::{DrillStage, Event};
-use crate::rehearsal::fault::{self, Deed, Fault, settle};
+use crate::rehearsal::fault::{self, Deed, Fault, Hits, settle};
 use crate::rehearsal::safety::objection;
 use crate::rehearsal::{End, Last, Running, State, Terms};
 use crate::snapshot::{Live, drains};
@@ -45,7 +46,8 @@ pub fn begin(live: &Live, terms: Terms, touched: Vec<Arc<Roster>>) -> Result<Str
     if live.is_leaving() {
         return Err(Refusal::Conflict("this process is stopping".to_owned()));
     }
-    let mut objections = touched.iter().filter_map(|it| objection(it, terms.min_healthy, &[]));
+    let nothing = Hits::default();
+    let mut objections = touched.iter().filter_map(|it| objection(it, terms.min_healthy, &nothing));
     if let Some(why) = objections.next() {
         return Err(Refusal::Conflict(why.replacen("would have", "has", 1)));
     }
@@ -68,6 +70,7 @@ pub fn begin(live: &Live, terms: Terms, touched: Vec<Arc<Roster>>) -> Result<Str
         began: now,
         heard: now,
         faults: Vec::new(),
+        hits: nothing,
         injected: 0,
         touched,
     });
@@ -110,9 +113,9 @@ pub fn inject(
     let mut rosters: Vec<_> = rosters.collect();
     rosters.sort_by_key(Arc::as_ptr);
     rosters.dedup_by(|a, b| Arc::ptr_eq(a, b));
-    let all: Vec<_> = running.faults.iter().chain([&fault]).collect();
+    let hits = Hits::of(running.faults.iter().chain([&fault]));
     let least = running.terms.min_healthy;
-    if let Some(why) = rosters.iter().find_map(|roster| objection(roster, least, &all)) {
+    if let Some(why) = rosters.iter().find_map(|roster| objection(roster, least, &hits)) {
         running.injected -= 1;
         return Err(Refusal::Conflict(why));
     }
@@ -130,7 +133,8 @@ pub fn inject(
     live.rehearsals.injected[kind as usize].fetch_add(1, Ordering::Relaxed);
     let hit = fault.instances.clone();
     running.faults.push(fault);
-    settle_all(live, &running.terms.name, &hit, &running.faults);
+    running.hits = hits;
+    settle_all(live, &running.terms.name, &hit, &running.hits);
     Ok(number)
 }
 
@@ -142,7 +146,9 @@ pub fn undo(live: &Arc<Live>, id: &str, number: u64) -> Result<(), Refusal> {
     let place = running.faults.iter().position(|fault| fault.number == number);
     let unknown = || Refusal::Unknown(format!("the drill has no fault {number} now"));
     let fault = running.faults.remove(place.ok_or_else(unknown)?);
-    undone(live, running, &fault, "its step is over");
+    running.hits = Hits::of(&running.faults);
+    settle_all(live, &running.terms.name, &fault.instances, &running.hits);
+    undone(live, &running.terms.name, &fault, "its step is over");
     Ok(())
 }
 
@@ -181,7 +187,8 @@ pub fn yield_to(live: &Arc<Live>, key: &Key) {
         }
     }
     running.faults.retain(|fault| !fault.instances.is_empty());
-    settle_all(live, &running.terms.name, &left, &running.faults);
+    running.hits = Hits::of(&running.faults);
+    settle_all(live, &running.terms.name, &left, &running.hits);
 }
 
 /// The same where a file says something else of instances than before.
@@ -233,9 +240,8 @@ fn must_end(running: &Running, now: Instant) -> Option<String> {
         let lease = humantime::format_duration(*lease);
         return Some(format!("nothing was heard of its holder for {lease}, its lease"));
     }
-    let faults: Vec<_> = running.faults.iter().collect();
-    let mut objections =
-        running.touched.iter().filter_map(|roster| objection(roster, *min_healthy, &faults));
+    let object = |roster: &Arc<Roster>| objection(roster, *min_healthy, &running.hits);
+    let mut objections = running.touched.iter().filter_map(object);
     objections.next().map(|why| why.replacen("would have", "has", 1))
 }
 
@@ -254,15 +260,17 @@ fn held<'a>(state: &'a mut State, id: &str) -> Result<&'a mut Running, Refusal> 
 }
 
 fn finish(live: &Arc<Live>, state: &mut State, end: End) {
-    let Some(mut running) = state.running.take() else { return };
+    let Some(running) = state.running.take() else { return };
     let why = match &end {
         End::Told(_) => "the drill is over",
         End::Aborted(_) => "the drill was ended",
     };
-    while let Some(fault) = running.faults.pop() {
-        undone(live, &running, &fault, why);
-    }
-    let Running { id, terms: Terms { name, .. }, started, injected, .. } = running;
+    let Running { id, terms: Terms { name, .. }, started, injected, faults, .. } = running;
+    let mut seen = HashSet::new();
+    let hit = faults.iter().flat_map(|fault| &fault.instances);
+    let hit: Vec<_> = hit.filter(|it| seen.insert(Arc::as_ptr(it))).cloned().collect();
+    settle_all(live, &name, &hit, &Hits::default());
+    faults.iter().rev().for_each(|fault| undone(live, &name, fault, why));
     tell(
         live,
         &name,
@@ -277,17 +285,16 @@ fn finish(live: &Arc<Live>, state: &mut State, end: End) {
     state.last = Some(Last { id, name, started, ended, injected, end });
 }
 
-/// A fault is none of `running` any more.
-fn undone(live: &Arc<Live>, running: &Running, fault: &Fault, why: &'static str) {
-    settle_all(live, &running.terms.name, &fault.instances, &running.faults);
+/// A fault is there no more.
+fn undone(live: &Live, name: &str, fault: &Fault, why: &'static str) {
     let (kind, instances) = (fault.deed.kind().label(), fault.names());
-    tell(live, &running.terms.name, DrillStage::Undone { kind, instances, why });
+    tell(live, name, DrillStage::Undone { kind, instances, why });
 }
 
-fn settle_all(live: &Arc<Live>, name: &str, instances: &[Arc<Instance>], faults: &[Fault]) {
+fn settle_all(live: &Arc<Live>, name: &str, instances: &[Arc<Instance>], hits: &Hits) {
     let why = format!("the drill {name}");
     for instance in instances {
-        if let Some(drain) = settle(instance, faults, &why) {
+        if let Some(drain) = settle(instance, hits.on(instance), &why) {
             drains::finish(live, instance, drain);
         }
     }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 
 use crate::instance::Roster;
-use fault::{Fault, Kind};
+use fault::{Fault, Hits, Kind};
 
 pub use safety::Least;
 
@@ -54,6 +54,8 @@ pub struct Running {
     heard: Instant,
     /// What is wrong on purpose now.
     pub faults: Vec<Fault>,
+    /// The same, by whom it hits.
+    hits: Hits,
     /// How many there were.
     pub injected: u64,
     /// Versions that it has touched.

@@ -27,6 +27,8 @@ struct Common {
     host: String,
     /// What they ask for where the instances are not the drill's own.
     path: Option<String>,
+    /// By which the balancer knows them, there.
+    mark: String,
     patience: Duration,
     /// No request is due after this.
     duration: Duration,
@@ -50,6 +52,7 @@ pub(super) fn drive(
         address,
         host: host.unwrap_or_else(|| address.to_string()),
         path: load.url.as_ref().map(|url| url.path.clone()),
+        mark: scenario.mark.clone(),
         patience: load.patience,
         duration,
         record: Arc::clone(record),

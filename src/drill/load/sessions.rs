@@ -69,6 +69,7 @@ fn with_body(builder: http::request::Builder, body: Bytes) -> Request<Bytes> {
 async fn session(client: &Client, browser: &mut Browser, number: u64) -> Result<Checked, Trouble> {
     if let Some(path) = &client.common.path {
         let asked = request(client, Method::GET, path, number);
+        let asked = asked.header(wire::MARK, &client.common.mark);
         let answer = browser.ask(with_body(asked, Bytes::new())).await?;
         return Ok(Checked { answer, flaw: None });
     }

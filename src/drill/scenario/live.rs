@@ -1,18 +1,22 @@
 //! What a scenario may ask of a running balancer: the faults that it can undo by itself, and how far it may
 //! be troubled.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::Action;
-use super::steps::{WAIT, WHO, exec, who};
+use super::steps::{WHO, exec, who};
+use super::{Action, Scenario};
 use crate::config::{Data, Fields, Node, units};
+use crate::drill::wire;
 
 /// What is left of its time when a drill has gone as it was to: for its last answers.
 const SPARE: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(3600);
 const MOST: u32 = 10_000;
+/// As the API takes it.
+const DELAY: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
 /// Of an aborted request, unless it is said.
 const STATUS: u32 = 503;
 const ALLOWED: &str = "eject, unready, dead, drain, disable, delay, abort, restore, exec";
@@ -46,6 +50,20 @@ pub(super) fn safety(node: Option<&Node<'_>>, duration: Duration) -> Option<Safe
     let max_duration = fields.duration("max_duration", range, max_duration);
     fields.finish();
     Some(Safety { min_healthy: min_healthy.unwrap_or_else(|| Some(1.into()))?, max_duration })
+}
+
+impl Scenario {
+    /// The clients send this mark, and faults for those that send one are for them alone.
+    pub(in crate::drill) fn marked(mut self, mark: String) -> Self {
+        for step in &mut self.steps {
+            let Action::Strike(_, Strike { more, .. }) = &mut step.action else { continue };
+            let header = more.get("header").and_then(Value::as_str);
+            if header.is_some_and(|name| name.eq_ignore_ascii_case(wire::MARK)) {
+                more.entry("value").or_insert_with(|| mark.clone().into());
+            }
+        }
+        Self { mark, ..self }
+    }
 }
 
 /// What a step does.
@@ -101,7 +119,7 @@ fn described(key: &str, fields: &mut Fields<'_>) -> Option<Strike> {
         "delay" => {
             let by = needed(fields, "by", "how much later it arrives, such as 50ms");
             let more = meant(fields);
-            let mut delay = strike("delay", &[("by", text(by?.duration(WAIT)?))]);
+            let mut delay = strike("delay", &[("by", text(by?.duration(DELAY)?))]);
             delay.more.extend(more?);
             Some(delay)
         }

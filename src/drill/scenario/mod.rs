@@ -30,6 +30,8 @@ pub(super) struct Scenario {
     /// Where it is played.
     pub(super) setting: Setting,
     pub(super) load: Load,
+    /// What the clients send on a running balancer, so that nobody else is taken for them.
+    pub(super) mark: String,
     pub(super) steps: Vec<Step>,
     pub(super) limits: Vec<Limit>,
 }

@@ -85,6 +85,7 @@ fn scenario(root: &Node<'_>, path: &Path, mode: &Mode) -> Option<Scenario> {
         settle,
         setting: setting?,
         load,
+        mark: String::new(),
         steps: steps?,
         limits,
     })

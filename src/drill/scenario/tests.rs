@@ -199,6 +199,13 @@ fn a_running_balancer_is_asked_for_faults_as_its_api_takes_them() {
         ("drain", r#"{"deadline":"5s"}"#),
     ];
     assert_eq!(bodies, expected.map(|(kind, body)| (kind, body.to_owned())));
+    let text = LIVE.replace("by: 50ms", "by: 50ms, header: X-Drill-Mark");
+    let marked = read_for(&text, &Mode::Running(None)).unwrap().marked("1f".to_owned());
+    let more = marked.steps.iter().find_map(|step| match &step.action {
+        Action::Strike(_, strike) if strike.kind == "delay" => Some(&strike.more),
+        _ => None,
+    });
+    assert_eq!((&*marked.mark, more.unwrap()["value"].as_str()), ("1f", Some("1f")));
     let unfit = vec![id("a"), id("b")];
     let plan = plan::plan(&scenario, cast(&scenario), unfit).unwrap();
     assert_eq!(plan.targets[0], [id("c")], "who is unwell already is not drawn");

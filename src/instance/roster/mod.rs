@@ -107,6 +107,7 @@ pub struct Roster {
 pub(super) struct Care {
     pub(super) slow_start: Option<Duration>,
     pub(super) drain: Drain,
+    pub(super) first_byte: Duration,
     /// Whether what they say of themselves counts.
     pub(super) heeds: bool,
 }
@@ -182,6 +183,11 @@ impl Roster {
     /// What the configuration says of its instances today.
     pub(super) fn care(&self) -> Care {
         *self.care.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long they have for the first byte of an answer.
+    pub fn first_byte(&self) -> Duration {
+        self.care().first_byte
     }
 
     /// Whether unready instances serve, because too few are ready.
@@ -380,7 +386,8 @@ impl Roster {
         let _guard = self.remake.lock().unwrap_or_else(PoisonError::into_inner);
         self.websocket.store(Arc::new(config.websocket.clone()));
         let heeds = config.readiness_check.as_ref().is_some_and(|check| check.agent);
-        let care = Care { slow_start: config.slow_start, drain: config.drain, heeds };
+        let (slow_start, first_byte) = (config.slow_start, config.timeouts.first_byte);
+        let care = Care { slow_start, drain: config.drain, first_byte, heeds };
         *self.care.lock().unwrap_or_else(PoisonError::into_inner) = care;
         self.panic.limit(config.panic_threshold);
         let before = self.members.load_full();

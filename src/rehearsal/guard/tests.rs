@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use super::*;
 use crate::affinity::token::Keyring;
 use crate::health::{Admin, Health};
-use crate::instance::disturbance::{Disturbance, Effect};
+use crate::instance::disturbance::{Disturbance, Effect, Mark};
 use crate::rehearsal::Least;
 use crate::rehearsal::fault::Kind;
 use crate::snapshot::Layers;
@@ -36,6 +36,10 @@ fn of(live: &Live, name: &str) -> Arc<Instance> {
     let members = snapshot.services()[0].roster.members();
     let mut all = members.everyone().iter();
     Arc::clone(all.find(|it| it.identity().name == name).unwrap())
+}
+
+fn roster(live: &Live) -> Arc<Roster> {
+    Arc::clone(&live.snapshot().services()[0].roster)
 }
 
 fn terms(min_healthy: Least) -> Terms {
@@ -150,10 +154,69 @@ async fn no_fault_leaves_fewer_healthy_instances_than_promised() {
     assert!(matches!(hit(&live, &id, deed, &["c"]), Err(Refusal::Conflict(_))));
 }
 
+fn delay_by(seconds: u64, share: u32) -> Deed {
+    let effect = Effect::Delay(Duration::from_secs(seconds));
+    Deed::Disturb(Arc::new(Disturbance::new(effect, share, None)))
+}
+
+#[tokio::test]
+async fn delays_that_leave_too_little_time_count_as_aborts() {
+    let live = live();
+    reload(&live, &format!("{TEXT}timeouts: {{ first_byte: 10s }}\n"));
+    let id = began(&live);
+    let all = ["a", "b", "c"];
+    let refused = hit(&live, &id, delay_by(5, 10_000), &all);
+    let why = "default/default would have 0 healthy instances, and min_healthy is 2";
+    assert_eq!(refused, Err(Refusal::Conflict(why.to_owned())));
+    hit(&live, &id, delay_by(3, 10_000), &all).unwrap();
+    // It is what they come to together.
+    assert!(matches!(hit(&live, &id, delay_by(2, 10_000), &all), Err(Refusal::Conflict(_))));
+    hit(&live, &id, delay_by(2, 10_000), &["a"]).unwrap();
+    let mark = Mark { name: http::HeaderName::from_static("x-drill"), value: None };
+    let marked = Disturbance::new(Effect::Delay(Duration::from_secs(10)), 10_000, Some(mark));
+    hit(&live, &id, Deed::Disturb(Arc::new(marked)), &all).unwrap();
+    look(&live, Instant::now());
+    assert_eq!(ended(&live), None);
+    // A reload may make too much of what was little.
+    reload(&live, &format!("{TEXT}timeouts: {{ first_byte: 6s }}\n"));
+    look(&live, Instant::now());
+    let why = "default/default has 0 healthy instances, and min_healthy is 2";
+    assert_eq!(ended(&live).as_deref(), Some(why));
+    assert!(all.iter().all(|name| !of(&live, name).is_disturbed()));
+}
+
+#[tokio::test]
+async fn a_look_costs_each_instance_no_more_than_what_is_done_to_it() {
+    let live = live();
+    let many: String =
+        (0..10_000).map(|at| format!("  - {{ name: i{at}, address: i{at}:1 }}\n")).collect();
+    reload(&live, &format!("instances:\n{many}"));
+    let id = began(&live);
+    let members = live.snapshot().services()[0].roster.members();
+    let all = members.present();
+    for fault in all.chunks(1000) {
+        inject(&live, &id, abort_with(StatusCode::BAD_GATEWAY, 5000), fault.to_vec()).unwrap();
+    }
+    let looked: usize = live.rehearsals.look(|running, _| {
+        let hits = &running.unwrap().hits;
+        all.iter().map(|instance| hits.on(instance).len()).sum()
+    });
+    assert_eq!((all.len(), looked), (10_000, 10_000), "each is compared with its own fault alone");
+    let began = Instant::now();
+    look(&live, began);
+    println!("a look at 10,000 instances and ten faults of 1,000: {:?}", began.elapsed());
+    assert_eq!(ended(&live), None);
+    let few = Least::Count(5001);
+    let left =
+        live.rehearsals.look(|running, _| objection(&roster(&live), few, &running.unwrap().hits));
+    let why = "default/default would have 5000 healthy instances, and min_healthy is 5001";
+    assert_eq!(left.as_deref(), Some(why));
+}
+
 #[tokio::test]
 async fn a_version_that_is_to_be_touched_is_guarded_from_the_beginning() {
     let live = live();
-    let roster = || vec![Arc::clone(&live.snapshot().services()[0].roster)];
+    let roster = || vec![roster(&live)];
     let refused = begin(&live, terms(Least::Count(4)), roster());
     let why = "default/default has 3 healthy instances, and min_healthy is 4";
     assert_eq!(refused, Err(Refusal::Conflict(why.to_owned())));

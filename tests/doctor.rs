@@ -179,8 +179,10 @@ async fn each_mistake_is_told_everywhere_with_the_line_that_cures_it() {
     let mut site = Site::start(MISTAKES).await;
     let all = CURES.map(|(code, ..)| code);
     let stranger = strangers_token(&site).await;
-    come_from_another_replica(&site, &stranger).await;
-    let traffic = async |client: &mut Client| make_every_mistake(client).await;
+    let traffic = async |client: &mut Client| {
+        make_every_mistake(client).await;
+        come_from_another_replica(&site, &stranger).await;
+    };
     site.until_warned_of(&all, traffic).await;
 
     let warnings = site.warnings().await;

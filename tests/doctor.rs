@@ -4,11 +4,14 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::burdock::{run_in, scratch};
-use support::{Api, Backend, Burdock, Client, DEADLINE, Request, eventually, pause, raw};
+use support::wire::Conn;
+use support::{Api, Backend, Burdock, Client, DEADLINE, Request, eventually, pause, raw, within};
+use tokio::net::TcpSocket;
 
 const HEADER: &str = "listeners: [{ address: 127.0.0.1:0 }]\nadmin: { address: 127.0.0.1:0 }\n\
     workers: 2\naccess_log: false\n";
@@ -127,15 +130,34 @@ async fn poll(client: &mut Client, host: &str) {
     client.send(&to(host, &format!("{path}&sid={sid}"), "page")).await;
 }
 
-async fn make_every_mistake(client: &mut Client, stranger: &str) {
+async fn make_every_mistake(client: &mut Client) {
     poll(client, "chat.test").await;
     for number in 0..25 {
         let agent = format!("client/{number}");
-        for host in ["secure.test", "lost.test", "nat.test"] {
+        for host in ["secure.test", "lost.test"] {
             client.send(&to(host, "/", &agent)).await;
         }
-        let cookie = format!("BURDOCK={stranger}");
-        client.send(&to("keys.test", "/", &agent).with("Cookie", &cookie)).await;
+        client.send(&by_proxy(number)).await;
+    }
+}
+
+/// A request that a proxy passes on.
+fn by_proxy(client: usize) -> Request {
+    to("nat.test", "/", "page").with("X-Forwarded-For", &format!("192.0.2.{client}"))
+}
+
+/// Clients of ten addresses that another replica has given their tokens.
+async fn come_from_another_replica(site: &Site, stranger: &str) {
+    let cookie = format!("BURDOCK={stranger}");
+    let request = to("keys.test", "/", "page").with("Cookie", &cookie).encode(None);
+    for last in 11..21 {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(SocketAddr::from(([127, 0, 0, last], 0))).expect("a loopback address");
+        let stream = socket.connect(site.burdock.address()).await.expect("connect");
+        let mut conn = Conn::new(stream);
+        conn.write(&request).await.expect("write");
+        let answer = within("an answer", conn.head()).await.expect("a head");
+        assert_eq!(answer.map(|head| head.status()), Some(200));
     }
 }
 
@@ -157,7 +179,10 @@ async fn each_mistake_is_told_everywhere_with_the_line_that_cures_it() {
     let mut site = Site::start(MISTAKES).await;
     let all = CURES.map(|(code, ..)| code);
     let stranger = strangers_token(&site).await;
-    let traffic = async |client: &mut Client| make_every_mistake(client, &stranger).await;
+    let traffic = async |client: &mut Client| {
+        make_every_mistake(client).await;
+        come_from_another_replica(&site, &stranger).await;
+    };
     site.until_warned_of(&all, traffic).await;
 
     let warnings = site.warnings().await;
@@ -166,6 +191,8 @@ async fn each_mistake_is_told_everywhere_with_the_line_that_cures_it() {
     for (code, version, line, cure) in CURES {
         let at =
             if line > 0 { format!("{file}:{line}: {cure}") } else { format!("{file}: {cure}") };
+        let is_sure = code != "one_client_address";
+        let at = if is_sure { at } else { format!("if 127.0.0.1 is a proxy of yours: {at}") };
         let (warning, told) = (&warnings[code], |it: &Value| it.as_str().expect("text").to_owned());
         assert!(told(&warning["cure"]).starts_with(&at), "{warning}, not {at}");
         assert!(told(&warning["message"]).starts_with(&format!("{version}: ")), "{warning}");
@@ -257,12 +284,12 @@ async fn be_odd(site: &Site, browsers: &mut [Client], client: &mut Client, stran
     for number in 0..10 {
         let checker = format!("checker/{number}");
         client.send(&to("checked.test", "/", &checker)).await;
-        client.send(&to("one.test", "/", "robot")).await;
+        client.send(&to("one.test", "/", &checker)).await;
         client.send(&to("web.test", "/", &checker)).await;
         let guess = "/socket.io/?EIO=4&transport=polling&strict&sid=guessed";
         assert_eq!(client.send(&to("chat.test", guess, &checker)).await.status, 400);
         let forged = format!("BURDOCK={stranger}");
-        client.send(&to("web.test", "/", "forger").with("Cookie", &forged)).await;
+        client.send(&to("web.test", "/", &checker).with("Cookie", &forged)).await;
     }
     let old = "GET / HTTP/1.0\r\nHost: checked.test\r\n\r\n";
     raw::exchange(site.burdock.address(), old).await;
@@ -286,7 +313,7 @@ async fn odd_clients_of_a_healthy_service_raise_no_alarm() {
     // The look that finds this one has looked at all the others.
     let traffic = async |client: &mut Client| {
         for number in 0..60 {
-            client.send(&to("nat.test", "/", &format!("client/{number}"))).await;
+            client.send(&by_proxy(number)).await;
         }
     };
     site.until_warned_of(&["one_client_address"], traffic).await;

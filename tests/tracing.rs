@@ -92,7 +92,7 @@ async fn without_tracing_contexts_pass_as_they_are() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trace_goes_on_from_the_client_over_burdock_to_the_instance() {
     let (a, collector) = (Backend::start("a").await, Backend::start("collector").await);
-    let burdock = Burdock::start(&tracing(&[&a], &collector, ", sample: 0%")).await;
+    let burdock = Burdock::start(&tracing(&[&a], &collector, ", sample: 0%, trust: all")).await;
     let request = Request::post("/echo?q=1", b"12345").with("traceparent", &traceparent("01"));
     let request = request.with("tracestate", "foo=1").with("tracestate", "bar=2");
     let request = request.with("x-cloud-trace-context", "1/2;o=1").with("user-agent", "tests");
@@ -141,7 +141,7 @@ async fn a_trace_goes_on_from_the_client_over_burdock_to_the_instance() {
 async fn who_is_not_to_be_recorded_is_not_and_who_makes_no_sense_begins_anew() {
     let (a, collector) = (Backend::start("a").await, Backend::start("collector").await);
     let text = |more: &str| tracing(&[&a], &collector, more);
-    let burdock = Burdock::start(&text(", sample: 0%")).await;
+    let burdock = Burdock::start(&text(", sample: 0%, trust: all")).await;
     let mut client = burdock.client();
     let mut asked = async |given: &[String]| {
         let fields = given.iter().fold(Request::get("/"), |it, line| it.with("traceparent", line));
@@ -166,10 +166,10 @@ async fn who_is_not_to_be_recorded_is_not_and_who_makes_no_sense_begins_anew() {
         assert!(trace != TRACE && flags == "00" && !has_state, "{given:?}: {trace} {flags}");
     }
     let future = format!("{}-more", traceparent("01").replacen("00", "01", 1));
-    burdock.reload(&text(", sample: 0%, trust: trusted_proxies")).await;
+    burdock.reload(&text(", sample: 0%")).await;
     let (trace, flags, has_state) = asked(std::slice::from_ref(&future)).await;
     assert!(trace != TRACE && flags == "00" && !has_state, "nobody is trusted");
-    let trusting = text(", sample: 0%, trust: trusted_proxies");
+    let trusting = text(", sample: 0%");
     burdock.reload(&format!("{trusting}trusted_proxies: [127.0.0.1]\n")).await;
     assert_eq!(asked(&[future]).await, (TRACE.to_owned(), "01".to_owned(), true));
     burdock.reload(&text(", sample: 100%, trust: none")).await;

@@ -2,9 +2,11 @@
 //! whether all clients have one address. Written to by requests, in a few instructions; bounded.
 //!
 //! Who a client is, is told by its address and `User-Agent`: behind a proxy that isn't trusted
-//! all have one address, and one robot has one of both. Only hashes are kept.
+//! all have one address, and one robot has one of both. Where one client could make an alarm by many names,
+//! its network alone counts. Only hashes are kept.
 
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +15,8 @@ use std::time::{Duration, Instant};
 pub const WINDOW: Duration = Duration::from_secs(600);
 /// Clients that are kept in mind at once.
 const SEATS: usize = 1024;
+/// A vote takes so long at least: all that one client does at once is no evidence.
+const VOTE: u64 = 5;
 /// Opened engine.io sessions are noted for so long after one was unknown.
 const SUSPICION: Duration = Duration::from_secs(300);
 
@@ -23,7 +27,7 @@ pub struct Evidence {
     born: Instant,
     /// Clients that came without a token.
     pub tokenless: Visitors,
-    /// Clients whose token no key opens.
+    /// Networks of clients whose token no key opens.
     pub strangers: Visitors,
     /// Clients whose address decides where they go.
     pub addresses: Addresses,
@@ -50,6 +54,15 @@ impl Evidence {
     /// What stands for a client.
     pub fn client(&self, of: impl Hash) -> u64 {
         self.seed.hash_one(of)
+    }
+
+    /// What stands for the network of a client: its address, or the 64 bits of an IPv6 one below which a
+    /// client has as many as it likes.
+    pub fn network(&self, address: &str) -> u64 {
+        match address.parse() {
+            Ok(IpAddr::V6(address)) => self.seed.hash_one(address.to_bits() >> 64),
+            _ => self.seed.hash_one(address),
+        }
     }
 
     /// Seconds since there was none.
@@ -115,7 +128,8 @@ fn age(seat: u64, second: u64) -> u64 {
     (second & 0xff_ffff).wrapping_sub(seat >> 8 & 0xff_ffff) & 0xff_ffff
 }
 
-/// Whether most of the requests come from one address, by a vote: who disagrees takes one voice away.
+/// Whether most of the requests come from one address that names clients of its own, by a vote: each other
+/// request takes one voice away.
 #[derive(Debug, Default)]
 pub struct Addresses(Mutex<Vote>);
 
@@ -124,8 +138,13 @@ struct Vote {
     address: String,
     lead: u64,
     all: u64,
-    /// Which user agents it has, a bit for each.
-    agents: [u64; 4],
+    /// Whom it names, a bit for each.
+    named: [u64; 4],
+    /// In which second it did last, and in how many.
+    last: Option<u64>,
+    seconds: u64,
+    /// The second in which the vote began.
+    since: u64,
 }
 
 /// What came of a vote.
@@ -135,41 +154,54 @@ pub struct Voted {
     pub address: String,
     /// Requests.
     pub all: u64,
-    /// Whether nineteen of twenty and more came from it.
+    /// Whether nineteen of twenty and more came from it and named a client.
     pub is_clear: bool,
-    /// Different user agents there.
-    pub agents: u32,
+    /// Different clients that it named.
+    pub named: u32,
+    /// Different seconds in which it did.
+    pub seconds: u64,
 }
 
 impl Addresses {
-    /// A request came from `address`, and its `User-Agent` has this hash.
-    pub fn came(&self, address: &str, agent: u64) {
+    /// A request came from `address`; it may have named a client, which has this hash, in this second.
+    pub fn came(&self, address: &str, named: Option<(u64, u64)>) {
         // Some are not counted rather than waited for.
         let Ok(mut vote) = self.0.try_lock() else { return };
         vote.all += 1;
-        if vote.address == address {
-            vote.lead += 1;
-        } else if vote.lead > 0 {
-            vote.lead -= 1;
+        let Some((client, second)) = named.filter(|_| vote.lead == 0 || vote.address == address)
+        else {
+            vote.lead = vote.lead.saturating_sub(1);
             return;
-        } else {
-            vote.agents = [0; 4];
-            vote.lead = 1;
+        };
+        if vote.address != address {
+            (vote.named, vote.last, vote.seconds) = ([0; 4], None, 0);
             vote.address.clear();
             vote.address.push_str(address);
         }
-        vote.agents[agent as usize % 4] |= 1 << ((agent >> 8) % 64);
+        vote.lead += 1;
+        vote.named[client as usize % 4] |= 1 << ((client >> 8) % 64);
+        if vote.last != Some(second) {
+            vote.last = Some(second);
+            vote.seconds += 1;
+        }
     }
 
-    /// The end of a vote in which so many took part, if they have.
-    pub fn close(&self, least: u64) -> Option<Voted> {
+    /// The end of a vote, if so many took part in it and it took long enough.
+    pub fn close(&self, least: u64, second: u64) -> Option<Voted> {
         let mut vote = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if vote.all < least {
+        if vote.all < least || second < vote.since + VOTE {
             return None;
         }
-        let Vote { address, lead, all, agents } = std::mem::take(&mut *vote);
-        let agents = agents.iter().map(|bits| bits.count_ones()).sum();
-        Some(Voted { address, all, is_clear: lead * 10 >= all * 9, agents })
+        let next = Vote { since: second, ..Vote::default() };
+        let Vote { address, lead, all, named, seconds, .. } = std::mem::replace(&mut *vote, next);
+        let named = named.iter().map(|bits| bits.count_ones()).sum();
+        Some(Voted { address, all, is_clear: lead * 10 >= all * 9, named, seconds })
+    }
+
+    /// A vote begins.
+    pub fn begin(&self, second: u64) {
+        let mut vote = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *vote = Vote { since: second, ..Vote::default() };
     }
 }
 
@@ -218,20 +250,41 @@ mod tests {
     }
 
     #[test]
-    fn a_vote_finds_the_address_that_nearly_all_have() {
+    fn a_vote_finds_the_address_that_nearly_all_have_and_that_names_clients() {
         let addresses = Addresses::default();
-        addresses.came("192.0.2.9", 0);
-        for agent in 0..199 {
-            addresses.came("192.0.2.1", (agent << 8) | (agent % 4));
+        let name = |client: u64| (client << 8) | (client % 4);
+        addresses.came("192.0.2.9", Some((0, 0)));
+        for client in 0..199 {
+            addresses.came("192.0.2.1", Some((name(client), client / 40)));
         }
-        assert_eq!(addresses.close(201), None);
-        let voted = addresses.close(200).unwrap();
+        assert_eq!(addresses.close(201, 5), None, "too few");
+        assert_eq!(addresses.close(200, 4), None, "too soon");
+        let voted = addresses.close(200, 5).unwrap();
         assert_eq!((&*voted.address, voted.all, voted.is_clear), ("192.0.2.1", 200, true));
-        assert!(voted.agents > 60, "{}", voted.agents);
+        assert!(voted.named > 60 && voted.seconds == 5, "{voted:?}");
         for client in 0..200 {
-            addresses.came(["a", "b", "b"][client % 3], 0);
+            addresses.came(["a", "b", "b"][client % 3], Some((0, 6)));
         }
-        assert!(!addresses.close(200).unwrap().is_clear);
+        assert_eq!(addresses.close(200, 9), None, "the next takes as long");
+        assert!(!addresses.close(200, 10).unwrap().is_clear);
+        for client in 0..200 {
+            let named = (client % 10 > 0).then_some((name(client), 11));
+            addresses.came("192.0.2.1", named);
+        }
+        assert!(!addresses.close(200, 15).unwrap().is_clear, "one of ten names nobody");
+        addresses.came("192.0.2.1", None);
+        addresses.begin(17);
+        assert_eq!(addresses.close(0, 21), None);
+        assert_eq!(addresses.close(0, 22).unwrap().all, 0, "what was before does not count");
+    }
+
+    #[test]
+    fn one_network_is_one_however_many_addresses_it_has() {
+        let evidence = Evidence::new(Instant::now());
+        let same = |a: &str, b: &str| evidence.network(a) == evidence.network(b);
+        assert!(same("2001:db8::1", "2001:db8::ffff:0:0:1"));
+        assert!(!same("2001:db8::1", "2001:db8:0:1::1"));
+        assert!(!same("192.0.2.1", "192.0.2.2"));
     }
 
     #[test]

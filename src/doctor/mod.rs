@@ -19,12 +19,14 @@ const MANY: u64 = 100;
 const CLIENTS: u64 = 20;
 /// The same where the configuration explains it.
 const FEW_CLIENTS: u64 = 3;
-/// Clients with tokens of unknown keys.
+/// Networks that tokens of unknown keys come from: more than one forger has.
 const STRANGERS: u64 = 10;
 /// A session is unknown once where its instance was about to go.
 const MISLED: u64 = 3;
-/// User agents at one address: more than one person or robot has.
-const AGENTS: u32 = 8;
+/// Clients that one address names.
+const NAMED: u32 = 8;
+/// Different seconds in which it does.
+const SECONDS: u64 = 4;
 
 /// What one version looks like: its configuration, and what was seen of it lately.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +53,7 @@ pub struct Symptoms<'a> {
     pub forgetful: u64,
     /// Tokens rejected because no key opens them.
     pub unknown_key: u64,
-    /// Clients that brought those.
+    /// Networks that those came from.
     pub strangers: u64,
     /// Answers that an engine.io session is unknown that another instance had opened.
     pub misled: u64,
@@ -68,15 +70,17 @@ pub struct Cure {
     /// Whether that is a key of the file, not of the version.
     is_of_file: bool,
     value: String,
+    /// What only the operator knows and has to be so.
+    condition: Option<String>,
 }
 
 impl Cure {
     fn of_version(key: &'static str, value: impl Into<String>) -> Self {
-        Self { key, is_of_file: false, value: value.into() }
+        Self { key, is_of_file: false, value: value.into(), condition: None }
     }
 
     fn of_file(key: &'static str, value: impl Into<String>) -> Self {
-        Self { key, is_of_file: true, value: value.into() }
+        Self { key, is_of_file: true, value: value.into(), condition: None }
     }
 
     /// With the place where it is to be written.
@@ -85,7 +89,10 @@ impl Cure {
             true => places.of_file(self.key),
             false => places.of_version(symptoms.service, symptoms.version, self.key),
         };
-        format!("{place}: {}", self.value)
+        match &self.condition {
+            Some(condition) => format!("if {condition}: {place}: {}", self.value),
+            None => format!("{place}: {}", self.value),
+        }
     }
 }
 
@@ -100,7 +107,7 @@ pub struct Finding {
     pub version: String,
     /// What is wrong, and how that can be seen.
     pub message: String,
-    /// The line of the configuration that cures it: `FILE:LINE: KEY: VALUE`.
+    /// The line of the configuration that cures it: `FILE:LINE: KEY: VALUE`, or `if CONDITION: ` and that.
     pub cure: String,
     /// How often it was seen.
     pub count: u64,
@@ -207,7 +214,7 @@ fn unknown_key(it: &Symptoms<'_>) -> Option<Found> {
     let seen = it.strangers >= STRANGERS && it.unknown_key.saturating_mul(20) >= tokens;
     seen.then(|| {
         let message = format!(
-            "{} of {tokens} tokens, of {} clients, were sealed with keys that are unknown here: replicas have \
+            "{} of {tokens} tokens, from {} addresses, were sealed with keys that are unknown here: replicas have \
              different keys, or a key was taken away while its tokens were in use",
             it.unknown_key, it.strangers
         );
@@ -220,19 +227,25 @@ fn one_client_address(it: &Symptoms<'_>) -> Option<Found> {
     let by = it.affinity.and_then(|affinity| affinity.by.as_ref());
     let by_address =
         by == Some(&HashKey::ClientIp) || matches!(it.balance, Balance::Hash(HashKey::ClientIp));
-    let voted = it.voted.filter(|voted| voted.is_clear && voted.agents >= AGENTS)?;
+    let voted = it
+        .voted
+        .filter(|voted| voted.is_clear && voted.named >= NAMED && voted.seconds >= SECONDS)?;
     (by_address && it.ready > 1).then(|| {
-        let Voted { address, all, agents, .. } = voted;
+        let Voted { address, all, named, .. } = voted;
         let message = format!(
-            "nearly all of {all} requests came from {address}, with {agents} user agents and more, and go to one \
-             of {} instances, since the client's address decides: {address} seems to be a proxy or NAT that is not \
-             trusted to tell who its clients are",
+            "nearly all of {all} requests came from {address}, which named {named} clients and more in \
+             X-Forwarded-For or Forwarded, and go to one of {} instances, since the client's address decides: \
+             {address} may be a proxy that is not trusted to tell who its clients are, or a client that \
+             pretends to be one",
             it.ready
         );
         let prefix = if address.contains(':') { 128 } else { 32 };
         let more = if it.trusts { "..., " } else { "" };
-        let value = format!("[{more}{address}/{prefix}]  # where it is no proxy: session_affinity by cookie");
-        ("one_client_address", message, Cure::of_file("trusted_proxies", value), *all)
+        let cure = Cure {
+            condition: Some(format!("{address} is a proxy of yours")),
+            ..Cure::of_file("trusted_proxies", format!("[{more}{address}/{prefix}]"))
+        };
+        ("one_client_address", message, cure, *all)
     })
 }
 

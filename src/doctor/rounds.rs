@@ -126,11 +126,12 @@ fn treatment(snapshot: &Snapshot, service: &Service) -> Treatment {
 impl Ward {
     fn new(treatment: Treatment, service: &Service, now: Instant) -> Self {
         let evidence = &service.roster.evidence;
+        let since = evidence.second(now);
         // What voted before is not to be counted.
-        evidence.addresses.close(0);
+        evidence.addresses.begin(since);
         Self {
             treatment,
-            since: evidence.second(now),
+            since,
             marks: VecDeque::from([(now, count(service))]),
             voted: None,
             is_as_it_was: true,
@@ -146,11 +147,11 @@ impl Ward {
         while self.marks.len() > 1 && self.marks.front().is_some_and(|(at, _)| age(*at) > WINDOW) {
             self.marks.pop_front();
         }
-        if let Some(voted) = evidence.addresses.close(VOTERS) {
+        let second = evidence.second(now);
+        if let Some(voted) = evidence.addresses.close(VOTERS, second) {
             self.voted = Some(voted);
         }
         let before = self.marks.front().map_or(counts, |(_, counts)| *counts);
-        let second = evidence.second(now);
         let takes = |it: &&Arc<crate::instance::Instance>| it.eligibility().new_sessions;
         diagnose(
             &Symptoms {

@@ -123,7 +123,7 @@ fn many_tokens_of_unknown_keys_are_another_replicas() {
     assert_eq!(told[0].code, "unknown_key");
     assert!(told[0].cure.starts_with("affinity_keys: { file: "), "{}", told[0].cure);
     for (why, it) in [
-        ("one client forges them", Symptoms { strangers: 1, ..strange }),
+        ("a few forge them", Symptoms { strangers: 9, ..strange }),
         ("a key was rotated away long ago", Symptoms { unknown_key: 450, ..strange }),
     ] {
         assert_eq!(codes(&it), [""; 0], "{why}");
@@ -134,17 +134,25 @@ fn many_tokens_of_unknown_keys_are_another_replicas() {
 fn one_address_for_all_shows_where_it_decides() {
     let by = Affinity { by: Some(HashKey::ClientIp), ..Affinity::default() };
     let hash = Balance::Hash(HashKey::ClientIp);
-    let voted = |is_clear, agents| Voted { address: "10.0.0.7".into(), all: 200, is_clear, agents };
-    let clear = voted(true, 8);
+    let voted = |is_clear, named, seconds| {
+        let address = "10.0.0.7".to_owned();
+        Voted { address, all: 200, is_clear, named, seconds }
+    };
+    let clear = voted(true, 8, 4);
     for (affinity, balance) in [(Some(&by), &Balance::Even), (None, &hash)] {
         let one = Symptoms { voted: Some(&clear), ..healthy(affinity, balance) };
         let told = found(&one);
         assert_eq!(told[0].code, "one_client_address");
-        assert!(told[0].cure.starts_with("trusted_proxies: [10.0.0.7/32]"), "{}", told[0].cure);
+        let condition = "if 10.0.0.7 is a proxy of yours: ";
+        assert_eq!(told[0].cure, format!("{condition}trusted_proxies: [10.0.0.7/32]"));
         let more = found(&Symptoms { trusts: true, ..one });
-        assert!(more[0].cure.starts_with("trusted_proxies: [..., 10.0.0.7/32]"));
+        assert_eq!(more[0].cure, format!("{condition}trusted_proxies: [..., 10.0.0.7/32]"));
         assert_eq!(codes(&Symptoms { ready: 1, ..one }), [""; 0]);
-        for (why, other) in [("one robot", voted(true, 1)), ("clients", voted(false, 60))] {
+        for (why, other) in [
+            ("one robot", voted(true, 1, 60)),
+            ("clients", voted(false, 60, 60)),
+            ("all at once", voted(true, 60, 3)),
+        ] {
             assert_eq!(codes(&Symptoms { voted: Some(&other), ..one }), [""; 0], "{why}");
         }
     }

@@ -88,7 +88,7 @@ pub(super) fn request(
     for (name, text) in [
         ("server.address", host),
         ("client.address", line.client),
-        ("user_agent.original", text(trace.agent())),
+        ("user_agent.original", trace.agent().unwrap_or_default()),
         ("burdock.service", line.service),
         ("burdock.version", line.version),
         ("burdock.instance", line.instance),
@@ -142,10 +142,6 @@ fn authority(text: &str) -> (&str, Option<i64>) {
     let split = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
     let (host, port) = split.map_or((text, None), |(host, port): (_, u16)| (host, Some(port)));
     (host.trim_start_matches('[').trim_end_matches(']'), port.map(i64::from))
-}
-
-fn text(value: Option<&HeaderValue>) -> &str {
-    value.and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

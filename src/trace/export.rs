@@ -30,12 +30,13 @@ pub async fn run(spans: Arc<Spans>, settings: impl Fn() -> Option<Arc<Tracing>>)
     let mut exporter = Exporter { post, last: None, told: None, rests_until, settings };
     loop {
         let batch = spans.batch().await;
-        match exporter.deliver(&batch).await {
+        let count = batch.len();
+        match exporter.deliver(batch).await {
             Ok(rejected) => {
-                let rejected = usize::try_from(rejected).unwrap_or(batch.len()).min(batch.len());
-                spans.settle(batch.len() - rejected, rejected, Dropped::Refused);
+                let rejected = usize::try_from(rejected).unwrap_or(count).min(count);
+                spans.settle(count - rejected, rejected, Dropped::Refused);
             }
-            Err(reason) => spans.settle(0, batch.len(), reason),
+            Err(reason) => spans.settle(0, count, reason),
         }
     }
 }
@@ -51,17 +52,15 @@ struct Exporter<Settings> {
 
 impl<Settings: Fn() -> Option<Arc<Tracing>>> Exporter<Settings> {
     /// Gives how many spans the collector did not take.
-    async fn deliver(&mut self, batch: &[Span]) -> Result<u64, Dropped> {
+    async fn deliver(&mut self, batch: Vec<Span>) -> Result<u64, Dropped> {
         tokio::time::sleep_until(self.rests_until.into()).await;
         let deadline = Instant::now() + PATIENCE;
         let mut wait = FIRST_WAIT;
+        let body = otlp::request(&self.to()?.service_name, &batch);
+        let body = Bytes::from(body.map_err(|_unwritable| Dropped::Refused)?);
+        drop(batch);
         loop {
-            if let Some(tracing) = (self.settings)() {
-                self.last = Some(tracing);
-            }
-            let to = self.last.clone().ok_or(Dropped::Refused)?;
-            let body = otlp::request(&to.service_name, batch);
-            let body = Bytes::from(body.map_err(|_unwritable| Dropped::Refused)?);
+            let to = self.to()?;
             let pause = match self.post.send(&to, &body).await {
                 Ok(Answer { status, rejected, .. }) if status.is_success() => {
                     if rejected > 0 {
@@ -95,6 +94,14 @@ impl<Settings: Fn() -> Option<Arc<Tracing>>> Exporter<Settings> {
             tokio::time::sleep(pause).await;
             wait = (wait * 2).min(LONGEST_WAIT);
         }
+    }
+
+    /// Where spans go at the moment.
+    fn to(&mut self) -> Result<Arc<Tracing>, Dropped> {
+        if let Some(tracing) = (self.settings)() {
+            self.last = Some(tracing);
+        }
+        self.last.clone().ok_or(Dropped::Refused)
     }
 
     fn tell(&mut self, to: &Tracing, error: impl std::fmt::Display) {

@@ -147,3 +147,37 @@ enum AnyValue {
     StringValue(String),
     IntValue(String),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_span_takes_more_than_it_weighs() {
+        let bare = Span {
+            trace: u128::MAX,
+            id: u64::MAX,
+            parent: Some(u64::MAX),
+            is_remote: true,
+            state: None,
+            name: "GET".to_owned(),
+            kind: Kind::Client,
+            start: SystemTime::now(),
+            end: SystemTime::now(),
+            attributes: Vec::new(),
+            is_error: true,
+        };
+        let mut told = bare.clone();
+        told.state = Some(http::HeaderValue::from_static("a=\"\\1,b=2"));
+        for text in ["", "/plain", "\"quoted\" \\ \u{1}\t", "ünï…", &"y\"".repeat(4000)] {
+            told.tell("url.path", text);
+        }
+        told.tell("burdock.attempts", i64::MIN);
+        for span in [bare, told] {
+            // With the comma to the next.
+            let written = serde_json::to_vec(&row(&span)).unwrap().len() + 1;
+            let weight = span.weight();
+            assert!((written..written * 3 / 2).contains(&weight), "{weight}, {written}");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::crypto::ring;
@@ -22,7 +22,7 @@ use crate::config::types::Tracing;
 
 /// One request, from the connect to the last byte of its answer. OTLP's own default.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Answers say how many spans were refused, and why.
+/// Answers say how many spans were refused, and why. What is longer is not read: the status says enough.
 const MAX_ANSWER: usize = 64 * 1024;
 const NAME: HeaderValue = HeaderValue::from_static(concat!("burdock/", env!("CARGO_PKG_VERSION")));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -114,11 +114,15 @@ async fn ask(kept: &mut Kept, body: &Bytes) -> Result<Answer, Unanswered> {
     headers.insert(USER_AGENT, NAME);
     headers.insert(CONTENT_TYPE, JSON);
     let (head, incoming) = kept.sender.send_request(request).await?.into_parts();
-    let body = Limited::new(incoming, MAX_ANSWER).collect().await.map_err(Unanswered::Body)?;
+    let body = match Limited::new(incoming, MAX_ANSWER).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => Bytes::new(),
+        Err(error) => return Err(Unanswered::Body(error)),
+    };
     Ok(Answer {
         status: head.status,
         retry_after: retry_after(&head.headers, SystemTime::now()),
-        rejected: rejected(&body.to_bytes()),
+        rejected: rejected(&body),
     })
 }
 
@@ -175,7 +179,49 @@ fn rejected(body: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::config::types::Trust;
+
+    /// Answers one request on each of two connections, at greater length than anybody reads.
+    async fn babble(listener: TcpListener) {
+        for _ in 0..2 {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"{}") {
+                socket.read_buf(&mut asked).await.unwrap();
+            }
+            let length = 16 * MAX_ANSWER;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+            socket.write_all(head.as_bytes()).await.unwrap();
+            // Nobody may be there any more to read all of it.
+            let _ = socket.write_all(&vec![b' '; length]).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_answer_is_one_and_its_connection_is_not_used_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = Arc::new(Tracing {
+            endpoint: format!("http://{}/", listener.local_addr().unwrap()),
+            headers: Vec::new(),
+            headers_file: None,
+            ca: None,
+            sample: 0,
+            trust: Trust::None,
+            service_name: "burdock".to_owned(),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(babble(listener));
+        let mut post = Post::default();
+        for _ in 0..2 {
+            let answer = post.send(&to, &Bytes::from_static(b"{}")).await.unwrap();
+            assert_eq!((answer.status, answer.rejected), (StatusCode::OK, 0));
+        }
+        tasks.join_next().await.unwrap().unwrap();
+    }
 
     #[test]
     fn a_collector_says_what_it_did_not_take_and_when_to_come_back() {

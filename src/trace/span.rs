@@ -10,6 +10,16 @@ use crate::config::types::{AccessLog, Tracing, Trust};
 use crate::trace::context::{self, Parent};
 use crate::trace::queue::Spans;
 
+/// Bytes that an attribute's text has at most: what clients send ends up here.
+const LONGEST: usize = 1024;
+/// Stands at the end of text that was longer.
+const CUT: &str = "…";
+/// What a span takes as OTLP has it, without its texts; and each attribute. Neither is less.
+const FRAME: usize = 280;
+const ATTRIBUTE: usize = 40;
+/// The most digits of a number.
+const DIGITS: usize = 20;
+
 /// Whose side of a call a span is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -22,7 +32,7 @@ pub enum Kind {
 /// The value of an attribute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// Text.
+    /// Text, of 1 KiB at most where it was made of a `&str`.
     Text(String),
     /// A whole number.
     Number(i64),
@@ -30,8 +40,18 @@ pub enum Value {
 
 impl From<&str> for Value {
     fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
+        Self::Text(cut(text))
     }
+}
+
+/// The beginning of `text` where it is too long, marked.
+fn cut(text: &str) -> String {
+    if text.len() <= LONGEST {
+        return text.to_owned();
+    }
+    let fits = |at: &usize| text.is_char_boundary(*at);
+    let end = (0..=LONGEST - CUT.len()).rev().find(fits).unwrap_or_default();
+    format!("{}{CUT}", &text[..end])
 }
 
 impl From<i64> for Value {
@@ -72,6 +92,30 @@ impl Span {
     pub fn tell(&mut self, name: &'static str, value: impl Into<Value>) {
         self.attributes.push((name, value.into()));
     }
+
+    /// Bytes that it takes as it is sent, or some more; in memory it is about as large.
+    pub(super) fn weight(&self) -> usize {
+        let state = self.state.as_ref().map_or(0, |state| written(state.as_bytes()));
+        let of = |(name, value): &(&str, Value)| {
+            let value = match value {
+                Value::Text(text) => written(text.as_bytes()),
+                Value::Number(_) => DIGITS,
+            };
+            ATTRIBUTE + name.len() + value
+        };
+        let attributes: usize = self.attributes.iter().map(of).sum();
+        FRAME + self.name.len() + state + attributes
+    }
+}
+
+/// The length of text in JSON.
+fn written(text: &[u8]) -> usize {
+    let length = |byte: &u8| match byte {
+        b'"' | b'\\' => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.iter().map(length).sum()
 }
 
 /// The place of a request in its trace.
@@ -82,7 +126,7 @@ pub struct Trace {
     parent: Option<u64>,
     sampled: bool,
     state: Option<HeaderValue>,
-    agent: Option<HeaderValue>,
+    agent: Option<String>,
 }
 
 impl Trace {
@@ -104,13 +148,14 @@ impl Trace {
         };
         let is_drawn = || fastrand::u32(..AccessLog::ALL) < tracing.sample;
         let sampled = parent.map_or_else(is_drawn, |parent| parent.sampled);
-        let agent = sampled.then(|| headers.get(USER_AGENT).cloned()).flatten();
+        let agent = headers.get(USER_AGENT).filter(|_| sampled);
+        let agent = agent.and_then(|agent| agent.to_str().ok()).map(cut);
         Box::new(Self {
             trace: parent.map_or_else(|| fastrand::u128(1..), |parent| parent.trace),
             span: new_id(),
             parent: parent.map(|parent| parent.span),
             sampled,
-            state,
+            state: state.filter(|_| sampled),
             agent,
         })
     }
@@ -126,8 +171,8 @@ impl Trace {
     }
 
     /// What the client calls itself.
-    pub fn agent(&self) -> Option<&HeaderValue> {
-        self.agent.as_ref()
+    pub fn agent(&self) -> Option<&str> {
+        self.agent.as_deref()
     }
 
     /// What an attempt that is not told of says to the instance.
@@ -240,5 +285,50 @@ impl Drop for Attempt {
             self.tell("burdock.outcome", "abandoned");
         }
         self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut_between_characters_and_marked() {
+        let text = |length: usize| "ä".repeat(length / 2);
+        assert_eq!(Value::from(&*text(1024)), Value::Text(text(1024)));
+        assert_eq!(Value::from(&*text(1026)), Value::Text(format!("{}…", text(1020))));
+        let Value::Text(cut) = Value::from(&*"x".repeat(60_000)) else { panic!("no text") };
+        assert_eq!(cut.len(), LONGEST);
+        assert_eq!(Value::from(&*cut), Value::Text(cut.clone()), "and not twice");
+    }
+
+    fn tracing(trust: Trust) -> Tracing {
+        let endpoint = "http://127.0.0.1:1/".to_owned();
+        let service_name = "burdock".to_owned();
+        let (headers, headers_file, ca) = (Vec::new(), None, None);
+        Tracing { endpoint, headers, headers_file, ca, sample: 0, trust, service_name }
+    }
+
+    #[test]
+    fn who_is_not_believed_begins_a_trace_of_its_own() {
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        for (trust, is_proxy, believed) in [
+            (Trust::All, false, true),
+            (Trust::Proxies, true, true),
+            (Trust::Proxies, false, false),
+            (Trust::None, true, false),
+        ] {
+            let field = |name: &str, value: &str| {
+                (name.parse().unwrap(), HeaderValue::from_str(value).unwrap())
+            };
+            let fields: [(http::HeaderName, _); 2] =
+                [field("traceparent", parent), field("tracestate", "foo=1")];
+            let mut headers = HeaderMap::from_iter(fields);
+            let trace = Trace::begin(&tracing(trust), &mut headers, is_proxy);
+            let goes_on = trace.trace == 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
+            let has_state = headers.contains_key("tracestate");
+            let seen = (goes_on, trace.is_sampled(), trace.state.is_some(), has_state);
+            assert_eq!(seen, (believed, believed, believed, believed), "{trust:?} {is_proxy}");
+        }
     }
 }

@@ -36,7 +36,7 @@ fn texts_of_many_shapes_come_back_equal() {
         "instances: [a:1]\naccess_log: {to: '/tmp/a: b.log', format: auto}",
         "instances: [a:1]\naccess_log: off",
         "instances: [a:1]\ntracing: {endpoint: 'http://[::1]:1/v1', sample: 0.5%, trust: none, service_name: 'a: b'}",
-        "instances: [a:1]\ntracing: {endpoint: 'https://a/', sample: 0%, trust: trusted_proxies}",
+        "instances: [a:1]\ntracing: {endpoint: 'https://a/', sample: 0%, trust: all}",
         "instances: [a:1]\nadmin: {address: 127.0.0.1:9900}\ntrusted_proxies: ['::1', 10.0.0.0/8]",
         "instances: [a:1]\nbreaker: off\nretry: {max_body: 0, budget: 0.05%}\nbalance: random",
         "instances: [a:1]\nbalance: hash\nhash_by: query a:b\nwebsocket: {max_lifetime: none}",

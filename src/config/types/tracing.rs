@@ -44,9 +44,9 @@ impl std::fmt::Debug for Tracing {
 /// Whose `traceparent` is believed, and with it their wish to be recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
-    /// Everybody's.
+    /// Everybody's: anybody may make spans, and as many as it sends requests.
     All,
-    /// That of trusted proxies.
+    /// That of trusted proxies. Others' requests begin a trace each. The default.
     Proxies,
     /// Nobody's: each request begins a trace.
     None,

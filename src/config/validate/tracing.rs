@@ -40,7 +40,7 @@ pub(super) fn tracing(node: &Node<'_>) -> Option<Tracing> {
     let ca = authorities(&mut fields, secured);
     let sample = fields.take("sample").map_or(Some(100), |node| node.percent(100));
     let trust = fields.take("trust");
-    let trust = trust.map_or(Some(Trust::All), |node| node.word(&Trust::WORDS));
+    let trust = trust.map_or(Some(Trust::Proxies), |node| node.word(&Trust::WORDS));
     let service_name = match fields.take("service_name") {
         None => Some("burdock".to_owned()),
         Some(node) => node.parsed("a name of 1 to 255 characters", |text| {

@@ -14,7 +14,9 @@ use http::{Response, StatusCode, Version};
 use crate::config::types::Forwarding;
 
 pub use check::{BadRequest, check, check_scheme, host_of};
-pub use told::{Origin, client_address, is_https, is_trusted, remove_alike, trim_trailers};
+pub use told::{
+    Origin, client_address, is_https, is_trusted, named_client, remove_alike, trim_trailers,
+};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -106,7 +108,7 @@ impl Fields {
     /// The rest of what is meant for this hop only.
     const HOP: Self = Self(1 << 4);
     /// What proxies tell of their clients.
-    const TOLD: Self = Self(1 << 5);
+    pub const TOLD: Self = Self(1 << 5);
     const X_REQUEST_ID: Self = Self(1 << 6);
     /// Any cookie.
     pub const COOKIE: Self = Self(1 << 7);

@@ -56,6 +56,28 @@ pub fn client_address(headers: &HeaderMap, origin: Origin<'_>, trusted: &[IpNet]
     client
 }
 
+/// Whom `client` names as a client of its own, trusted or not: the last that it says is not itself.
+pub fn named_client(headers: &HeaderMap, client: &str) -> Option<IpAddr> {
+    let client = client.parse().ok();
+    let last = |name: &HeaderName, read: fn(&str) -> Option<IpAddr>| {
+        let line = headers.get_all(name).iter().next_back()?;
+        let members = line.as_bytes().rsplit(|byte| *byte == b',').take(2);
+        let texts = members.filter_map(|member| std::str::from_utf8(member).ok());
+        texts.filter_map(|text| read(text.trim())).find(|named| Some(*named) != client)
+    };
+    last(&X_FORWARDED_FOR, parse_address).or_else(|| last(&FORWARDED, node_for))
+}
+
+/// The `for` of an element (RFC 7239 section 4), if that is an address.
+fn node_for(element: &str) -> Option<IpAddr> {
+    let named = |pair: &str| {
+        let (name, value) = pair.trim().split_once('=')?;
+        let is_it = name.eq_ignore_ascii_case("for");
+        is_it.then(|| parse_address(value.trim_matches('"'))).flatten()
+    };
+    element.split(';').find_map(named)
+}
+
 /// An address, with or without a port. A proxy may write an IPv4 client of a dual-stack socket as an
 /// IPv6 one.
 fn parse_address(text: &str) -> Option<IpAddr> {
@@ -219,6 +241,27 @@ mod tests {
             };
             let found = client_address(&headers, origin, &trusted);
             assert_eq!(found, client.parse::<IpAddr>().unwrap(), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_names_its_own_clients_in_either_field() {
+        for (name, line, named) in [
+            ("x-forwarded-for", "198.51.100.1", Some("198.51.100.1")),
+            ("x-forwarded-for", "198.51.100.1, 198.51.100.2:4711", Some("198.51.100.2")),
+            // A trusted proxy has written down the one that is looked at.
+            ("x-forwarded-for", "198.51.100.1, 192.0.2.1", Some("198.51.100.1")),
+            ("x-forwarded-for", "192.0.2.1", None),
+            ("x-forwarded-for", "unknown", None),
+            ("forwarded", "for=198.51.100.1;proto=https", Some("198.51.100.1")),
+            ("forwarded", "for=a, proto=http; For=\"[2001:db8::1]:4711\"", Some("2001:db8::1")),
+            ("forwarded", "for=_hidden, by=198.51.100.1", None),
+            ("x-forwarded-proto", "https", None),
+        ] {
+            let field = (HeaderName::from_static(name), HeaderValue::from_static(line));
+            let headers = HeaderMap::from_iter([field]);
+            let named = named.map(|text| text.parse().unwrap());
+            assert_eq!(named_client(&headers, "192.0.2.1"), named, "{line}");
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::config::types::{Affinity, FirstBurst, HashKey};
 use crate::health::Rehome;
 use crate::instance::{Instance, Kind};
 use crate::proxy::client::Client;
-use crate::proxy::headers::Fields;
+use crate::proxy::headers::{self, Fields};
 use crate::proxy::key;
 use crate::snapshot::{Service, Snapshot};
 
@@ -179,16 +179,28 @@ impl<'a> Session<'a> {
         if session.key.is_none() {
             session.key = key::of_balance(&version.balance, client, head);
         }
+        if matches!(session.state, State::Rejected(Rejection::UnknownKey)) && !only_asks {
+            session.note_stranger(client);
+        }
         if version.is_by_address() && !only_asks {
-            session.note_address(client, head);
+            session.note_address(client, head, fields);
         }
         session
     }
 
-    /// The doctor looks at whose address decides.
-    fn note_address(&self, client: &str, head: &request::Parts) {
+    /// The doctor looks at where tokens come from that no key opens.
+    fn note_stranger(&self, client: &str) {
         let evidence = &self.service.roster.evidence;
-        evidence.addresses.came(client, evidence.client(agent(head)));
+        evidence.strangers.came(evidence.network(client), evidence.second(Instant::now()));
+    }
+
+    /// The doctor looks at whose address decides.
+    fn note_address(&self, client: &str, head: &request::Parts, fields: Fields) {
+        let evidence = &self.service.roster.evidence;
+        let is_told = fields.has(Fields::TOLD);
+        let named = is_told.then(|| headers::named_client(&head.headers, client)).flatten();
+        let second = || evidence.second(Instant::now());
+        evidence.addresses.came(client, named.map(|named| (evidence.client(named), second())));
     }
 
     fn recognise(&mut self, by: &HashKey, client: &str, head: &request::Parts) {

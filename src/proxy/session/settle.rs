@@ -6,7 +6,6 @@ use std::time::Instant;
 use http::header::HeaderMap;
 
 use super::{Session, State, nonces, wall_clock};
-use crate::affinity::Rejection;
 use crate::affinity::cookie;
 use crate::affinity::order::{self, Fate, Order};
 use crate::affinity::token::{self, Claim};
@@ -68,14 +67,11 @@ impl Session<'_> {
 
     /// The doctor looks at who comes again without the token that it was given.
     fn note_visitor(&self) {
-        let Some(visitor) = self.visitor else { return };
-        let evidence = &self.service.roster.evidence;
-        let visitors = match self.state {
-            State::Absent => &evidence.tokenless,
-            State::Rejected(Rejection::UnknownKey) => &evidence.strangers,
-            _ => return,
+        let Some(visitor) = self.visitor.filter(|_| matches!(self.state, State::Absent)) else {
+            return;
         };
-        visitors.came(visitor, evidence.second(Instant::now()));
+        let evidence = &self.service.roster.evidence;
+        evidence.tokenless.came(visitor, evidence.second(Instant::now()));
     }
 
     /// Takes the instance's order out of its answer. Gives what is to be done, if that can be.

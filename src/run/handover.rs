@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sockopt,
@@ -271,8 +271,10 @@ fn send(
     if !with.is_empty() && !control.push(SendAncillaryMessage::ScmRights(with)) {
         return Err(HandoverError::Unknown);
     }
-    // Without a signal: a newer process that is gone is an error like another.
-    rustix::net::sendmsg(channel, &[IoSlice::new(&text)], &mut control, SendFlags::NOSIGNAL)?;
+    let slices = [IoSlice::new(&text)];
+    // Without a signal: a newer process that is gone is an error like another. Where a socket has a
+    // timeout, any other signal interrupts a call for good (signal(7)).
+    retry_on_intr(|| rustix::net::sendmsg(channel, &slices, &mut control, SendFlags::NOSIGNAL))?;
     Ok(())
 }
 
@@ -282,7 +284,9 @@ fn receive(channel: &OwnedFd) -> Result<Option<(Message, Vec<OwnedFd>)>, Handove
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let slices = &mut [IoSliceMut::new(&mut text)];
-    let received = rustix::net::recvmsg(channel, slices, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let received = retry_on_intr(|| {
+        rustix::net::recvmsg(channel, slices, &mut control, RecvFlags::CMSG_CLOEXEC)
+    })?;
     let mut descriptors = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {

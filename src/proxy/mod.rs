@@ -187,16 +187,26 @@ async fn pass(
     };
     exchange.affinity = session.outcome();
     let (notice, mark) = session.settle(&instance, worker, answer.response.headers_mut());
+    exchange.session = mark;
+    let notice = notice.or_else(|| notice::of_sid(service, &instance, head, &answer.response));
+    Ok(finish(exchange, service, answer, notice))
+}
+
+/// Does to an answer what its route says, and tells the client of its number in a split.
+fn finish(
+    exchange: &Exchange,
+    service: &Service,
+    mut answer: Answer,
+    mut notice: Option<Box<Notice>>,
+) -> Passed {
     if let Some(part) = exchange.part {
         let route = &service.settings().routes[usize::from(part)];
         part::edit(answer.response.headers_mut(), &route.response_headers);
     }
-    exchange.session = mark;
-    let mut notice = notice.or_else(|| notice::of_sid(service, &instance, head, &answer.response));
     if let Some((_, Some(number))) = exchange.lot {
         notice.get_or_insert_default().number(service.settings(), number, exchange.https);
     }
-    Ok((answer, notice))
+    (answer, notice)
 }
 
 /// Takes over what a configuration says of logs and traces.

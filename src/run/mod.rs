@@ -169,20 +169,8 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
             asked = signals.next() => asked,
             () = watcher.changed() => Asked::Reload(Cause::File),
             word = server.word() => {
-                let order = match word {
-                    Word::Told(report) => {
-                        server.hear(report).await;
-                        continue;
-                    }
-                    Word::Asked(order) => order,
-                };
-                let settled = match &order.order {
-                    Order::Reload => reload(&mut server, &settings, &mut watcher, Cause::Api).await,
-                    _ if handover.is_some() => Err(steering::under_way()),
-                    other => server.obey(other.clone()).await,
-                };
-                // Whoever asked may be gone.
-                let _ = order.answer.send(settled);
+                let is_leaving = handover.is_some();
+                heed(&mut server, word, (&settings, &mut watcher), is_leaving).await;
                 continue;
             }
             outcome = Handover::outcome(handover.as_mut()) => {
@@ -222,6 +210,26 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
     }
     systemd::stopping();
     Ok(server.drain(signals.stop()).await.into())
+}
+
+/// Does what is asked, or takes what is told.
+async fn heed(
+    server: &mut Server,
+    word: Word,
+    (settings, watcher): (&Settings, &mut watch::Watcher),
+    is_leaving: bool,
+) {
+    let asked = match word {
+        Word::Told(report) => return server.hear(report).await,
+        Word::Asked(asked) => asked,
+    };
+    let settled = match &asked.order {
+        Order::Reload => reload(server, settings, watcher, Cause::Api).await,
+        _ if is_leaving => Err(steering::under_way()),
+        other => server.obey(other.clone()).await,
+    };
+    // Whoever asked may be gone.
+    let _ = asked.answer.send(settled);
 }
 
 /// Leaves to `process` what is new, and finishes what is old.

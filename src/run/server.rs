@@ -182,14 +182,7 @@ impl Server {
             sources,
             keeper,
         };
-        let registries = server.workers.iter().map(|worker| Arc::clone(&worker.registry)).collect();
-        tokio::spawn(rebalance::run(Arc::clone(&server.live), registries));
-        tokio::spawn(ramp(Arc::clone(&server.live)));
-        tokio::spawn(sampler::run(Arc::clone(&server.live)));
-        tokio::spawn(doctor::rounds::run(Arc::clone(&server.live)));
-        let (spans, live) = (Arc::clone(&server.live.spans), Arc::clone(&server.live));
-        tokio::spawn(export::run(spans, move || live.snapshot().config.tracing.clone()));
-        tokio::spawn(guard::watch(Arc::clone(&server.live)));
+        server.attend();
         server.retire(&published, &config, None);
         server.prober.follow(published.snapshot.versions());
         if keeps_less {
@@ -205,6 +198,19 @@ impl Server {
         // Each has begun to accept after this.
         server.lap().await;
         Ok(server)
+    }
+
+    /// Begins what goes on beside the workers for as long as the process lives.
+    fn attend(&self) {
+        let live = || Arc::clone(&self.live);
+        let registries = self.workers.iter().map(|worker| Arc::clone(&worker.registry)).collect();
+        tokio::spawn(rebalance::run(live(), registries));
+        tokio::spawn(ramp(live()));
+        tokio::spawn(sampler::run(live()));
+        tokio::spawn(doctor::rounds::run(live()));
+        let (spans, known) = (Arc::clone(&self.live.spans), live());
+        tokio::spawn(export::run(spans, move || known.snapshot().config.tracing.clone()));
+        tokio::spawn(guard::watch(live()));
     }
 
     /// Gets certificates from now on, where the configuration says so: nobody else does.

@@ -24,55 +24,12 @@ pub(super) fn write(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bo
             rows.count(&none, &Labels::of(&[("version", env!("CARGO_PKG_VERSION"))]), 1);
             return true;
         }
-        "burdock_errors_total" => {
-            let reasons = Labels::each("reason", Reason::ALL.map(Reason::label));
-            rows.counts(&none, &reasons, Reason::ALL.map(|reason| counters.errors(reason)));
-            return true;
-        }
-        "burdock_access_log_lines_dropped_total" => {
-            let reasons = Labels::each("reason", ["slow", "failed"]);
-            let lost = [&sink::ACCESS.slow, &sink::ACCESS.failed];
-            rows.counts(&none, &reasons, lost.map(|it| it.load(Ordering::Relaxed)));
-            return true;
-        }
-        "burdock_trace_spans_dropped_total" => {
-            let reasons = Labels::each("reason", Dropped::ALL.map(Dropped::label));
-            rows.counts(&none, &reasons, Dropped::ALL.map(|it| live.spans.dropped(it)));
-            return true;
-        }
-        "burdock_tls_handshakes_total" => {
-            let outcomes = Labels::each("outcome", Handshake::ALL.map(Handshake::label));
-            rows.counts(&none, &outcomes, Handshake::ALL.map(|it| counters.handshakes(it)));
-            return true;
-        }
-        "burdock_drill_active" => {
-            if let Some(name) = live.rehearsals.name() {
-                rows.count(&none, &Labels::of(&[("drill", &*name)]), 1);
-            }
-            return true;
-        }
-        "burdock_drill_faults_total" => {
-            let kinds = Labels::each("kind", fault::Kind::ALL.map(fault::Kind::label));
-            let injected = fault::Kind::ALL.map(|kind| live.rehearsals.injected(kind));
-            rows.counts(&none, &kinds, injected);
-            return true;
-        }
-        "burdock_acme_orders_total" => {
-            let outcomes = Labels::each("outcome", Outcome::ALL.map(Outcome::label));
-            rows.counts(&none, &outcomes, Outcome::ALL.map(|it| live.automatic.orders(it)));
-            return true;
-        }
         "burdock_acme_failures" => {
             failures(rows, live, snapshot);
             return true;
         }
         "burdock_tls_certificate_expiry_timestamp_seconds" => {
             expiries(rows, live, snapshot);
-            return true;
-        }
-        "burdock_events_total" => {
-            let kinds = Labels::each("kind", Kind::ALL.map(Kind::label));
-            rows.counts(&none, &kinds, Kind::ALL.map(|kind| live.journal.count(kind)));
             return true;
         }
         name if name.starts_with("burdock_discovery_") => {
@@ -103,9 +60,53 @@ pub(super) fn write(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bo
         "burdock_accept_errors_total" => counters.accept_errors.load(Ordering::Relaxed),
         "burdock_trace_spans_sent_total" => live.spans.sent(),
         "burdock_log_lines_dropped_total" => sink::LOG.all(),
-        _ => return false,
+        _ => return write_several(rows, live),
     };
     rows.count(&none, &none, value);
+    true
+}
+
+/// Those that have several rows.
+fn write_several(rows: &mut Rows<'_>, live: &Live) -> bool {
+    let (counters, none) = (&live.counters, Labels::default());
+    match rows.name {
+        "burdock_errors_total" => {
+            let reasons = Labels::each("reason", Reason::ALL.map(Reason::label));
+            rows.counts(&none, &reasons, Reason::ALL.map(|reason| counters.errors(reason)));
+        }
+        "burdock_access_log_lines_dropped_total" => {
+            let reasons = Labels::each("reason", ["slow", "failed"]);
+            let lost = [&sink::ACCESS.slow, &sink::ACCESS.failed];
+            rows.counts(&none, &reasons, lost.map(|it| it.load(Ordering::Relaxed)));
+        }
+        "burdock_trace_spans_dropped_total" => {
+            let reasons = Labels::each("reason", Dropped::ALL.map(Dropped::label));
+            rows.counts(&none, &reasons, Dropped::ALL.map(|it| live.spans.dropped(it)));
+        }
+        "burdock_tls_handshakes_total" => {
+            let outcomes = Labels::each("outcome", Handshake::ALL.map(Handshake::label));
+            rows.counts(&none, &outcomes, Handshake::ALL.map(|it| counters.handshakes(it)));
+        }
+        "burdock_drill_active" => {
+            if let Some(name) = live.rehearsals.name() {
+                rows.count(&none, &Labels::of(&[("drill", &*name)]), 1);
+            }
+        }
+        "burdock_drill_faults_total" => {
+            let kinds = Labels::each("kind", fault::Kind::ALL.map(fault::Kind::label));
+            let injected = fault::Kind::ALL.map(|kind| live.rehearsals.injected(kind));
+            rows.counts(&none, &kinds, injected);
+        }
+        "burdock_acme_orders_total" => {
+            let outcomes = Labels::each("outcome", Outcome::ALL.map(Outcome::label));
+            rows.counts(&none, &outcomes, Outcome::ALL.map(|it| live.automatic.orders(it)));
+        }
+        "burdock_events_total" => {
+            let kinds = Labels::each("kind", Kind::ALL.map(Kind::label));
+            rows.counts(&none, &kinds, Kind::ALL.map(|kind| live.journal.count(kind)));
+        }
+        _ => return false,
+    }
     true
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::diary::Diary;
-use super::plan::Act;
+use super::plan::{Act, EXEC, Id};
 
 /// Why a drill could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +44,7 @@ pub(super) trait Scene {
 }
 
 /// Runs a command of the scenario.
-pub(super) async fn execute(words: &[String], is_allowed: bool) -> Result<(), SceneError> {
+async fn execute(words: &[String], is_allowed: bool) -> Result<(), SceneError> {
     if !is_allowed {
         return Err(SceneError::Exec);
     }
@@ -54,6 +54,25 @@ pub(super) async fn execute(words: &[String], is_allowed: bool) -> Result<(), Sc
     command.args(arguments).stdin(std::process::Stdio::null()).kill_on_drop(true);
     let status = command.status().await.map_err(|error| failed(error.to_string()))?;
     if status.success() { Ok(()) } else { Err(failed(status.to_string())) }
+}
+
+/// The same as an act of the plan, which begins or ends what is wrong with `who`.
+pub(super) async fn exec(
+    diary: &mut Diary,
+    at: Duration,
+    run: &[String],
+    (who, begins): (&[Id], bool),
+    is_allowed: bool,
+) -> Result<(), SceneError> {
+    if begins {
+        who.iter().for_each(|id| diary.impair(Some(id), EXEC));
+    }
+    execute(run, is_allowed).await?;
+    if !begins {
+        who.iter().for_each(|id| diary.over(Some(id), EXEC));
+    }
+    diary.tell(at, run.join(" "));
+    Ok(())
 }
 
 /// Runs those that undo, each whatever became of the others.

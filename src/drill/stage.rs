@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::balancer::{self, Balancer};
 use super::diary::{Diary, names};
 use super::instance::{Instance, Ledger};
-use super::plan::{Act, EXEC, Id, What};
+use super::plan::{Act, Id, What};
 use super::record::Record;
 use super::scenario::{Fault, Upset};
-use super::scene::{Scene, SceneError, execute, put_back};
+use super::scene::{Scene, SceneError, exec, put_back};
 use crate::config::types::{Config, State};
 
 /// The stage.
@@ -217,14 +217,8 @@ impl Scene for Stage {
             }
             What::Upset(upset, lasts) => self.upset(act.at, *upset, *lasts).await?,
             What::Exec { run, who, begins } => {
-                if *begins {
-                    who.iter().for_each(|id| self.diary.impair(Some(id), EXEC));
-                }
-                execute(run, self.may_exec).await?;
-                if !*begins {
-                    who.iter().for_each(|id| self.diary.over(Some(id), EXEC));
-                }
-                self.diary.tell(act.at, run.join(" "));
+                let whom = (who.as_slice(), *begins);
+                exec(&mut self.diary, act.at, run, whom, self.may_exec).await?;
             }
             // No file that has these is read for embedded instances.
             What::Strike(..) | What::Lift(..) => {}

@@ -15,9 +15,9 @@ use tokio::sync::watch as channel;
 use tokio::task::JoinHandle;
 
 use super::diary::{Diary, names};
-use super::plan::{Act, EXEC, Id, Plan, What};
+use super::plan::{Act, Id, Plan, What};
 use super::scenario::{Safety, Strike};
-use super::scene::{Scene, SceneError, execute, put_back};
+use super::scene::{Scene, SceneError, exec, put_back};
 use crate::config::units;
 use crate::operate::client::{Client, ClientError};
 use crate::operate::shapes::Status;
@@ -225,14 +225,8 @@ impl Scene for Running {
                 self.diary.tell(act.at, format!("restore {}", names(who)));
             }
             What::Exec { run, who, begins } => {
-                if *begins {
-                    who.iter().for_each(|id| self.diary.impair(Some(id), EXEC));
-                }
-                execute(run, self.may_exec).await?;
-                if !*begins {
-                    who.iter().for_each(|id| self.diary.over(Some(id), EXEC));
-                }
-                self.diary.tell(act.at, run.join(" "));
+                let whom = (who.as_slice(), *begins);
+                exec(&mut self.diary, act.at, run, whom, self.may_exec).await?;
             }
             // No file that has these is read for a running balancer.
             What::Begin(..)

@@ -20,6 +20,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("proxy::headers", 2),
     ("proxy::error", 2),
     ("tunnel::frames", 2),
+    ("outward", 2),
     ("acme", 3),
     ("instance", 3),
     ("discovery", 3),

@@ -120,7 +120,7 @@ pub(super) async fn order(
     store: &Store,
     challenges: &Arc<Challenges>,
 ) -> Result<InUse, Failure> {
-    let client = Client::new(&acme.ca.roots);
+    let client = Client::new(&acme.ca);
     let mut tries = TRIES;
     loop {
         let why = match attempt(acme, domain, store, challenges, &client).await {

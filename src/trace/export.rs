@@ -8,8 +8,9 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use crate::config::types::Tracing;
+use crate::outward::Unanswered;
 use crate::trace::otlp;
-use crate::trace::post::{Answer, Post, Unanswered};
+use crate::trace::post::{Answer, Post};
 use crate::trace::queue::{Dropped, Spans};
 use crate::trace::span::Span;
 

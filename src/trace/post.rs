@@ -5,44 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use rustls::crypto::ring;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tokio_rustls::TlsConnector;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Request, StatusCode, Uri};
+use http_body_util::Full;
 
-use crate::config::types::Tracing;
+use crate::config::types::{InstanceTls, Tracing};
+use crate::outward::{Connection, Target, Unanswered, retry_after, whole, within};
 
 /// One request, from the connect to the last byte of its answer. OTLP's own default.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Answers say how many spans were refused, and why. What is longer is not read: the status says enough.
 const MAX_ANSWER: usize = 64 * 1024;
-const NAME: HeaderValue = HeaderValue::from_static(concat!("burdock/", env!("CARGO_PKG_VERSION")));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Unanswered {
-    #[error("{0} is no URL with a host")]
-    Url(String),
-    #[error("connecting: {0}")]
-    Connect(std::io::Error),
-    #[error("TLS: {0}")]
-    Tls(std::io::Error),
-    #[error("HTTP: {0}")]
-    Http(#[from] hyper::Error),
-    #[error("reading the answer: {0}")]
-    Body(Box<dyn std::error::Error + Send + Sync>),
-    #[error("no answer within {t:?}", t = TIMEOUT)]
-    Late,
-}
 
 /// An answer.
 #[derive(Debug)]
@@ -54,12 +28,11 @@ pub(super) struct Answer {
     pub(super) rejected: u64,
 }
 
-/// A connection, by which settings it was made, and what drives it.
+/// A connection, and by which settings it was made.
 #[derive(Debug)]
 struct Kept {
     to: Arc<Tracing>,
-    sender: SendRequest<Full<Bytes>>,
-    _driver: JoinSet<hyper::Result<()>>,
+    connection: Connection,
 }
 
 /// Sends to a collector.
@@ -75,8 +48,7 @@ impl Post {
         to: &Arc<Tracing>,
         body: &Bytes,
     ) -> Result<Answer, Unanswered> {
-        let answer = tokio::time::timeout(TIMEOUT, self.exchange(to, body)).await;
-        let answer = answer.unwrap_or(Err(Unanswered::Late));
+        let answer = within(TIMEOUT, self.exchange(to, body)).await;
         if answer.is_err() {
             self.kept = None;
         }
@@ -85,14 +57,15 @@ impl Post {
 
     async fn exchange(&mut self, to: &Arc<Tracing>, body: &Bytes) -> Result<Answer, Unanswered> {
         if let Some(mut kept) = self.kept.take().filter(|kept| kept.to == *to)
-            && kept.sender.ready().await.is_ok()
             && let Ok(answer) = ask(&mut kept, body).await
         {
             self.kept = Some(kept);
             return Ok(answer);
         }
         // One that was closed meanwhile says nothing.
-        let mut kept = connect(to).await?;
+        let tls = to.ca.as_ref().map(InstanceTls::trusting);
+        let connection = Target::new(&to.endpoint, tls.as_ref())?.connect().await?;
+        let mut kept = Kept { to: Arc::clone(to), connection };
         let answer = ask(&mut kept, body).await?;
         self.kept = Some(kept);
         Ok(answer)
@@ -100,9 +73,8 @@ impl Post {
 }
 
 async fn ask(kept: &mut Kept, body: &Bytes) -> Result<Answer, Unanswered> {
-    let url = url(&kept.to)?;
-    let bad = || Unanswered::Url(url.to_string());
-    let authority = url.authority().ok_or_else(bad)?;
+    let bad = || Unanswered::Url(kept.to.endpoint.clone());
+    let url: Uri = kept.to.endpoint.parse().map_err(|_invalid| bad())?;
     let mut request = Request::post(url.path_and_query().map_or("/", |path| path.as_str()))
         .body(Full::new(body.clone()))
         .map_err(|_invalid| bad())?;
@@ -110,64 +82,17 @@ async fn ask(kept: &mut Kept, body: &Bytes) -> Result<Answer, Unanswered> {
     for (name, value) in &kept.to.headers {
         headers.insert(name.clone(), value.clone());
     }
-    headers.insert(HOST, HeaderValue::try_from(authority.as_str()).map_err(|_invalid| bad())?);
-    headers.insert(USER_AGENT, NAME);
     headers.insert(CONTENT_TYPE, JSON);
-    let (head, incoming) = kept.sender.send_request(request).await?.into_parts();
-    let body = match Limited::new(incoming, MAX_ANSWER).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => Bytes::new(),
-        Err(error) => return Err(Unanswered::Body(error)),
+    let (head, incoming) = kept.connection.send(request).await?.into_parts();
+    let body = match whole(incoming, MAX_ANSWER).await {
+        Err(Unanswered::Long(_)) => Bytes::new(),
+        body => body?,
     };
     Ok(Answer {
         status: head.status,
         retry_after: retry_after(&head.headers, SystemTime::now()),
         rejected: rejected(&body),
     })
-}
-
-async fn connect(to: &Arc<Tracing>) -> Result<Kept, Unanswered> {
-    let url = url(to)?;
-    let bad = || Unanswered::Url(url.to_string());
-    let host = url.host().ok_or_else(bad)?.trim_start_matches('[').trim_end_matches(']');
-    let roots = to.ca.as_ref();
-    let port = url.port_u16().unwrap_or(if roots.is_some() { 443 } else { 80 });
-    let socket = TcpStream::connect((host, port)).await.map_err(Unanswered::Connect)?;
-    let Some(roots) = roots else { return handshake(to, socket).await };
-    let mut store = RootCertStore::empty();
-    // The system may have some that are of no use.
-    store.add_parsable_certificates(roots.roots.iter().cloned());
-    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("ring has suites for both versions of TLS")
-        .with_root_certificates(store)
-        .with_no_client_auth();
-    let name = ServerName::try_from(host.to_owned()).map_err(|_invalid| bad())?;
-    let stream = TlsConnector::from(Arc::new(tls)).connect(name, socket).await;
-    handshake(to, stream.map_err(Unanswered::Tls)?).await
-}
-
-async fn handshake(
-    to: &Arc<Tracing>,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-) -> Result<Kept, Unanswered> {
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let mut driver = JoinSet::new();
-    driver.spawn(connection);
-    Ok(Kept { to: Arc::clone(to), sender, _driver: driver })
-}
-
-fn url(to: &Tracing) -> Result<Uri, Unanswered> {
-    to.endpoint.parse().map_err(|_invalid| Unanswered::Url(to.endpoint.clone()))
-}
-
-/// RFC 9110 section 10.2.3: seconds, or a date.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    match text.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).ok(),
-    }
 }
 
 /// What an `ExportTraceServiceResponse` says was not taken; a number, or one as text.
@@ -181,6 +106,7 @@ fn rejected(body: &[u8]) -> u64 {
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tokio::task::JoinSet;
 
     use super::*;
     use crate::config::types::Trust;
@@ -224,18 +150,11 @@ mod tests {
     }
 
     #[test]
-    fn a_collector_says_what_it_did_not_take_and_when_to_come_back() {
+    fn a_collector_says_what_it_did_not_take() {
         assert_eq!(rejected(br#"{"partialSuccess":{"rejectedSpans":"3"}}"#), 3);
         assert_eq!(rejected(br#"{"partialSuccess":{"rejectedSpans":4}}"#), 4);
         for body in [&b"{}"[..], b"", b"\x0a\x00", b"[1]", br#"{"partialSuccess":{}}"#] {
             assert_eq!(rejected(body), 0);
-        }
-        let now = httpdate::parse_http_date("Sun, 29 Nov 2026 06:00:00 GMT").unwrap();
-        for (text, seconds) in
-            [("7", Some(7)), ("Sun, 29 Nov 2026 06:01:00 GMT", Some(60)), ("soon", None)]
-        {
-            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))]);
-            assert_eq!(retry_after(&headers, now), seconds.map(Duration::from_secs), "{text}");
         }
     }
 }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::CertifiedKey;
 
+use super::CaRoots;
+
 /// How connections to the instances of a version are secured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstanceTls {
@@ -26,6 +28,17 @@ pub struct InstanceTls {
 }
 
 impl InstanceTls {
+    /// Verified by these authorities, and nothing shown of ourselves.
+    pub fn trusting(ca: &CaRoots) -> Self {
+        Self {
+            ca: ca.file.clone(),
+            roots: Arc::clone(&ca.roots),
+            server_name: None,
+            verify: true,
+            certificate: None,
+        }
+    }
+
     /// The name that the certificate of the instance at `address` must have.
     pub fn name_at(&self, address: &str) -> Option<ServerName<'static>> {
         if self.server_name.is_some() {
@@ -75,13 +88,7 @@ mod tests {
 
     #[test]
     fn a_certificate_is_asked_for_by_host_or_by_address() {
-        let mut tls = InstanceTls {
-            ca: None,
-            roots: Arc::new([]),
-            server_name: None,
-            verify: true,
-            certificate: None,
-        };
+        let mut tls = InstanceTls::trusting(&CaRoots { file: None, roots: Arc::new([]) });
         let name = |tls: &InstanceTls, address: &str| {
             tls.name_at(address).map(|name| name.to_str().into_owned())
         };

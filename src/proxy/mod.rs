@@ -379,7 +379,7 @@ fn prepare<'a>(
     }
     exchange.host = head.headers.get(HOST).cloned();
     let host = exchange.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let found = snapshot.service(host, head.uri.path()).ok_or(Reason::NoService)?;
+    let found = snapshot.service(host, head.uri.path()).map_err(Reason::from)?;
     let (branch, part) = (found.branch, found.part);
     let service = match branch.only() {
         Some(service) => service,

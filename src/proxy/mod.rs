@@ -244,6 +244,9 @@ fn recognise<'a>(
     let (https, client) = (exchange.https, exchange.address());
     let visit = Visit { https, kind, client, stream, fields, only_asks: false };
     let session = Session::read(snapshot, service, head, visit);
+    if exchange.lot.is_some() {
+        session::take_others(snapshot.branch_of(service), service, head, fields);
+    }
     let forwarding = &snapshot.config.forwarding;
     let new_id = exchange::new_request_id;
     let protocol = upgrade.map(Upgrade::name);
@@ -394,6 +397,9 @@ fn prepare<'a>(
         treat(exchange, head, (route, prefix), has_body)?;
         exchange.part = Some(index);
     }
+    if let Some((by, _)) = exchange.lot {
+        count(&service.roster.tally.split[by as usize]);
+    }
     exchange.idle_timeout = service.version().timeouts.idle;
     let slowest = service.version().limits.min_download;
     exchange.client.allow_idle(exchange.idle_timeout, slowest);
@@ -430,7 +436,6 @@ fn draw<'a>(
 ) -> &'a Service {
     let stream = (exchange.client.is_stream() && !is_shared).then_some(&*exchange.client);
     let lot = session::draw(snapshot, branch, head, address, stream);
-    count(&lot.service.roster.tally.split[lot.by as usize]);
     exchange.lot = Some((lot.by, lot.number));
     lot.service
 }

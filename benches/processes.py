@@ -13,7 +13,8 @@ def ports():
     """Ports that nobody listens on. None of them is one that the kernel gives to a connection, which would
     take it between this look and the bind of whom it is for; and none is given twice."""
     lowest_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    begin, end = 10240, max(lowest_ephemeral, 10241)
+    # Where the kernel has nearly all of them there is no better way.
+    begin, end = 10240, lowest_ephemeral if lowest_ephemeral > 12000 else 32768
     start = random.randrange(end - begin)
     for step in range(end - begin):
         port = begin + (start + step) % (end - begin)

@@ -4,7 +4,7 @@
 mod support;
 
 use support::client::Response;
-use support::{Backend, Burdock, HEADER, Request, run_to_end};
+use support::{Backend, Burdock, Fault, HEADER, Request, run_to_end};
 
 fn config(app: &Backend, admin: &Backend) -> String {
     format!(
@@ -75,6 +75,11 @@ async fn instances_get_another_path_and_other_fields() {
     assert_eq!(fields, ["", "acme", "b"]);
     let line = burdock.access("/api/v2/users?x=%2f", 1).await.swap_remove(0);
     assert_eq!(line["path"], "/api/v2/users?x=%2f", "the log tells what the client asked for");
+    // Nor can an instance.
+    let named = "Connection: close, X-Served\r\nX-Served: it";
+    let raw = format!("HTTP/1.1 200 OK\r\n{named}\r\nContent-Length: 0\r\n\r\n");
+    app.misbehaves_times(Fault::Raw(raw.into_bytes()), 1);
+    assert_eq!(client.get("/api/v2/y").await.field("x-served"), Some("app"));
     // Elsewhere nothing is touched.
     let answer = client.send(&Request::get("/other").with("X-Debug", "1")).await;
     assert_eq!(answer.field("x-served"), None);

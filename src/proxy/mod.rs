@@ -201,7 +201,11 @@ fn finish(
 ) -> Passed {
     if let Some(part) = exchange.part {
         let route = &service.settings().routes[usize::from(part)];
-        part::edit(answer.response.headers_mut(), &route.response_headers);
+        let status = answer.response.status();
+        let headers = answer.response.headers_mut();
+        // What the instance's `Connection` names may be set here all the same.
+        headers::to_client(headers, status);
+        part::edit(headers, &route.response_headers);
     }
     if let Some((_, Some(number))) = exchange.lot {
         notice.get_or_insert_default().number(service.settings(), number, exchange.https);

@@ -5,6 +5,7 @@
 //! match falls through to the next. The order in the file means nothing. Paths are compared as most
 //! instances read them. Pure.
 
+pub mod ramp;
 pub mod rewrite;
 pub mod split;
 

@@ -73,18 +73,18 @@ fn by_token<'a>(
     let now = wall_clock();
     let named = |values: Result<Values, Rejection>| {
         let values = values.ok()?;
-        let mut newest = None;
+        let mut newest: Option<(u64, u64, &Service)> = None;
         for value in values.iter() {
             MEMORY.with_borrow_mut(|memory| {
                 let Ok(claim) = memory.open(&snapshot.keyring, value.as_bytes()) else { return };
                 let Some(service) = branch.named(claim.version) else { return };
-                let is_newer = newest.is_none_or(|(renewed, _)| claim.renewed > renewed);
+                let is_newer = newest.is_none_or(|(renewed, ..)| claim.renewed > renewed);
                 if is_newer && Session::heed(service, &claim, now).is_ok() {
-                    newest = Some((claim.renewed, service));
+                    newest = Some((claim.renewed, claim.issued, service));
                 }
             });
         }
-        newest.map(|(_, service)| service)
+        newest.map(|(_, issued, service)| (service, issued))
     };
     let mut affinities = branch.carriers().filter_map(|it| it.version().affinity.as_ref());
     let found = affinities.find_map(|affinity| {
@@ -95,7 +95,8 @@ fn by_token<'a>(
         });
         found
     });
-    found.filter(|service| branch.keeps_sessions(service))
+    let (service, issued) = found?;
+    branch.keeps_session(service, issued).then_some(service)
 }
 
 /// The version that issued the engine.io session which the request belongs to.

@@ -10,7 +10,7 @@ use clap_complete::Shell;
 
 use crate::observe::log::Format;
 
-pub use operate::{Access, Explain, Operate, Weight};
+pub use operate::{Access, Explain, Operate, RampArguments, RampChange, RampLimits, Weight};
 
 /// A sticky load balancer in front of any HTTP backend.
 #[derive(Debug, Parser)]

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::problem::Problem;
 use crate::admin::stream::Streams;
-use crate::config::overlay::Key;
+use crate::config::overlay::{Key, Plan};
 use crate::config::overrides::Overrides;
 use crate::config::types::State;
 use crate::snapshot::Live;
@@ -56,6 +56,13 @@ pub enum Order {
         /// Weights in ten-thousandths; nothing goes back to the file's.
         allocations: Option<BTreeMap<String, u32>>,
     },
+    /// Let the share of a version grow, or end that.
+    Ramp {
+        /// The service.
+        service: String,
+        /// What is wanted.
+        wish: RampWish,
+    },
     /// Move tunnels to instances of this version that have too few.
     Rebalance {
         /// The service.
@@ -74,6 +81,26 @@ pub struct Wish {
     pub deadline: Option<Duration>,
     /// Its weight.
     pub weight: Option<Option<u32>>,
+}
+
+/// What is wanted of a ramp.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RampWish {
+    /// It is to begin.
+    Begin {
+        /// Of this version.
+        version: String,
+        /// Where to; `from` may be 0 for what the version has, or a little.
+        plan: Box<Plan>,
+    },
+    /// To stay where it is.
+    Pause,
+    /// To go on.
+    Resume,
+    /// To end, and keep what it has come to.
+    Cancel,
+    /// To end, and take back what it did.
+    RollBack,
 }
 
 /// What came of an order.
@@ -95,6 +122,8 @@ pub enum Done {
     },
     /// Requests are shared otherwise.
     Split,
+    /// The ramp is as it is wanted.
+    Ramp,
     /// So many tunnels are to be moved.
     Rebalancing {
         /// How many.

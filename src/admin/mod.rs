@@ -18,6 +18,7 @@ pub mod live;
 pub mod metrics;
 mod openapi;
 pub mod problem;
+mod ramp;
 mod rebalance;
 mod reload;
 pub mod reply;

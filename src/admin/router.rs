@@ -15,7 +15,7 @@ use crate::admin::problem::Problem;
 use crate::admin::reply::{self, PLAIN, Reply};
 use crate::admin::{
     ask, auth, configuration, dashboard, drill, events, history, instances, live, metrics, openapi,
-    rebalance, reload, split, status,
+    ramp, rebalance, reload, split, status,
 };
 
 /// Bytes of a request's body.
@@ -53,6 +53,7 @@ enum Resource<'a> {
     Instance(&'a str, &'a str, &'a str),
     Rebalance(&'a str, &'a str),
     Split(&'a str),
+    Ramp(&'a str),
     Reload,
     Configuration,
     Explain,
@@ -82,6 +83,7 @@ impl<'a> Resource<'a> {
                 Self::Rebalance(service, version)
             }
             ["api", "v1", "services", service, "split"] => Self::Split(service),
+            ["api", "v1", "services", service, "ramp"] => Self::Ramp(service),
             ["api", "v1", "reload"] => Self::Reload,
             ["api", "v1", "config"] => Self::Configuration,
             ["api", "v1", "explain"] => Self::Explain,
@@ -109,6 +111,7 @@ impl<'a> Resource<'a> {
             Self::Heartbeat(_) | Self::Faults(_) => "POST",
             Self::DrillOf(_) | Self::Fault(..) => "DELETE",
             Self::Split(_) => "GET, HEAD, PUT, DELETE",
+            Self::Ramp(_) => "GET, HEAD, POST, PATCH",
         }
     }
 
@@ -191,6 +194,7 @@ async fn ask(desk: &Arc<Desk>, of: Resource<'_>, question: &Question) -> Result<
         }
         Resource::Rebalance(service, version) => rebalance::answer(desk, (service, version)).await,
         Resource::Split(service) => split::answer(desk, service, question).await,
+        Resource::Ramp(service) => ramp::answer(desk, service, question).await,
         Resource::Reload => reload::answer(desk).await,
         Resource::Configuration => Ok(configuration::answer(desk)),
         Resource::Explain => ask::explain(&desk.live, &question.query),

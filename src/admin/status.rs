@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::admin::desk::Desk;
 use crate::admin::drill;
 use crate::admin::problem::Problem;
+use crate::admin::ramp;
 use crate::admin::reply::{self, Reply};
 use crate::admin::router::Question;
 use crate::admin::shapes::{Difference, TrafficSplit, Version, instant};
@@ -92,6 +93,8 @@ struct Service {
     paths: Vec<String>,
     /// Nothing where there is one version and no word of it.
     traffic_split: Option<TrafficSplit>,
+    /// Under way, or the last one.
+    ramp: Option<ramp::Shown>,
     versions: Vec<Version>,
 }
 
@@ -139,6 +142,7 @@ fn status(desk: &Desk, snapshot: &Snapshot, wanted: &[String], with_instances: b
                 hosts: or_any(&config.hosts),
                 paths: config.paths.clone(),
                 traffic_split: config.split.as_ref().map(TrafficSplit::of),
+                ramp: ramp::of(desk, snapshot, &config.name),
                 versions: branch.versions().iter().map(version).collect(),
             });
         }

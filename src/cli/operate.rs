@@ -76,6 +76,8 @@ pub enum Operate {
         #[command(flatten)]
         access: Access,
     },
+    /// Let the share of a version grow while it does well, and go back when it does not.
+    Ramp(RampArguments),
     /// Move tunnels of a version from instances that have too many.
     Rebalance {
         /// SERVICE/VERSION, or as much of the end as makes it one.
@@ -110,6 +112,91 @@ pub enum Operate {
         #[command(flatten)]
         access: Access,
     },
+}
+
+/// `burdock ramp`.
+#[derive(Debug, Args)]
+pub struct RampArguments {
+    /// The service.
+    pub service: String,
+    /// The version that is to grow; nothing shows how it goes.
+    #[arg(requires = "to", requires = "over", conflicts_with = "change")]
+    pub version: Option<String>,
+    /// How it is to grow, and what ends that.
+    #[command(flatten)]
+    pub limits: RampLimits,
+    /// What becomes of one that is under way.
+    #[command(flatten)]
+    pub change: RampChange,
+    /// Show how it goes until it is over; exit with 1 if it was rolled back or cancelled.
+    #[arg(long)]
+    pub wait: bool,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub access: Access,
+}
+
+/// How a version is to grow, and what ends that.
+#[derive(Debug, Args)]
+pub struct RampLimits {
+    /// The share that it begins with; else what it has, or 1%.
+    #[arg(long, value_name = "SHARE", requires = "version")]
+    pub from: Option<String>,
+    /// The share that it ends with, such as 50%.
+    #[arg(long, value_name = "SHARE", requires = "version")]
+    pub to: Option<String>,
+    /// How long that takes at the least, such as 30m.
+    #[arg(long, value_name = "DURATION", requires = "version")]
+    pub over: Option<String>,
+    /// Stay where it is while so many more of its answers are errors than of the others'; `off` never. 2% by default.
+    #[arg(long, value_name = "SHARE", requires = "version")]
+    pub hold_on_errors: Option<String>,
+    /// Go back to the shares before when so many are; `off` never. 5% by default.
+    #[arg(long, value_name = "SHARE", requires = "version")]
+    pub roll_back_on_errors: Option<String>,
+    /// Stay where it is while its answers take so long: 1.5x the others', or 800ms. Off by default.
+    #[arg(long, value_name = "LATENCY", requires = "version")]
+    pub hold_on_latency: Option<String>,
+    /// Go back to the shares before when they take so long. Off by default.
+    #[arg(long, value_name = "LATENCY", requires = "version")]
+    pub roll_back_on_latency: Option<String>,
+    /// Which latency: so many of all are not longer. 95% by default.
+    #[arg(long, value_name = "SHARE", requires = "version")]
+    pub latency_quantile: Option<String>,
+    /// Judge by no fewer requests. 100 by default.
+    #[arg(long, value_name = "NUMBER", requires = "version")]
+    pub min_requests: Option<u64>,
+}
+
+/// What becomes of a ramp that is under way.
+#[derive(Debug, Args)]
+#[group(id = "change", multiple = false)]
+pub struct RampChange {
+    /// Keep it where it is.
+    #[arg(long)]
+    pub pause: bool,
+    /// Let it go on.
+    #[arg(long)]
+    pub resume: bool,
+    /// End it, and keep the share that it has come to.
+    #[arg(long)]
+    pub cancel: bool,
+    /// End it, and go back to the shares before; also of one that is over.
+    #[arg(long)]
+    pub roll_back: bool,
+}
+
+impl RampChange {
+    /// As the API has it.
+    pub const fn word(&self) -> Option<&'static str> {
+        match self {
+            Self { pause: true, .. } => Some("paused"),
+            Self { resume: true, .. } => Some("running"),
+            Self { cancel: true, .. } => Some("cancelled"),
+            Self { roll_back: true, .. } => Some("rolled_back"),
+            Self { .. } => None,
+        }
+    }
 }
 
 /// Where a running balancer is asked.

@@ -130,6 +130,11 @@ pub fn percent(text: &str) -> Option<u32> {
     units::parse_percent(text).ok().filter(|points| *points <= 100 * 100)
 }
 
+/// A number with two decimals at most, in hundredths.
+pub fn hundredths(text: &str) -> Option<u32> {
+    units::parse_percent(&format!("{text}%")).ok()
+}
+
 /// Whether an instance may be called this.
 pub fn is_name(text: &str) -> bool {
     validate::names::is_name(text)

@@ -6,12 +6,17 @@
 //! [`Overlay::prune`]. Its text is [`Overlay::to_text`], of a version of its own. Read [`Override`]
 //! first.
 
+mod ramps;
 mod shares;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+pub use ramps::{
+    Limits, MIN_REQUESTS, OVER, Plan, QUANTILE, Ramp, RampRow, SLOWEST, Slow, Stage, TIMES, WHOLE,
+    weights,
+};
 pub use shares::{Shares, SharesRow, told};
 
 use serde::{Deserialize, Serialize};
@@ -97,6 +102,8 @@ pub struct Overlay {
     instances: BTreeMap<Key, Override>,
     /// By service.
     shares: BTreeMap<String, Shares>,
+    /// By service too.
+    ramps: BTreeMap<String, Ramp>,
 }
 
 /// One thing that differs from the file.
@@ -131,6 +138,8 @@ struct Document {
     overrides: Vec<Row>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     splits: Vec<SharesRow>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ramps: Vec<RampRow>,
 }
 
 /// An override as it is written.
@@ -152,7 +161,7 @@ impl Overlay {
 
     /// Whether nothing is wanted.
     pub fn is_empty(&self) -> bool {
-        self.instances.is_empty() && self.shares.is_empty()
+        self.instances.is_empty() && self.shares.is_empty() && self.ramps.is_empty()
     }
 
     /// How many instances were added.
@@ -188,8 +197,8 @@ impl Overlay {
 
     /// As text, for a file.
     pub fn to_text(&self) -> String {
-        let splits = self.shares_rows().collect();
-        let document = Document { format: FORMAT, overrides: self.rows().collect(), splits };
+        let (splits, ramps) = (self.shares_rows().collect(), self.ramp_rows().collect());
+        let document = Document { format: FORMAT, overrides: self.rows().collect(), splits, ramps };
         let mut text = serde_json::to_string_pretty(&document)
             .expect("maps with keys of text and without floats have a text");
         text.push('\n');
@@ -206,11 +215,14 @@ impl Overlay {
         if format != FORMAT {
             return Err(OverlayError::Format(format));
         }
-        let Document { overrides, splits, .. } = serde_json::from_str(text)?;
+        let Document { overrides, splits, ramps, .. } = serde_json::from_str(text)?;
         // A file can be written by anybody who may; what the API would refuse has no place here either.
         let mut overlay = Self::of_rows(overrides.into_iter().filter(|row| row.wanted.is_sane()));
         for SharesRow { service, wanted } in splits.into_iter().filter(|row| row.wanted.is_sane()) {
             overlay.set_shares(service, Some(wanted));
+        }
+        for RampRow { service, ramp } in ramps.into_iter().filter(|row| row.ramp.is_sane()) {
+            overlay.set_ramp(service, ramp);
         }
         Ok(overlay)
     }
@@ -219,8 +231,11 @@ impl Overlay {
     pub fn apply(&self, config: &Config) -> Config {
         let mut config = config.clone();
         for service in &mut config.services {
-            if let (Some(split), Some(wanted)) = (&mut service.split, self.shares(&service.name)) {
-                split.allocations.clone_from(&wanted.allocations);
+            if let Some(split) = &mut service.split {
+                if let Some(wanted) = self.shares(&service.name) {
+                    split.allocations.clone_from(&wanted.allocations);
+                }
+                self.ramp_over(&service.name, split);
             }
             for version in &mut service.versions {
                 self.apply_to(&service.name, version);
@@ -258,6 +273,7 @@ impl Overlay {
     /// Forgets what `config` leaves no place for; gives a sentence on each.
     pub fn prune(&mut self, config: &Config) -> Vec<String> {
         let (mut told, index) = (self.prune_shares(config), Index::of(config));
+        told.extend(self.prune_ramps(config));
         let keys: Vec<Key> = self.instances.keys().cloned().collect();
         let mut absent = Vec::new();
         for key in keys {
@@ -319,6 +335,7 @@ impl Overlay {
             return found;
         }
         self.shares_differences(config, &mut found);
+        self.ramp_differences(config, &mut found);
         let index = Index::of(config);
         for (key, wanted) in &self.instances {
             let named = index.version(key).and_then(|it| it.by_name.get(&*key.name));

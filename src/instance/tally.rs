@@ -11,6 +11,7 @@ use crate::health::check::Kind;
 use crate::observe::counters::TunnelEnd;
 use crate::observe::latency::Latencies;
 use crate::observe::tunnels;
+use crate::route::ramp::Cause;
 use crate::route::split::By;
 
 /// Counts of a version, shared by all workers.
@@ -18,6 +19,8 @@ use crate::route::split::By;
 pub struct Tally {
     /// Requests that came to it rather than to another version, by what decided.
     pub split: [AtomicU64; By::ALL.len()],
+    /// Ramps of it that were rolled back, by cause.
+    pub rolled_back: [AtomicU64; Cause::BACK.len()],
     /// Sessions begun.
     pub new: AtomicU64,
     /// Requests with an id of the app's own.
@@ -66,6 +69,13 @@ impl Tally {
         let ended = self.ended[end as usize].load(Ordering::Relaxed);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         ended.saturating_sub(std::mem::replace(&mut told[end as usize], ended))
+    }
+
+    /// A ramp of it was rolled back.
+    pub fn ramp_rolled_back(&self, cause: Cause) {
+        if let Some(place) = Cause::BACK.iter().position(|known| *known == cause) {
+            count(&self.rolled_back[place]);
+        }
     }
 
     pub(super) fn breaker_changed(&self, change: Change) {

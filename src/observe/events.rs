@@ -13,6 +13,7 @@ use crate::health::breaker::Trigger;
 use crate::observe::counters::TunnelEnd;
 
 pub use crate::observe::drill_stage::DrillStage;
+pub use crate::observe::ramp_stage::RampStage;
 pub use kinds::{Kind, Severity};
 
 /// The most names, problems or changes that one event lists.
@@ -162,6 +163,8 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// A ramp of a version.
+    Ramp(Whose, RampStage),
     /// Burdock has closed so many tunnels of a version, a moment ago.
     Tunnels(Whose, TunnelEnd, u64),
     /// A classic mistake shows in a version, or no longer.
@@ -203,6 +206,7 @@ impl Event {
             Self::Restart { .. } => Kind::Restart,
             Self::Upgrade(_) => Kind::Upgrade,
             Self::Split { .. } => Kind::Split,
+            Self::Ramp(..) => Kind::Ramp,
             Self::Tunnels(..) => Kind::Tunnels,
             Self::Doctor { .. } => Kind::Doctor,
             Self::Drill(..) => Kind::Drill,
@@ -216,11 +220,13 @@ impl Event {
             Self::Health { to: Health::Dead, .. }
             | Self::Rejected { .. }
             | Self::Panic { is_on: true, .. }
-            | Self::Upgrade(UpgradeStage::Failed(_)) => Severity::Error,
+            | Self::Upgrade(UpgradeStage::Failed(_))
+            | Self::Ramp(_, RampStage::RolledBack { by_itself: true, .. }) => Severity::Error,
             Self::Health { to: Health::Unready | Health::Unanswered, .. }
             | Self::Breaker(_, BreakerChange::Opened(..) | BreakerChange::Held)
             | Self::Restart { .. }
             | Self::Doctor { raised: true, .. }
+            | Self::Ramp(_, RampStage::Held { .. } | RampStage::Forgotten { .. })
             | Self::Drill(_, DrillStage::Injected { .. } | DrillStage::Aborted { .. })
             | Self::Warning { .. } => Severity::Warning,
             Self::Health { to: Health::Unknown | Health::Ready, .. }
@@ -237,6 +243,7 @@ impl Event {
                 DrillStage::Began { .. } | DrillStage::Undone { .. } | DrillStage::Ended { .. },
             )
             | Self::Split { .. }
+            | Self::Ramp(..)
             | Self::Tunnels(..) => Severity::Info,
         }
     }
@@ -251,6 +258,7 @@ impl Event {
             | Self::Panic { whose, .. }
             | Self::Restart { whose, .. }
             | Self::Doctor { whose, .. }
+            | Self::Ramp(whose, _)
             | Self::Tunnels(whose, ..) => Some(whose),
             Self::Warning { whose, .. } => whose.as_ref(),
             Self::Stopping { .. }
@@ -305,6 +313,7 @@ impl Event {
             Self::Split { service, from, to, why } => {
                 format!("traffic split of {service}: {from} -> {to}: {why}")
             }
+            Self::Ramp(_, stage) => stage.text(&name),
             Self::Tunnels(_, end, closed) => {
                 format!("{closed} tunnels of {name} closed: {}", end.label())
             }
@@ -364,6 +373,7 @@ impl Event {
             Self::Split { service, from, to, why } => {
                 json!({ "service": service, "from": from, "to": to, "reason": cut(why) })
             }
+            Self::Ramp(_, stage) => stage.fields(),
             Self::Tunnels(_, end, closed) => json!({ "cause": end.label(), "closed": closed }),
             Self::Doctor { code, raised, message, cure, .. } => {
                 json!({ "code": code, "raised": raised, "message": cut(message), "cure": cut(cure) })

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::observe::judged::Judged;
 use crate::observe::latency::{Latencies, Spread, add};
 
 /// Labels of what clients were answered: classes of statuses, and nothing.
@@ -39,6 +40,8 @@ pub struct Red {
     attempts: AtomicU64,
     first_byte: Latencies,
     duration: Latencies,
+    /// What they say of the version, where its service has several.
+    pub judged: Judged,
 }
 
 impl Red {

@@ -7,6 +7,7 @@ pub mod client;
 mod drain;
 mod events;
 pub mod manual;
+mod ramp;
 pub mod shapes;
 pub mod show;
 mod split;
@@ -46,6 +47,7 @@ pub async fn run(command: Operate) -> ExitCode {
         Operate::Split { service, weights, access } => {
             split::run(&access, &service, &weights).await
         }
+        Operate::Ramp(asked) => ramp::run(&asked).await,
         Operate::Rebalance { version, access } => steer::rebalance(&access, &version).await,
         Operate::Reload { access } => steer::reload(&access).await,
         Operate::Explain(explain) => self::explain(&explain).await,

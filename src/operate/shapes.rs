@@ -125,6 +125,8 @@ pub struct Listener {
 pub struct Service {
     /// Its name.
     pub name: String,
+    /// Of which one ramps up, or did.
+    pub ramp: Option<Ramp>,
     /// Its versions.
     pub versions: Vec<Version>,
 }
@@ -141,6 +143,70 @@ pub struct Split {
     pub source: String,
     /// Of the requests that are bound to none, by version, from 0 to 1.
     pub shares: BTreeMap<String, f64>,
+}
+
+/// `/api/v1/services/SERVICE/ramp`; shares are from 0 to 1.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Ramp {
+    /// The service.
+    pub service: String,
+    /// The version that grows.
+    pub version: String,
+    /// `running`, `held`, `paused`, `done`, `cancelled` or `rolled_back`.
+    pub stage: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// Now.
+    pub share: f64,
+    /// At its beginning.
+    pub from: f64,
+    /// At its end.
+    pub to: f64,
+    /// In this time at the least.
+    pub over: String,
+    /// Steps made.
+    pub step: u32,
+    /// Of so many.
+    pub steps: u32,
+    /// Until it is done, if nothing holds it.
+    pub left_seconds: Option<f64>,
+    /// So many more errors than others hold it.
+    pub hold_on_errors: Option<f64>,
+    /// Or roll it back.
+    pub roll_back_on_errors: Option<f64>,
+    /// As does this latency.
+    pub hold_on_latency: Option<String>,
+    /// And this one.
+    pub roll_back_on_latency: Option<String>,
+    /// Which latency.
+    pub latency_quantile: f64,
+    /// Requests that are needed to judge.
+    pub min_requests: u64,
+    /// Since the last step, while it is under way.
+    pub seen: Option<RampSides>,
+}
+
+/// What was seen of the versions that are compared.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct RampSides {
+    /// Of the one that grows.
+    pub version: RampSide,
+    /// Of all others.
+    pub others: RampSide,
+}
+
+/// What was seen of one side.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct RampSide {
+    /// Requests that say something of it.
+    pub requests: u64,
+    /// Of these, those that it has failed.
+    pub errors: u64,
+    /// How long its good answers took.
+    pub latency_seconds: Option<f64>,
 }
 
 /// A version.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::operate::shapes::{Difference, Drill, Event, Explanation, Plan, Status, Version};
+use crate::operate::shapes::{Difference, Drill, Event, Explanation, Plan, Ramp, Status, Version};
 use crate::operate::table::{Cell, Paper, Side, Table, Tone, safe};
 use crate::operate::words;
 
@@ -51,6 +51,9 @@ pub fn status(status: &Status, paper: Paper) -> String {
     if let Some(drill) = &status.drill {
         self::drill(&mut page, drill, paper);
     }
+    for ramp in status.services.iter().filter_map(|service| service.ramp.as_ref()) {
+        self::ramp(&mut page, ramp, paper);
+    }
     for service in &status.services {
         for version in &service.versions {
             page.line("");
@@ -61,6 +64,17 @@ pub fn status(status: &Status, paper: Paper) -> String {
     differences(&mut page, &status.differences, paper);
     warnings(&mut page, status, paper);
     page.0
+}
+
+/// One that is over matters no longer, unless it ended badly.
+fn ramp(page: &mut Page, ramp: &Ramp, paper: Paper) {
+    let tone = match ramp.stage.as_str() {
+        "running" => Tone::Plain,
+        "held" | "paused" => Tone::Warn,
+        "rolled_back" => Tone::Bad,
+        _ => return,
+    };
+    page.line(&paper.paint(&format!("ramp of {}", words::ramp(ramp)), tone));
 }
 
 fn drill(page: &mut Page, drill: &Drill, paper: Paper) {

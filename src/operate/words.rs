@@ -1,6 +1,6 @@
 //! How an instance, a number, a time is told to people. Pure.
 
-use crate::operate::shapes::{Instance, Latency};
+use crate::operate::shapes::{Instance, Latency, Ramp};
 use crate::operate::table::{Tone, safe};
 
 /// How an instance stands, in a few words.
@@ -39,6 +39,19 @@ impl Tone {
     fn max_of(self, other: Self) -> Self {
         if other == Self::Bad { other } else { self }
     }
+}
+
+/// How a ramp stands.
+pub fn ramp(ramp: &Ramp) -> String {
+    let (service, version) = (safe(&ramp.service), safe(&ramp.version));
+    let stage = safe(&ramp.stage.replace('_', " "));
+    let reason = ramp.reason.as_deref().map(|reason| format!(": {}", safe(reason)));
+    format!("{service}/{version}: {stage}, {}{}", percent(ramp.share), reason.unwrap_or_default())
+}
+
+/// A share from 0 to 1.
+pub fn percent(share: f64) -> String {
+    format!("{}%", (share * 1e4).round() / 100.0)
 }
 
 /// What its probe that failed said.

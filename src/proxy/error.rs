@@ -206,6 +206,55 @@ impl Reason {
         breaks || !is_client && matches!(self.outward().1, Some(status) if status.as_u16() >= 500)
     }
 
+    /// Whether the version that was asked is to blame, or an instance of it: not the client, nor Burdock, nor
+    /// a limit that is meant to refuse.
+    pub const fn speaks_against_version(self) -> bool {
+        match self {
+            Self::NoInstance
+            | Self::SessionUnavailable
+            | Self::QueueFull
+            | Self::QueueTimeout
+            | Self::ConnectFailed
+            | Self::ConnectTimeout
+            | Self::TlsFailed
+            | Self::InstanceReset
+            | Self::InvalidResponse
+            | Self::FirstByteTimeout
+            | Self::InstanceUnanswered
+            | Self::InstanceDead
+            | Self::ResponseIdleTimeout
+            | Self::ResponseBroken => true,
+            Self::BadRequest
+            | Self::ProxyHeader
+            | Self::Denied
+            | Self::ConnectionLimit
+            | Self::ClientConnectionLimit
+            | Self::UriTooLong
+            | Self::BodyTooLarge
+            | Self::RateLimited
+            | Self::HeadTooLarge
+            | Self::BadHost
+            | Self::Misdirected
+            | Self::ExpectationFailed
+            | Self::LoopDetected
+            | Self::UnsupportedCoding
+            | Self::ConnectUnsupported
+            | Self::AmbiguousPath
+            | Self::NoService
+            | Self::UpgradeLimit
+            | Self::NoSocket
+            | Self::HeaderReadTimeout
+            | Self::KeepAliveTimeout
+            | Self::RequestIdleTimeout
+            | Self::RequestTooSlow
+            | Self::ClientTooSlow
+            | Self::ClientIdleTimeout
+            | Self::Flood
+            | Self::ClientClosed
+            | Self::ShutdownDeadline => false,
+        }
+    }
+
     /// The label in the answer's body, the log and the metric.
     pub const fn label(self) -> &'static str {
         self.outward().0

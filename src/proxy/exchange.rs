@@ -19,6 +19,7 @@ use crate::instance::body::{Broken, Hold, Upload};
 use crate::instance::{InFlight, Roster};
 use crate::observe::access::{self, Agent};
 use crate::observe::counters::TunnelEnd;
+use crate::observe::judged::Verdict;
 use crate::observe::red::Ended;
 use crate::proxy::client::{Busy, Client};
 use crate::proxy::error::Reason;
@@ -88,6 +89,8 @@ pub struct Exchange {
     pub idle_timeout: Duration,
     status: Option<StatusCode>,
     first_byte: Option<Duration>,
+    /// The same without what its client took for its body, where versions are compared.
+    took: Option<Duration>,
     /// Bytes of the answer's body so far.
     pub sent: u64,
     /// When it makes sense to ask again, where Burdock refuses, in seconds.
@@ -128,6 +131,7 @@ impl Exchange {
             idle_timeout: Duration::MAX,
             status: None,
             first_byte: None,
+            took: None,
             sent: 0,
             retry_after: 1,
         })
@@ -216,6 +220,11 @@ impl Exchange {
         let now = Instant::now();
         self.status = Some(status);
         self.first_byte = Some(now.saturating_duration_since(self.started));
+        if self.lot.is_some() {
+            let asked = self.upload.as_ref().map(|upload| upload.progress().asked);
+            let began = asked.map_or(self.started, |asked| asked.max(self.started));
+            self.took = Some(now.saturating_duration_since(began));
+        }
         // With an error it is Burdock's own words that are counted elsewhere.
         if let Some(stay) = self.stay.as_ref().filter(|_| self.error.is_none()) {
             stay.passed_on(now, self.upload.as_ref());
@@ -255,6 +264,17 @@ impl Exchange {
             attempts: self.attempts,
             first_byte: self.first_byte,
             duration: Some(now.saturating_duration_since(self.started)),
+        }
+    }
+
+    /// What it says of its version.
+    fn verdict(&self) -> Verdict {
+        match (self.error, self.status) {
+            (Some(reason), _) if reason.speaks_against_version() => Verdict::Fault,
+            (Some(_), _) | (None, None) => Verdict::Nothing,
+            (None, Some(status)) if status.is_server_error() => Verdict::Fault,
+            (None, Some(status)) if status.is_client_error() => Verdict::Nothing,
+            (None, Some(_)) => Verdict::Good(self.took),
         }
     }
 
@@ -409,6 +429,9 @@ impl Drop for Exchange {
         self.client.arrival.red.count(&ended);
         if let Some(red) = self.roster.as_ref().and_then(|it| it.red(self.client.worker)) {
             red.count(&ended);
+            if self.lot.is_some() {
+                red.judged.count(self.verdict());
+            }
         }
         if self.logged.is_none() {
             // Its client left before anybody looked at it.

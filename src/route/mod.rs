@@ -5,6 +5,7 @@
 //! match falls through to the next. The order in the file means nothing. Paths are compared as
 //! instances read them, and one that leads to several places by several readings leads nowhere. Pure.
 
+pub mod ramp;
 pub mod reading;
 pub mod rewrite;
 pub mod split;

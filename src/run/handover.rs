@@ -23,7 +23,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::config::overlay::{Overlay, Row, SharesRow};
+use crate::config::overlay::{Overlay, RampRow, Row, SharesRow};
 use crate::run::inherited::{Given, Inherited};
 
 /// Says to a process that its standard input is the channel.
@@ -50,6 +50,8 @@ enum Message {
     Override(Row),
     /// How it was asked to share requests among versions.
     Split(SharesRow),
+    /// Which versions ramp up, or did.
+    Ramp(RampRow),
     /// That was all.
     Begin,
     /// The newer process serves.
@@ -144,6 +146,8 @@ pub(super) struct Estate {
     pub(super) overrides: Vec<Row>,
     /// How requests are to be shared among versions instead.
     pub(super) splits: Vec<SharesRow>,
+    /// Which versions ramp up, or did.
+    pub(super) ramps: Vec<RampRow>,
 }
 
 /// Starts `call` as the newer process, and returns its id once it serves. Blocks.
@@ -191,6 +195,9 @@ fn tell(channel: &OwnedFd, estate: &Estate) -> Result<(), HandoverError> {
     for row in &estate.splits {
         send(channel, &Message::Split(row.clone()), &[])?;
     }
+    for row in &estate.ramps {
+        send(channel, &Message::Ramp(row.clone()), &[])?;
+    }
     send(channel, &Message::Begin, &[])
 }
 
@@ -234,7 +241,7 @@ impl Predecessor {
         let channel = std::io::stdin().as_fd().try_clone_to_owned()?;
         sockopt::set_socket_timeout(&channel, sockopt::Timeout::Recv, Some(PATIENCE))?;
         let (mut inherited, mut served) = (Inherited::default(), Vec::new());
-        let (mut overrides, mut splits) = (Vec::new(), Vec::new());
+        let (mut overrides, mut splits, mut ramps) = (Vec::new(), Vec::new(), Vec::new());
         loop {
             match receive(&channel)? {
                 Some((Message::Sockets { asked, address }, sockets)) => {
@@ -245,12 +252,14 @@ impl Predecessor {
                 Some((Message::Served(service), _)) => served.push(service),
                 Some((Message::Override(row), _)) => overrides.push(row),
                 Some((Message::Split(row), _)) => splits.push(row),
+                Some((Message::Ramp(row), _)) => ramps.push(row),
                 Some((Message::Begin, _)) => break,
                 Some((Message::Serving, _)) | None => return Err(HandoverError::Unknown),
             }
         }
         let mut overlay = Overlay::of_rows(overrides);
         splits.into_iter().for_each(|row| overlay.set_shares(row.service, Some(row.wanted)));
+        ramps.into_iter().for_each(|row| overlay.set_ramp(row.service, row.ramp));
         Ok(Some((Self { channel, served, overlay }, inherited)))
     }
 
@@ -322,6 +331,7 @@ mod tests {
             served: Vec::new(),
             overrides: Vec::new(),
             splits: Vec::new(),
+            ramps: Vec::new(),
         }
     }
 
@@ -346,6 +356,7 @@ mod tests {
                 served: vec!["chat".to_owned()],
                 overrides,
                 splits: vec![split.clone()],
+                ramps: Vec::new(),
             },
         )
         .unwrap();

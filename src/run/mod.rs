@@ -9,6 +9,7 @@ mod inherited;
 mod keys;
 mod pid_file;
 mod privileges;
+mod ramps;
 mod server;
 mod state_file;
 mod steering;
@@ -221,6 +222,9 @@ async fn heed(
 ) {
     let asked = match word {
         Word::Told(report) => return server.hear(report).await,
+        // What another process begins with must not change any more.
+        Word::Ramps if is_leaving => return server.pass_over_ramps(),
+        Word::Ramps => return server.look_at_ramps().await,
         Word::Asked(asked) => asked,
     };
     let settled = match &asked.order {

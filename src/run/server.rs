@@ -100,6 +100,8 @@ pub struct Server {
     /// Who tells which instances there are.
     pub(super) sources: Sources,
     pub(super) keeper: Keeper,
+    /// When ramps were looked at last.
+    pub(super) ramps_seen: Instant,
 }
 
 impl std::fmt::Debug for Server {
@@ -163,10 +165,9 @@ impl Server {
             })
         });
         let (runtime, workers) = crew(&live, count);
-        let file = config_file.map(Path::to_owned);
+        let (file, begun) = (config_file.map(Path::to_owned), SystemTime::now());
         live.counters.reloaded(loaded.warnings);
-        let (desk, orders) =
-            Desk::new(Arc::clone(&live), file.clone(), loaded.overrides, SystemTime::now());
+        let (desk, orders) = Desk::new(Arc::clone(&live), file.clone(), loaded.overrides, begun);
         let mut server = Self {
             live,
             config: Arc::clone(&config),
@@ -181,6 +182,7 @@ impl Server {
             orders,
             sources,
             keeper,
+            ramps_seen: Instant::now(),
         };
         server.attend();
         server.retire(&published, &config, None);
@@ -244,7 +246,8 @@ impl Server {
         let served = served.map(|service| served_name(&snapshot, service)).collect();
         let overrides = self.layers.overlay.rows().collect();
         let splits = self.layers.overlay.shares_rows().collect();
-        Estate { sockets: self.doors.sockets(), served, overrides, splits }
+        let ramps = self.layers.overlay.ramp_rows().collect();
+        Estate { sockets: self.doors.sockets(), served, overrides, splits, ramps }
     }
 
     /// Another process did not take over.
@@ -311,6 +314,7 @@ impl Server {
         self.prober.follow(published.snapshot.versions());
         let before = std::mem::replace(&mut self.layers, layers);
         self.follow_sources(&Arc::clone(&self.layers.filed));
+        self.reconsider_ramps(&before.overlay);
         self.retire(&published, &config, None);
         self.keeper.follow(&config);
         self.exchange(&config, unserved);

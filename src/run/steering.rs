@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
 
@@ -18,7 +18,7 @@ use crate::instance::{Departure, Instance};
 use crate::observe::events::Event;
 use crate::rehearsal::guard;
 use crate::run::server::Server;
-use crate::run::state_file;
+use crate::run::{ramps, state_file};
 use crate::snapshot::{Layers, drains};
 use crate::tunnel::rebalance;
 
@@ -28,6 +28,8 @@ pub(super) enum Word {
     Asked(Asked),
     /// Which instances there are.
     Told(Report),
+    /// To look at ramps.
+    Ramps,
 }
 
 /// A disk that takes longer to keep an overlay is told of, and waited for no longer.
@@ -86,10 +88,12 @@ pub(super) fn under_way() -> Problem {
 impl Server {
     /// The next word of anybody.
     pub(super) async fn word(&mut self) -> Word {
+        let ramps = at(self.ramps_due());
         tokio::select! {
             // Closed as the server ends.
             Some(asked) = self.orders.recv() => Word::Asked(asked),
             report = self.sources.next() => Word::Told(report),
+            () = ramps => Word::Ramps,
         }
     }
 
@@ -113,6 +117,7 @@ impl Server {
                     let _ = answer.send(self.obey(order).await);
                 }
                 Word::Told(report) => self.hear(report).await,
+                Word::Ramps => self.look_at_ramps().await,
             }
         }
     }
@@ -131,6 +136,7 @@ impl Server {
             Order::Add { key, address, weight } => self.add(key, address, weight, now).await,
             Order::Remove { key, deadline } => self.remove(&key, deadline).await,
             Order::Split { service, allocations } => self.split(service, allocations, now).await,
+            Order::Ramp { service, wish } => self.ramp(service, wish).await,
             Order::Rebalance { service, version } => self.rebalance(&service, &version),
         }
     }
@@ -243,6 +249,9 @@ impl Server {
         if let Some(wanted) = &allocations {
             check(service, wanted)?;
         }
+        if let Some(ramp) = self.layers.overlay.ramp(&name).filter(|it| it.stage.is_active()) {
+            return Err(ramps::under_way(&name, ramp));
+        }
         let wanted = allocations.filter(|wanted| *wanted != split.allocations);
         let before = self.layers.overlay.shares(&name).map(|shares| &shares.allocations);
         if before != wanted.as_ref() {
@@ -253,6 +262,8 @@ impl Server {
             self.live.journal.note(Event::Split { service: name.clone(), from, to, why });
             let mut overlay = Overlay::clone(&self.layers.overlay);
             let since = millis(now);
+            // It has no say in these any more, nor a way back from them.
+            overlay.forget_ramp(&name);
             overlay.set_shares(name, wanted.map(|allocations| Shares { allocations, since }));
             self.put(overlay, None).await;
         }
@@ -275,7 +286,7 @@ impl Server {
     }
 
     /// Serves by the file with this over it. What it removes drains within `limit`.
-    async fn put(&mut self, overlay: Overlay, limit: Option<Duration>) {
+    pub(super) async fn put(&mut self, overlay: Overlay, limit: Option<Duration>) {
         self.layers.overlay = Arc::new(overlay);
         self.serve_layers(limit);
         self.keep().await;
@@ -335,6 +346,14 @@ impl Server {
     }
 }
 
+/// Resolves then, or never.
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Writes something; a slow disk holds nobody else up.
 pub(super) async fn on_disk(
     store: impl FnOnce() -> std::io::Result<()> + Send + 'static,
@@ -345,11 +364,7 @@ pub(super) async fn on_disk(
 
 /// Whether these weights can be those of a service.
 fn check(service: &Service, wanted: &BTreeMap<String, u32>) -> Result<(), Problem> {
-    if let Some(unknown) = wanted.keys().find(|name| service.version(name).is_none()) {
-        let known: Vec<_> = service.versions.iter().map(|version| &*version.name).collect();
-        let (unknown, known) = (unknown.chars().take(200).collect::<String>(), known.join(", "));
-        return Err(Problem::wrong(format!("no version {unknown}; there are {known}")));
-    }
+    wanted.keys().try_for_each(|name| ramps::known(service, name))?;
     match wanted.values().any(|weight| *weight > 0) {
         true => Ok(()),
         false => Err(Problem::wrong("allocations: no version has a weight; needed: one above 0")),
@@ -357,7 +372,7 @@ fn check(service: &Service, wanted: &BTreeMap<String, u32>) -> Result<(), Proble
 }
 
 /// Since the Unix epoch.
-fn millis(at: SystemTime) -> u64 {
+pub(super) fn millis(at: SystemTime) -> u64 {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

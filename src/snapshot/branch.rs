@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::config::types::{self, AtZero, ShardBy};
+use crate::config::types::{self, AtZero, Recall, ShardBy};
 use crate::route::split::Sharing;
 use crate::snapshot::Service;
 
@@ -19,6 +19,7 @@ struct Several {
     sharing: Sharing,
     shard_by: ShardBy,
     at_zero: AtZero,
+    recall: Option<Recall>,
     /// By version, the first one that carries tokens in the same way; none without tokens.
     carriers: Box<[Option<usize>]>,
 }
@@ -41,6 +42,7 @@ impl Place {
                 sharing: Sharing::new(weights),
                 shard_by: split.shard_by,
                 at_zero: split.at_zero,
+                recall: split.recall.clone(),
                 carriers: carriers(service),
             })
         });
@@ -107,6 +109,15 @@ impl<'a> Branch<'a> {
 
     fn place(self, version: &Service) -> Option<usize> {
         self.services.iter().position(|known| std::ptr::eq(known, version))
+    }
+
+    /// Whether a version keeps a session that began then, in seconds since the Unix epoch.
+    pub fn keeps_session(self, version: &Service, issued: u64) -> bool {
+        let recall = self.several.and_then(|several| several.recall.as_ref());
+        let is_recalled =
+            recall.is_some_and(|it| it.version == version.roster.version() && it.means(issued));
+        let may_move = self.several.is_some_and(|several| several.at_zero == AtZero::Move);
+        self.keeps_sessions(version) && !(is_recalled && may_move)
     }
 
     /// Whether a version keeps the sessions that it has.

@@ -7,6 +7,7 @@
 mod branch;
 pub mod drains;
 pub mod plan;
+pub mod ramps;
 pub mod room;
 
 use std::collections::{BTreeMap, HashSet};
@@ -36,6 +37,7 @@ use crate::observe::telemetry::Telemetry;
 use crate::rehearsal::Rehearsals;
 use crate::route::{Route, Router, Unrouted};
 use crate::snapshot::branch::Place;
+use crate::snapshot::ramps::Ramps;
 use crate::snapshot::room::Room;
 use crate::tls::automatic::Automatic;
 use crate::trace::queue::Spans;
@@ -258,6 +260,8 @@ pub struct Live {
     pub spans: Arc<Spans>,
     /// The drill that runs.
     pub rehearsals: Rehearsals,
+    /// Versions that ramp up.
+    pub ramps: Ramps,
     /// Worker threads.
     pub workers: usize,
     /// Certificates that Burdock gets for itself.
@@ -304,6 +308,7 @@ impl Live {
             kept: Arc::default(),
             spans: Arc::default(),
             rehearsals: Rehearsals::default(),
+            ramps: Ramps::default(),
             workers,
             automatic: Arc::default(),
             phase: watch::Sender::new(Phase::Serving),

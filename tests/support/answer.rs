@@ -66,6 +66,7 @@ pub(super) async fn serve(state: &Arc<State>, mut conn: Conn, connection: usize)
         match state.next_fault() {
             Fault::None => {}
             Fault::Gate => pass_gate(state).await,
+            Fault::Late(time) => tokio::time::sleep(time).await,
             Fault::Status(status) => {
                 read_body(state, &mut conn, &head, n).await?;
                 conn.write(&sized(state, status, "", b"")).await?;
@@ -132,7 +133,8 @@ async fn misbehave(
     }
     read_body(state, &mut conn, head, n).await?;
     match fault {
-        Fault::None | Fault::Gate | Fault::Status(_) | Fault::CloseBeforeAnswer => {}
+        Fault::None | Fault::Gate | Fault::Late(_) => {}
+        Fault::Status(_) | Fault::CloseBeforeAnswer => {}
         Fault::ResetBeforeAnswer | Fault::ResetOnHead => conn.reset(),
         Fault::ResetMidAnswer(size) => {
             promise(state, &mut conn, size).await?;

@@ -32,6 +32,8 @@ pub enum Fault {
     StallMidAnswer(usize),
     /// Waits for [`Backend::open_gate`] before it answers.
     Gate,
+    /// Waits so long before it answers.
+    Late(Duration),
     /// An empty answer with this status.
     Status(u16),
     /// Exactly these bytes, then a FIN.

@@ -24,7 +24,7 @@ pub fn render(live: &Live) -> String {
     let snapshot = live.snapshot();
     let instances = instances::read(&snapshot);
     let listeners = process::listeners(live);
-    let versions = versions::read(&snapshot);
+    let versions = versions::read(live, &snapshot);
     let mut text = String::with_capacity(ROOM.0 * instances.len() + ROOM.1);
     for (name, kind, help) in NAMES {
         let mut rows = Rows::begin(&mut text, name, kind, help);

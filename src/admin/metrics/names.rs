@@ -98,6 +98,21 @@ pub const NAMES: &[(&str, &str, &str)] = &[
         "Share of the requests bound to no version that a version gets.",
     ),
     (
+        "burdock_ramp_share",
+        "gauge",
+        "Share that the ramp of a version has come to, under way or the last one.",
+    ),
+    (
+        "burdock_ramp_stage",
+        "gauge",
+        "1 for how the ramp of a version stands: running, held, paused, done, cancelled, rolled_back.",
+    ),
+    (
+        "burdock_ramp_roll_backs_total",
+        "counter",
+        "Ramps of a version that were rolled back, by cause: errors, latency, unserved, operator.",
+    ),
+    (
         "burdock_split_requests_total",
         "counter",
         "Requests that came to a version of several, by what decided.",

@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::admin::metrics::rows::{Labels, Rows, latency_bounds};
+use crate::admin::ramp::{self, STAGES};
 use crate::affinity::Rejection;
 use crate::affinity::order::Fate;
+use crate::config::overlay::WHOLE;
 use crate::health::Rehome;
 use crate::health::breaker::Trigger;
 use crate::health::check::Kind;
@@ -13,8 +15,10 @@ use crate::observe::counters::TunnelEnd;
 use crate::observe::latency::Spread;
 use crate::observe::red::{CLASSES, Sums};
 use crate::observe::tunnels::{CODES, Closer, LIFETIMES};
+use crate::route::ramp::Cause;
 use crate::route::split::By;
-use crate::snapshot::Snapshot;
+use crate::snapshot::ramps::Watched;
+use crate::snapshot::{Live, Snapshot};
 
 /// A version, and what its workers have counted.
 pub(super) struct Version<'a> {
@@ -23,10 +27,12 @@ pub(super) struct Version<'a> {
     sums: Sums,
     /// Where its service has several.
     share: Option<f64>,
+    /// Of it, under way or the last one: its share and how it stands.
+    ramp: Option<(f64, &'static str)>,
 }
 
 /// Reads every version.
-pub(super) fn read(snapshot: &Snapshot) -> Vec<Version<'_>> {
+pub(super) fn read<'a>(live: &Live, snapshot: &'a Snapshot) -> Vec<Version<'a>> {
     let mut versions = Vec::with_capacity(snapshot.services().len());
     for branch in snapshot.branches() {
         for service in branch.versions() {
@@ -37,15 +43,24 @@ pub(super) fn read(snapshot: &Snapshot) -> Vec<Version<'_>> {
                 labels: Labels::of(&labels),
                 sums: Sums::of(roster.reds()),
                 share: branch.only().is_none().then(|| service.share()),
+                ramp: ramp(live, snapshot, roster),
             });
         }
     }
     versions
 }
 
+fn ramp(live: &Live, snapshot: &Snapshot, roster: &Roster) -> Option<(f64, &'static str)> {
+    let ramp = snapshot.overlay.ramp(roster.service())?;
+    let held = |watched: &Watched| watched.watch.held().map(|reason| reason.cause);
+    let held = live.ramps.peek(roster.service(), ramp, held).flatten();
+    let share = f64::from(ramp.share()) / f64::from(WHOLE);
+    (ramp.version == roster.version()).then(|| (share, ramp::stage(ramp.stage, held)))
+}
+
 /// Writes the rows of one version.
 pub(super) fn write(rows: &mut Rows<'_>, version: &Version<'_>) {
-    let Version { roster, labels, sums, share } = version;
+    let Version { roster, labels, sums, share, ramp } = version;
     let (tally, none) = (&roster.tally, Labels::default());
     let value = match rows.name {
         "burdock_client_requests_total" => {
@@ -54,6 +69,26 @@ pub(super) fn write(rows: &mut Rows<'_>, version: &Version<'_>) {
         "burdock_split_share" => {
             if let Some(share) = share {
                 rows.number(labels, share);
+            }
+            return;
+        }
+        "burdock_ramp_share" => {
+            if let Some((share, _)) = ramp {
+                rows.number(labels, share);
+            }
+            return;
+        }
+        "burdock_ramp_stage" => {
+            if let Some((_, stage)) = ramp {
+                let which = Labels::each("stage", STAGES);
+                rows.counts(labels, &which, STAGES.map(|it| u64::from(it == *stage)));
+            }
+            return;
+        }
+        "burdock_ramp_roll_backs_total" => {
+            if share.is_some() {
+                let causes = Labels::each("cause", Cause::BACK.map(Cause::label));
+                rows.counts(labels, &causes, tally.rolled_back.iter().map(read_one));
             }
             return;
         }

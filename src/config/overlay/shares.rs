@@ -84,7 +84,8 @@ impl Overlay {
     }
 
     pub(super) fn shares_differences(&self, config: &Config, found: &mut Vec<Difference>) {
-        for (name, wanted) in &self.shares {
+        let is_ramped = |name: &str| self.ramp(name).is_some_and(|ramp| ramp.stage.is_active());
+        for (name, wanted) in self.shares.iter().filter(|(name, _)| !is_ramped(name)) {
             let file = split_of(config, name).map(|(_, split)| &split.allocations);
             if file != Some(&wanted.allocations) {
                 found.push(Difference {

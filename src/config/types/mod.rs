@@ -33,7 +33,7 @@ pub use health::{Breaker, Check, CheckTls, Concurrency, InitialState, OnRestart}
 pub use instance_tls::{ClientCertificate, InstanceTls};
 pub use retry::{Condition, Retry};
 pub use route::{Edits, Redirect, Route};
-pub use split::{AtZero, SHARE_UNIT, ShardBy, Split};
+pub use split::{AtZero, Recall, SHARE_UNIT, ShardBy, Split};
 pub use tls::{
     Certificate, ClientCertificates, Hsts, HttpsRedirect, KeyKind, Tickets, Tls, TlsVersion,
 };

@@ -18,6 +18,24 @@ pub struct Split {
     pub allocations: BTreeMap<String, u32>,
     /// What becomes of the sessions of a version without weight.
     pub at_zero: AtZero,
+    /// Which sessions move though their version has a weight; never of a file.
+    pub recall: Option<Recall>,
+}
+
+/// Sessions that a ramp which was rolled back has brought to its version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recall {
+    /// The version.
+    pub version: String,
+    /// When they began: from then to then, in seconds since the Unix epoch.
+    pub issued: (u64, u64),
+}
+
+impl Recall {
+    /// Whether it means a session that began then.
+    pub fn means(&self, issued: u64) -> bool {
+        (self.issued.0..=self.issued.1).contains(&issued)
+    }
 }
 
 impl Split {

@@ -47,6 +47,7 @@ pub(super) fn split(
         cookie: cookie.unwrap_or_else(|| Split::COOKIE.to_owned()),
         allocations: allocations?,
         at_zero: at_zero.unwrap_or_default(),
+        recall: None,
     })
 }
 

@@ -21,6 +21,8 @@ pub enum Kind {
     Upgrade,
     /// Shares of versions.
     Split,
+    /// Versions that ramp up.
+    Ramp,
     /// Tunnels that Burdock closes.
     Tunnels,
     /// Classic mistakes.
@@ -33,7 +35,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the metric's rows.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Health,
         Self::Breaker,
         Self::Drain,
@@ -43,6 +45,7 @@ impl Kind {
         Self::Restart,
         Self::Upgrade,
         Self::Split,
+        Self::Ramp,
         Self::Tunnels,
         Self::Doctor,
         Self::Drill,
@@ -61,6 +64,7 @@ impl Kind {
             Self::Restart => "restart",
             Self::Upgrade => "upgrade",
             Self::Split => "split",
+            Self::Ramp => "ramp",
             Self::Tunnels => "tunnels",
             Self::Doctor => "doctor",
             Self::Drill => "drill",

@@ -101,7 +101,7 @@ fn told<'a>(snapshot: &Snapshot, branch: Branch<'a>, head: &request::Parts) -> T
             }
             let is_newer = |known: Option<u64>| known.is_none_or(|known| claim.renewed > known);
             match named {
-                Some(service) if branch.keeps_sessions(service) => {
+                Some(service) if branch.keeps_session(service, claim.issued) => {
                     let is_read = branch.carry_alike(service, reader);
                     if is_read && is_newer(kept.map(|(renewed, _)| renewed)) {
                         kept = Some((claim.renewed, service));

@@ -315,6 +315,7 @@ impl Server {
         let before = std::mem::replace(&mut self.layers, layers);
         self.follow_sources(&Arc::clone(&self.layers.filed));
         self.reconsider_ramps(&before.overlay);
+        let forgotten = self.reconsider_shares(&before.overlay);
         self.retire(&published, &config, None);
         self.keeper.follow(&config);
         self.exchange(&config, unserved);
@@ -328,7 +329,8 @@ impl Server {
         if before.overlay != self.layers.overlay {
             self.keep().await;
         }
-        let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
+        let changes = changes.iter().map(ToString::to_string).chain(forgotten);
+        let changes: Vec<_> = changes.collect();
         let generation = published.snapshot.generation;
         let told = changes.join("; ");
         tracing::info!(generation, changes = told, publish_ms, %cause, "reloaded");

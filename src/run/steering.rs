@@ -270,6 +270,28 @@ impl Server {
         Ok(Done::Split)
     }
 
+    /// Tells of shares that the file leaves no place for any more; gives a sentence on each.
+    pub(super) fn reconsider_shares(&self, before: &Overlay) -> Vec<String> {
+        let mut told = Vec::new();
+        for row in before.shares_rows() {
+            let (service, was) = (row.service, row.wanted.allocations);
+            let now = self.layers.overlay.shares(&service).map(|shares| &shares.allocations);
+            if now == Some(&was) {
+                continue;
+            }
+            let filed = self.layers.filed.services.iter().find(|it| it.name == service);
+            let split = filed.and_then(|service| service.split.as_ref());
+            let now = now.or_else(|| split.map(|split| &split.allocations));
+            let (from, to) = (overlay::told(&was), now.map(overlay::told).unwrap_or_default());
+            told.push(format!(
+                "{service}: shares asked for at run time are {to} now, no longer {from}"
+            ));
+            let why = "the file has not all of the versions any more".to_owned();
+            self.live.journal.note(Event::Split { service, from, to, why });
+        }
+        told
+    }
+
     fn rebalance(&self, service: &str, version: &str) -> Result<Done, Problem> {
         let snapshot = self.live.snapshot();
         let mut services = snapshot.services().iter();

@@ -72,13 +72,32 @@ impl Overlay {
         self.shares.iter().map(row)
     }
 
-    /// Forgets what `config` leaves no place for; gives a sentence on each.
+    /// Forgets versions that `config` has no more, and shares that are nobody's without them; gives a sentence
+    /// on each. What is left of the others goes on: it may be what keeps a bad version from its clients.
     pub(super) fn prune_shares(&mut self, config: &Config) -> Vec<String> {
         let mut told = Vec::new();
         self.shares.retain(|name, wanted| {
-            let objection = objection(config, name, wanted);
-            told.extend(objection.iter().map(|why| format!("the traffic split of {name}: {why}")));
-            objection.is_none()
+            let Some((service, _)) = split_of(config, name) else {
+                told.push(format!("the traffic split of {name}: the file has none any more"));
+                return false;
+            };
+            wanted.allocations.retain(|version, _| {
+                let is_known = service.version(version).is_some();
+                if !is_known {
+                    told.push(format!(
+                        "the traffic split of {name}: the file has no version {version} any more"
+                    ));
+                }
+                is_known
+            });
+            let has_weight = wanted.allocations.values().any(|weight| *weight > 0);
+            if !has_weight {
+                told.push(format!(
+                    "the traffic split of {name}: no version is left that had a weight, and those of \
+                     the file count"
+                ));
+            }
+            has_weight
         });
         told
     }
@@ -103,13 +122,4 @@ impl Overlay {
 fn split_of<'a>(config: &'a Config, name: &str) -> Option<(&'a Service, &'a Split)> {
     let service = config.services.iter().find(|service| service.name == name)?;
     Some((service, service.split.as_ref()?))
-}
-
-fn objection(config: &Config, name: &str, wanted: &Shares) -> Option<String> {
-    let Some((service, _)) = split_of(config, name) else {
-        return Some("the file has none any more".to_owned());
-    };
-    let mut names = wanted.allocations.keys();
-    let gone = names.find(|version| service.version(version).is_none())?;
-    Some(format!("the file has no version {gone} any more"))
 }

@@ -191,7 +191,12 @@ fn shares_that_nobody_can_have_asked_for_are_not_read() {
         assert!(Overlay::from_text(&overlay.to_text()).unwrap().is_empty(), "{weights:?}");
     }
     let mut overlay = Overlay::default();
-    overlay.set_shares("a".into(), Some(shares(&[("v1", 1), ("v3", 1)])));
+    overlay.set_shares("a".into(), Some(shares(&[("v1", 1), ("v2", 0), ("v3", 1)])));
     let told = overlay.prune(&config(SPLIT));
     assert_eq!(told, ["the traffic split of a: the file has no version v3 any more"]);
+    let left = overlay.shares("a").unwrap();
+    assert_eq!(left.allocations, shares(&[("v1", 1), ("v2", 0)]).allocations, "v2 stays off");
+    overlay.set_shares("a".into(), Some(shares(&[("v1", 0), ("v3", 1)])));
+    assert_eq!(overlay.prune(&config(SPLIT)).len(), 2);
+    assert!(overlay.is_empty());
 }

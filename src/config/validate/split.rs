@@ -7,6 +7,8 @@ use crate::config::node::Node;
 use crate::config::tree::Data;
 use crate::config::types::{AtZero, SHARE_UNIT, ShardBy, Split, Version};
 
+/// What the name of a cookie ends in that is paired with another one.
+const PAIRED: &str = "_XS";
 /// The largest weight; shares are what weights are of their sum.
 const HIGHEST: u32 = 10_000;
 
@@ -31,7 +33,14 @@ pub(super) fn split(
     let mut fields = node.fields("traffic_split")?;
     let shard_by = fields.take("shard_by").and_then(|node| node.word(&ShardBy::WORDS));
     let shard_by = shard_by.unwrap_or_default();
-    let cookie = fields.take("cookie").and_then(|node| cookie(&node, shard_by, versions));
+    let given = fields.take("cookie");
+    let cookie = given.as_ref().and_then(|node| cookie(node, shard_by));
+    let cookie = cookie.unwrap_or_else(|| Split::COOKIE.to_owned());
+    if shard_by == ShardBy::Cookie && carries_tokens(&cookie, versions) {
+        given.as_ref().unwrap_or(node).problem(format_args!(
+            "{cookie} is the cookie of an affinity token; allowed: another name"
+        ));
+    }
     let at_zero = fields.take("sessions_at_zero").and_then(|node| node.word(&AtZero::WORDS));
     let allocations = match fields.take("allocations") {
         Some(node) => allocations(&node, versions),
@@ -44,25 +53,27 @@ pub(super) fn split(
     fields.finish();
     Some(Split {
         shard_by,
-        cookie: cookie.unwrap_or_else(|| Split::COOKIE.to_owned()),
+        cookie,
         allocations: allocations?,
         at_zero: at_zero.unwrap_or_default(),
         recall: None,
     })
 }
 
-fn cookie(node: &Node<'_>, shard_by: ShardBy, versions: &[Version]) -> Option<String> {
+fn cookie(node: &Node<'_>, shard_by: ShardBy) -> Option<String> {
     if shard_by != ShardBy::Cookie {
         node.problem("says nothing here; needed: `shard_by: cookie`");
     }
-    let name = affinity::cookie_name(node)?;
+    affinity::cookie_name(node)
+}
+
+/// Whether a version has tokens in a cookie of this name.
+fn carries_tokens(name: &str, versions: &[Version]) -> bool {
     let mut affinities = versions.iter().filter_map(|version| version.affinity.as_ref());
-    if affinities.any(|affinity| affinity.cookie.name == name) {
-        node.problem(format_args!(
-            "{name} is the cookie of an affinity token; allowed: another name"
-        ));
-    }
-    Some(name)
+    affinities.any(|affinity| {
+        let paired = name.strip_suffix(PAIRED).filter(|_| affinity.cross_site_cookie);
+        affinity.by.is_none() && [Some(name), paired].contains(&Some(&affinity.cookie.name))
+    })
 }
 
 fn allocations(node: &Node<'_>, versions: &[Version]) -> Option<BTreeMap<String, u32>> {

@@ -5,6 +5,7 @@
 
 mod acme;
 mod discovery;
+mod etcd;
 mod logs;
 mod route;
 mod service;

@@ -6,6 +6,7 @@
 
 pub mod board;
 mod dns;
+mod etcd;
 mod file;
 pub mod watch;
 
@@ -33,6 +34,8 @@ pub struct Report {
     pub whose: Whose,
     /// All instances that there are, or why nobody knows.
     pub told: Result<Vec<Member>, String>,
+    /// How many more it names in a way that makes no sense, where one mistake is nobody else's.
+    pub ignored: usize,
     serial: u64,
 }
 
@@ -69,9 +72,18 @@ struct Reporter {
 
 impl Reporter {
     async fn tell(&self, told: Result<Vec<Member>, String>) {
+        self.send(told, 0).await;
+    }
+
+    /// Tells of all but those that make no sense.
+    async fn tell_without(&self, members: Vec<Member>, ignored: usize) {
+        self.send(Ok(members), ignored).await;
+    }
+
+    async fn send(&self, told: Result<Vec<Member>, String>, ignored: usize) {
         let (whose, serial) = (self.whose.clone(), self.serial);
         // Nobody hears it if the process ends.
-        let _ = self.sender.send(Report { whose, told, serial }).await;
+        let _ = self.sender.send(Report { whose, told, ignored, serial }).await;
     }
 }
 
@@ -135,6 +147,7 @@ async fn run(source: Source, reporter: Reporter) {
     match source {
         Source::File(path) => file::follow(path, reporter).await,
         Source::Dns(dns) => dns::follow(dns, reporter).await,
+        Source::Etcd(keys) => etcd::follow(keys, reporter).await,
     }
 }
 

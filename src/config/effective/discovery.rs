@@ -20,6 +20,13 @@ pub(super) fn discovery(out: &mut Text, discovery: Option<&Discovery>) {
                 out.duration("refresh", dns.refresh);
                 out.list("resolvers", dns.resolvers.iter().map(|it| scalar(&it.to_string())));
             }
+            Source::Etcd(keys) => {
+                out.map("etcd", |out| {
+                    super::etcd::etcd(out, &keys.etcd);
+                    out.key("prefix", scalar(&keys.prefix));
+                });
+                out.duration("refresh", keys.refresh);
+            }
         }
         out.key("minimum", minimum);
     });

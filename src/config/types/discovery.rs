@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::EtcdKeys;
+
 /// A source of instances, and how far it is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Discovery {
@@ -25,6 +27,8 @@ pub enum Source {
     File(PathBuf),
     /// The DNS, asked again and again.
     Dns(Dns),
+    /// An etcd, which tells of changes.
+    Etcd(EtcdKeys),
 }
 
 impl Source {
@@ -34,6 +38,7 @@ impl Source {
             Self::File(_) => "file",
             Self::Dns(Dns { names: Names::Addresses { .. }, .. }) => "dns",
             Self::Dns(Dns { names: Names::Services { .. }, .. }) => "srv",
+            Self::Etcd(_) => "etcd",
         }
     }
 }

@@ -4,18 +4,20 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::etcd::etcd;
 use super::keys::absolute;
 use super::names::is_host;
 use crate::config::node::Node;
 use crate::config::tree::Data;
-use crate::config::types::{Discovery, Dns, Names, Source};
+use crate::config::types::{Discovery, Dns, EtcdKeys, Names, Source};
 
 const REFRESH: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
-const SOURCES: &str = "one of dns: HOST:PORT, srv: NAME, file: PATH";
+const SOURCES: &str = "one of dns: HOST:PORT, srv: NAME, file: PATH, etcd: { endpoints, prefix }";
+const PREFIX: &str = "1 to 1024 bytes that keys begin with, such as /burdock/chat/";
 
 pub(super) fn discovery(node: &Node<'_>) -> Option<Discovery> {
     let mut fields = node.fields("discovery")?;
-    let keys = ["dns", "srv", "file"];
+    let keys = ["dns", "srv", "file", "etcd"];
     let given: Vec<_> =
         keys.into_iter().filter_map(|key| fields.take(key).map(|node| (key, node))).collect();
     let refresh = fields.take("refresh");
@@ -32,10 +34,19 @@ pub(super) fn discovery(node: &Node<'_>) -> Option<Discovery> {
         }
         return None;
     };
+    if *key == "etcd" {
+        if let Some(other) = resolvers {
+            other.problem("no effect on `etcd`; allowed: beside dns or srv");
+        }
+        let refresh = refresh.map_or(Some(EtcdKeys::REFRESH), |node| node.duration(REFRESH));
+        let mut keys = etcd_keys(source)?;
+        keys.refresh = refresh?;
+        return Some(Discovery { source: Source::Etcd(keys), minimum: minimum? });
+    }
     if *key == "file" {
         for other in [refresh, resolvers].into_iter().flatten() {
             other.problem(
-                "no effect on `file`, which is read when it changes; allowed: beside dns or srv",
+                "no effect on `file`, which is read when it changes; allowed: beside dns, srv or etcd",
             );
         }
         let path = source.text("the path of a file")?;
@@ -50,6 +61,19 @@ pub(super) fn discovery(node: &Node<'_>) -> Option<Discovery> {
     let resolvers = resolvers.map_or(Some(Vec::new()), |node| addresses_of_resolvers(&node));
     let dns = Dns { names: names?, refresh: refresh?, resolvers: resolvers? };
     Some(Discovery { source: Source::Dns(dns), minimum: minimum? })
+}
+
+fn etcd_keys(node: &Node<'_>) -> Option<EtcdKeys> {
+    let mut fields = node.fields("etcd")?;
+    let etcd = etcd(&mut fields);
+    let prefix = fields.take("prefix");
+    if prefix.is_none() {
+        fields.missing("prefix", PREFIX);
+    }
+    fields.finish();
+    let prefix =
+        prefix?.parsed(PREFIX, |text| (1..=1024).contains(&text.len()).then(|| text.to_owned()));
+    Some(EtcdKeys { etcd: etcd?, prefix: prefix?, refresh: EtcdKeys::REFRESH })
 }
 
 fn addresses(text: &str) -> Option<Names> {

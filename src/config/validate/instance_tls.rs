@@ -142,7 +142,7 @@ pub(super) fn authorities(
     Some(found.into())
 }
 
-fn certificate(cert: &Node<'_>, key: &Node<'_>) -> Option<ClientCertificate> {
+pub(super) fn certificate(cert: &Node<'_>, key: &Node<'_>) -> Option<ClientCertificate> {
     let chain = file(cert, "the path of a PEM file");
     let chain = chain.and_then(|(path, text)| Some((certificates(cert, &path, &text)?, path)));
     let (key_path, text) = file(key, "the path of a PEM file")?;

@@ -14,6 +14,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod debian;
 mod docker;
 mod fields;
 mod kubernetes;

@@ -18,6 +18,7 @@ mod debian;
 mod docker;
 mod fields;
 mod kubernetes;
+mod migration;
 
 use std::path::{Path, PathBuf};
 

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use burdock::config;
 use serde_json::Value;
 
-use crate::support::burdock::{run_in, scratch};
+use crate::support::burdock::{binary, run_in, scratch};
 use crate::support::{Burdock, HEADER, run_to_end, within};
 use crate::{deployed, documents, read};
 
@@ -120,9 +120,49 @@ fn the_image_runs_one_program_as_nobody() {
     assert_eq!(words(image, "CMD")[..2], ["run", "-c"]);
     assert_eq!(all(image, "STOPSIGNAL"), ["SIGTERM"]);
     let copied = all(image, "COPY");
-    for path in ["/usr/local/bin/burdock", "/etc/ssl/certs/ca-certificates.crt"] {
-        assert!(copied.iter().any(|copy| copy.ends_with(path)), "{path}");
+    assert!(copied.iter().any(|copy| copy.ends_with(" /usr/local/bin/burdock")));
+    assert!(copied.iter().any(|copy| {
+        copy.ends_with(&format!("--chown={} /made/var/lib /var/lib/burdock", all(image, "USER")[0]))
+    }));
+}
+
+/// What the image has in it, made by the Dockerfile's own words.
+fn image() -> PathBuf {
+    let folder = scratch();
+    let build = &stages()[0];
+    let runs = all(build, "RUN");
+    let made = runs.iter().find(|run| run.contains("/made")).expect("what is copied");
+    let here = made
+        .replace("/made", &folder.display().to_string())
+        .replace("/usr/local/bin/burdock", &binary().display().to_string());
+    let said = Command::new("sh").args(["-ec", &here]).output().expect("a shell");
+    assert!(said.status.success(), "{here}: {}", String::from_utf8_lossy(&said.stderr));
+    std::fs::create_dir_all(folder.join("usr/local/bin")).expect("a folder");
+    std::fs::copy(binary(), folder.join("usr/local/bin/burdock")).expect("copy");
+    folder
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_the_image_is_enough_to_serve() {
+    let image = image();
+    assert!(image.join("etc/ssl/certs/ca-certificates.crt").exists());
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root may change its root");
+        return;
     }
+    let app = App::start("app-a");
+    let text = format!("{HEADER}instances: [\"localhost:{}\"]\nuser: none\n", app.address.port());
+    std::fs::write(image.join("etc/burdock/burdock.yaml"), text).expect("write");
+    // An engine brings these, and the C library looks for names in them.
+    std::fs::write(image.join("etc/hosts"), "127.0.0.1 localhost\n").expect("write");
+    std::fs::write(image.join("etc/resolv.conf"), "nameserver 127.0.0.1\n").expect("write");
+    let mut command = Command::new("chroot");
+    command.arg("--userspec=65532:65532").arg(&image).arg("/usr/local/bin/burdock");
+    command
+        .args(["run", "-c", "/etc/burdock/burdock.yaml"])
+        .env("PATH", std::env::var("PATH").unwrap_or_default());
+    let burdock = Burdock::of(image.clone(), image.join("etc/burdock/burdock.yaml"), command).await;
+    assert_eq!(burdock.client().get("/").await.text(), "app-a: visit 1\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

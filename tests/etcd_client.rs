@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use burdock::config::types::{Etcd as Settings, EtcdUser};
 use burdock::etcd::{Change, Client, EtcdError, Event, Follower, Swapped};
@@ -225,6 +225,28 @@ async fn a_follower_that_was_away_while_etcd_forgot_looks_again() {
     etcd.put("/a/2", "two");
     seen.keys = BTreeMap::from([("/a/1".to_owned(), "one".to_owned())]);
     seen.knows("it goes on", &[("/a/1", "one"), ("/a/2", "two")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_is_told_of_in_bunches() {
+    let folder = scratch();
+    let etcd = Etcd::start(&folder).await;
+    let mut seen = Seen::by(client(&[etcd.url()]));
+    seen.next().await.unwrap();
+    let many: BTreeMap<_, _> = (0..3000).map(|n| (format!("/a/{n}"), n.to_string())).collect();
+    let begun = Instant::now();
+    let mut told = 0;
+    let hears = async {
+        while seen.keys.len() < many.len() {
+            seen.next().await.unwrap();
+            told += 1;
+        }
+    };
+    within("all of it", async { tokio::join!(etcd.fill(&many), hears) }).await;
+    assert_eq!(seen.keys, many);
+    // Four times a second, beside the first and the last.
+    let most = begun.elapsed().as_millis() / 250 + 2;
+    assert!(told <= most, "{told} bunches, and {most} at most");
 }
 
 #[tokio::test(flavor = "multi_thread")]

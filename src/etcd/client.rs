@@ -20,6 +20,8 @@ use crate::outward::{Connection, Lines, Target, Unanswered, whole, within};
 
 /// For one question to one member, from the connect to the last byte of the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// For the connect alone: another member is asked before whoever waits for the first answer gives up.
+const CONNECT: Duration = Duration::from_secs(2);
 /// Keys in one answer.
 const PAGE: usize = 1000;
 /// The longest answer, and the longest message of a watch.
@@ -258,7 +260,7 @@ impl Client {
         let (place, patience) = (self.place(), self.patience);
         let request = request("watch", question, &token);
         let asked = async {
-            let mut connection = self.target()?.connect().await?;
+            let mut connection = self.connect().await?;
             let answer = connection.send(request).await?;
             let status = answer.status();
             if status == StatusCode::OK {
@@ -383,19 +385,28 @@ impl Client {
                     self.kept = Some(kept);
                     return Ok(answer);
                 }
+                Err(error @ (Unanswered::Long(_) | Unanswered::Late(_))) => return Err(error),
                 // It may have been closed since.
                 Err(error) if again == Again::Always || is_unsent(&error) => {}
                 Err(error) => return Err(error),
             }
         }
-        let mut connection = self.target()?.connect().await?;
+        let mut connection = self.connect().await?;
         let answer = told(&mut connection, request(path, question, token)).await?;
         self.kept = Some(connection);
         Ok(answer)
     }
 
-    fn target(&self) -> Result<Target, Unanswered> {
-        Target::new(self.endpoint(), self.tls.as_ref())
+    async fn connect(&self) -> Result<Connection, Unanswered> {
+        let target = Target::new(self.endpoint(), self.tls.as_ref())?;
+        match within(CONNECT.min(self.patience), target.connect()).await {
+            // Nothing was asked yet.
+            Err(Unanswered::Late(_)) => {
+                let late = std::io::ErrorKind::TimedOut.into();
+                Err(Unanswered::Connect(target.place(), late))
+            }
+            connected => connected,
+        }
     }
 
     fn judged<T>(&mut self, answer: Result<T, Unanswered>) -> Result<T, EtcdError> {

@@ -13,6 +13,8 @@ use super::{Client, EtcdError, Pair};
 
 /// After a change: more of them come in a bunch.
 const SETTLE: Duration = Duration::from_millis(50);
+/// From one bunch to the next: whoever is told has work to do.
+const GAP: Duration = Duration::from_millis(250);
 /// From the first change on, whatever follows.
 const LONGEST: Duration = Duration::from_secs(1);
 /// Changes that are told at once, and the bytes in them.
@@ -44,13 +46,25 @@ pub struct Follower {
     revision: i64,
     cluster: u64,
     looks: u32,
+    /// When changes were told of last.
+    told: Option<Instant>,
 }
 
 impl Follower {
     /// Of no more than `most` keys when it looks at them. A watch that says nothing for `quiet` is
     /// made anew.
     pub fn new(client: Client, prefix: Vec<u8>, most: usize, quiet: Duration) -> Self {
-        Self { client, prefix, most, quiet, watch: None, revision: 0, cluster: 0, looks: 0 }
+        Self {
+            client,
+            prefix,
+            most,
+            quiet,
+            watch: None,
+            revision: 0,
+            cluster: 0,
+            looks: 0,
+            told: None,
+        }
     }
 
     /// Begins anew: all is told next.
@@ -88,7 +102,11 @@ impl Follower {
     async fn look(&mut self) -> Result<Change, EtcdError> {
         self.looks += 1;
         let listing = self.client.list(&self.prefix, self.most).await?;
-        self.watch = Some(self.client.watch(&self.prefix, listing.revision + 1).await?);
+        let watch = self.client.watch(&self.prefix, listing.revision + 1).await?;
+        if watch.header().cluster_id != listing.cluster {
+            return Err(watch.nonsense("it is of another cluster than the member before it"));
+        }
+        self.watch = Some(watch);
         (self.revision, self.cluster) = (listing.revision, listing.cluster);
         Ok(Change::All(listing.pairs))
     }
@@ -112,6 +130,7 @@ impl Follower {
     /// What comes soon after the first of it, too.
     async fn bunch(&mut self, mut watch: Watch, first: Batch) -> Change {
         let latest = Instant::now() + LONGEST;
+        let earliest = self.told.map_or_else(Instant::now, |told| told + GAP);
         let mut events = Vec::new();
         let mut bytes = 0;
         let mut next = first;
@@ -123,7 +142,7 @@ impl Follower {
             if events.is_empty() || events.len() >= BUNCH || bytes >= BUNCH_BYTES {
                 break;
             }
-            let until = latest.min(Instant::now() + SETTLE);
+            let until = latest.min(earliest.max(Instant::now() + SETTLE));
             next = match timeout_at(until, watch.next()).await {
                 Ok(Ok(batch)) => batch,
                 Err(_rested) => break,
@@ -132,9 +151,10 @@ impl Follower {
             };
         }
         self.watch = Some(watch);
-        match events.is_empty() {
-            true => Change::Nothing,
-            false => Change::Some(events),
+        if events.is_empty() {
+            return Change::Nothing;
         }
+        self.told = Some(Instant::now());
+        Change::Some(events)
     }
 }

@@ -61,6 +61,10 @@ impl Watch {
         self.header
     }
 
+    pub(super) fn nonsense(&self, why: &str) -> EtcdError {
+        EtcdError::Nonsense(self.place.clone(), why.to_owned())
+    }
+
     /// What happens next. Nothing is lost when this is given up half way.
     pub async fn next(&mut self) -> Result<Batch, EtcdError> {
         let line = line(&mut self.lines, &self.place).await?;
@@ -69,10 +73,8 @@ impl Watch {
             Ok(Message::Changed(batch)) => Ok(batch),
             Ok(Message::Compacted(revision)) => Err(EtcdError::Compacted(place(), revision)),
             Ok(Message::Ended(Refusal { message, .. })) => Err(EtcdError::Ended(place(), message)),
-            Ok(Message::Created(_)) => {
-                Err(EtcdError::Nonsense(place(), "a second watch begins".to_owned()))
-            }
-            Err(why) => Err(EtcdError::Nonsense(place(), why)),
+            Ok(Message::Created(_)) => Err(self.nonsense("a second watch begins")),
+            Err(why) => Err(self.nonsense(&why)),
         }
     }
 }

@@ -90,11 +90,7 @@ impl Refusal {
 
     /// Such as one without a leader, or one that has no gateway.
     pub(super) fn is_of_the_member(&self) -> bool {
-        match self.code {
-            code::DEADLINE | code::UNAVAILABLE => true,
-            0 => true,
-            _ => false,
-        }
+        matches!(self.code, 0 | code::DEADLINE | code::UNAVAILABLE)
     }
 
     /// It says so by code, or in words where a watch is refused, or where none was given.
@@ -310,8 +306,14 @@ pub(super) fn answer<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
 
 /// What is said instead of an answer, from its text.
 pub(super) fn refusal(status: u16, text: &[u8]) -> Refusal {
-    let told: Value = serde_json::from_slice(text).unwrap_or_default();
-    Refusal::told(status, &told)
+    match serde_json::from_slice(text) {
+        Ok(told) => Refusal::told(status, &told),
+        // Not of the gateway, but of what stands before it.
+        Err(_) => {
+            let message = short(String::from_utf8_lossy(text).trim());
+            Refusal { status, code: 0, message }
+        }
+    }
 }
 
 /// The beginning of what is said, on one line.
@@ -417,3 +419,6 @@ where
             .map_err(|_| serde::de::Error::custom(format_args!("{:?} is no number", short(&text)))),
     }
 }
+
+#[cfg(test)]
+mod tests;

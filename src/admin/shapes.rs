@@ -235,12 +235,14 @@ struct Discovery {
     /// Nothing before it has said something that was believed.
     heard: Option<String>,
     problem: Option<String>,
+    /// Named in a way that makes no sense.
+    ignored: usize,
 }
 
 impl From<Standing> for Discovery {
     fn from(standing: Standing) -> Self {
-        let Standing { source, instances, heard, problem, .. } = standing;
-        Self { source, instances, heard: heard.map(instant), problem }
+        let Standing { source, instances, heard, problem, ignored, .. } = standing;
+        Self { source, instances, heard: heard.map(instant), problem, ignored }
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Standing {
     pub heard: Option<SystemTime>,
     /// How many instances are known of it.
     pub instances: usize,
+    /// How many more it names in a way that makes no sense; where one mistake spoils all, 0.
+    pub ignored: usize,
     /// Why it is not believed, or not heard, since then.
     pub problem: Option<String>,
     /// How often it changed something.
@@ -80,6 +82,14 @@ impl Board {
         let is_news = row.problem.as_deref() != problem;
         row.problem = problem.map(str::to_owned);
         is_news
+    }
+
+    /// Notes how many of those that a report names are left out.
+    pub fn note_ignored(&self, whose: &Whose, ignored: usize) {
+        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(row) = rows.get_mut(whose) {
+            row.ignored = ignored;
+        }
     }
 
     /// Of one version.

@@ -185,3 +185,100 @@ fn short(text: &str) -> String {
     }
     told
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::etcd::Pair;
+
+    fn told(key: &str, value: &str) -> Result<(String, String, u32, bool), String> {
+        let member = member(key.as_bytes(), value.as_bytes())?;
+        Ok((member.name, member.address, member.weight, member.draining))
+    }
+
+    #[test]
+    fn all_shapes_mean_instances_whose_names_stay() {
+        let row = |name: &str, address: &str, weight, draining| {
+            Ok((name.to_owned(), address.to_owned(), weight, draining))
+        };
+        assert_eq!(told("web-1", " a:1\n"), row("web-1", "a:1", 1, false));
+        assert_eq!(told("web-1", "\"a:1\""), row("web-1", "a:1", 1, false));
+        assert_eq!(told("/web-1", "[::1]:1"), row("web-1", "[::1]:1", 1, false));
+        assert_eq!(told("dc1/web-1", "a:1"), row("a:1", "a:1", 1, false), "no name has a slash");
+        assert_eq!(told("", "a:1"), row("a:1", "a:1", 1, false), "the prefix itself");
+        let json = r#"{"address": "a:1", "name": "one", "weight": 3, "draining": true}"#;
+        assert_eq!(told("web-1", json), row("one", "a:1", 3, true));
+        // As gRPC's clients in Go put it.
+        let named = r#"{"Op":0,"Addr":"a:1","Metadata":{"any":[1]}}"#;
+        assert_eq!(told("a:1", named), row("a:1", "a:1", 1, false));
+        assert_eq!(
+            told("web-1", r#"{"Addr":"a:1","Metadata":null}"#),
+            row("web-1", "a:1", 1, false)
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_told_of_in_few_words() {
+        for (value, problem) in [
+            ("", "\"\" is no address"),
+            ("a", "\"a\" is no address"),
+            ("{", "JSON that means nothing; needed: an address, { address, name"),
+            ("[\"a:1\"]", "JSON that means nothing"),
+            (r#"{"adress": "a:1"}"#, "JSON that means nothing"),
+            (r#"{"address": "a:1", "weight": 1001}"#, "the weight 1001 is too large"),
+            (r#"{"address": "a:1", "weight": -1}"#, "JSON that means nothing"),
+            (r#"{"address": "a:1", "name": "x y"}"#, "\"x y\" is no name"),
+            (r#"{"Addr": "a"}"#, "\"a\" is no address"),
+            (&"x".repeat(100_000), "\"xxxx"),
+            (&format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)), "JSON that means nothing"),
+        ] {
+            let told = told("web-1", value).unwrap_err();
+            assert!(told.contains(problem) && told.len() < 320, "{told}");
+        }
+        assert!(member(b"a", b"\xff").unwrap_err().contains("no text"));
+        // A key that is no text has no name in it.
+        assert_eq!(member(b"\xff", b"a:1").unwrap().name, "a:1");
+    }
+
+    fn pair(key: &str, value: &str) -> Pair {
+        Pair { key: key.into(), value: value.into(), revision: 1, lease: 0 }
+    }
+
+    #[test]
+    fn a_bad_value_leaves_out_its_key_and_is_told_of_once() {
+        let mut known = Known { prefix: b"/a/".to_vec(), keys: BTreeMap::new() };
+        let names = |known: &Known| -> Vec<String> {
+            known.members().unwrap().into_iter().map(|it| it.name).collect()
+        };
+        let all = || Change::All(vec![pair("/a/1", "a:1"), pair("/a/2", "?"), pair("/a/3", "c:3")]);
+        let problems = known.learn(all());
+        assert_eq!((names(&known), known.ignored()), (vec!["1".to_owned(), "3".to_owned()], 1));
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].0, "/a/2");
+        assert_eq!(known.learn(all()), [], "it is the same problem");
+        let put = |key, value| Change::Some(vec![Event::Put(pair(key, value))]);
+        assert_eq!(known.learn(put("/a/2", "?")), []);
+        assert_eq!(known.learn(put("/a/2", "!")).len(), 1, "another problem");
+        assert_eq!(known.learn(put("/a/2", "b:2")), []);
+        assert_eq!((names(&known).len(), known.ignored()), (3, 0));
+        assert_eq!(known.learn(put("/a/2", "?")).len(), 1, "it was well in between");
+        known.learn(Change::Some(vec![
+            Event::Delete(b"/a/1".to_vec()),
+            Event::Delete(b"x".to_vec()),
+        ]));
+        assert_eq!((names(&known), known.ignored()), (vec!["3".to_owned()], 1));
+        known.learn(Change::All(Vec::new()));
+        assert_eq!((names(&known), known.ignored()), (Vec::new(), 0));
+        known.learn(put(&format!("/a/{}", "x".repeat(LONGEST_KEY)), "a:1"));
+        assert!(known.keys.is_empty());
+    }
+
+    #[test]
+    fn more_than_there_is_room_for_is_not_kept() {
+        let mut known = Known { prefix: b"/a/".to_vec(), keys: BTreeMap::new() };
+        let events = (0..MOST + 10).map(|n| Event::Put(pair(&format!("/a/{n}"), "a:1"))).collect();
+        known.learn(Change::Some(events));
+        assert_eq!(known.keys.len(), MOST + 1);
+        assert!(known.members().unwrap_err().contains("more than 10000 keys under \"/a/\""));
+    }
+}

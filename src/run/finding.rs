@@ -52,11 +52,12 @@ fn minimum(config: &Config, whose: &Whose) -> u32 {
 impl Server {
     /// Takes what a source says, if it is to be believed.
     pub(super) async fn hear(&mut self, report: Report) {
-        let Report { whose, told, .. } = report;
+        let Report { whose, told, ignored, .. } = report;
         let members = match told {
             Ok(members) => members,
             Err(problem) => return self.note(&whose, Outcome::Failed(&problem)),
         };
+        self.live.sources.note_ignored(&whose, ignored);
         if let Some(own) = members.iter().find(|member| self.is_own(&member.address)) {
             let unbelieved = Unbelieved::Itself(own.address.clone());
             return self.note(&whose, Outcome::Refused(&unbelieved.to_string()));

@@ -22,6 +22,7 @@ pub const NAMES: &[(&str, &str, &str)] = &[
         "gauge",
         "Instances that a version's source named when it was last believed.",
     ),
+    ("burdock_discovery_ignored", "gauge", "Keys of it that named no instance, and were left out."),
     (
         "burdock_discovery_success",
         "gauge",

@@ -123,6 +123,7 @@ fn sources(rows: &mut Rows<'_>, live: &Live) {
         let labels = Labels::of(&row);
         match rows.name {
             "burdock_discovery_instances" => rows.number(&labels, standing.instances),
+            "burdock_discovery_ignored" => rows.number(&labels, standing.ignored),
             "burdock_discovery_success" => {
                 let is_well = standing.problem.is_none() && standing.heard.is_some();
                 rows.number(&labels, u64::from(is_well));

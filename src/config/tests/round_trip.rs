@@ -11,10 +11,10 @@ use super::{Folder, config, parsed};
 use crate::config::types::{
     Acceptance, Access, Action, Admin, Affinity, AffinityCookie, Balance, Breaker, CacheControl,
     Check, CheckTls, ClientLimits, Close, Closes, Concurrency, Condition, Config, Discovery, Dns,
-    Drain, Exit, FirstBurst, HashKey, HttpsRedirect, InitialState, Instance, InstanceTls, Limits,
-    Listener, Names, OnRestart, Protocol, ProxyVersion, Queue, RateLimit, Rebalance, RebalanceMode,
-    Retry, SameSite, Secure, Service, Source, State, StateFile, Timeouts, User, Version, Websocket,
-    Workers,
+    Drain, Etcd, EtcdKeys, Exit, FirstBurst, HashKey, HttpsRedirect, InitialState, Instance,
+    InstanceTls, Limits, Listener, Names, OnRestart, Protocol, ProxyVersion, Queue, RateLimit,
+    Rebalance, RebalanceMode, Retry, SameSite, Secure, Service, Source, State, StateFile, Timeouts,
+    User, Version, Websocket, Workers,
 };
 use crate::config::{effective, load, parse};
 
@@ -379,6 +379,16 @@ prop_compose! {
     }
 }
 
+/// Without what stands in files.
+fn etcd() -> impl Strategy<Value = Etcd> {
+    let url = ("[a-m]{1,9}", 1_u16..).prop_map(|(host, port)| format!("http://{host}:{port}"));
+    proptest::collection::vec(url, 1..4).prop_map(|endpoints| Etcd {
+        endpoints,
+        tls: None,
+        user: None,
+    })
+}
+
 fn discovery() -> impl Strategy<Value = Discovery> {
     let names = prop_oneof![
         ("[a-m]{1,9}", 1_u16..).prop_map(|(host, port)| Names::Addresses { host, port }),
@@ -390,7 +400,9 @@ fn discovery() -> impl Strategy<Value = Discovery> {
     let dns = (names, refresh, resolvers)
         .prop_map(|(names, refresh, resolvers)| Source::Dns(Dns { names, refresh, resolvers }));
     let file = "/[a-m /]{1,9}m".prop_map(|path| Source::File(path.into()));
-    (prop_oneof![dns, file], 0_u32..=10_000)
+    let etcd = (etcd(), "[a-m/ :]{0,9}m", (1_u64..=3600).prop_map(Duration::from_secs))
+        .prop_map(|(etcd, prefix, refresh)| Source::Etcd(EtcdKeys { etcd, prefix, refresh }));
+    (prop_oneof![dns, file, etcd], 0_u32..=10_000)
         .prop_map(|(source, minimum)| Discovery { source, minimum })
 }
 

@@ -48,7 +48,7 @@ fn reference_yaml_shows_the_defaults() {
 }
 
 /// Forms that stand in comments of reference.yaml, since they exclude the forms that stand there.
-const OTHER_FORMS: [&str; 10] = [
+const OTHER_FORMS: [&str; 11] = [
     "instances: [a:1]\ntracing: {endpoint: 'http://a/'}\n",
     "instances: [a:1]\naccess_log: {}\n",
     "instances: [a:1]\naffinity_keys: {keys: [AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=]}\n",
@@ -60,6 +60,8 @@ const OTHER_FORMS: [&str; 10] = [
     "services: {a: {versions: {v: {instances: [a:1]}}, routes: [{paths: [/b], redirect: {to: /c}}, \
      {paths: [/d], request_headers: {}}]}}",
     "services: {a: {versions: {v: {instances: [a:1]}}, traffic_split: {allocations: {v: 1}}}}\n",
+    "services: {a: {versions: {v: {instances: [a:1]}, w: {instances: [b:1]}}, mirror: {to: w}, \
+     traffic_split: {allocations: {v: 1}}}}\n",
 ];
 
 /// What a listener with TLS asks for; its files are made for it.
@@ -80,7 +82,7 @@ fn asked_of_tls() -> BTreeSet<(&'static str, &'static str)> {
 }
 
 /// Every kind of map that the code reads; a kind that is missing here is found by its parent's row.
-const KINDS: [&str; 46] = [
+const KINDS: [&str; 47] = [
     "configuration",
     "listener",
     "access",
@@ -105,6 +107,7 @@ const KINDS: [&str; 46] = [
     "redirect",
     "headers",
     "traffic_split",
+    "mirror",
     "version",
     "instance",
     "discovery",

@@ -10,6 +10,7 @@ mod clients;
 mod discovery;
 mod health;
 mod instance_tls;
+mod mirror;
 mod retry;
 mod route;
 mod split;
@@ -31,6 +32,7 @@ pub use clients::{Acceptance, Access, ClientLimits, Limits, ProxyVersion, RateLi
 pub use discovery::{Discovery, Dns, Names, Source};
 pub use health::{Breaker, Check, CheckTls, Concurrency, InitialState, OnRestart};
 pub use instance_tls::{ClientCertificate, InstanceTls};
+pub use mirror::{Mirror, Mirrored};
 pub use retry::{Condition, Retry};
 pub use route::{Edits, Redirect, Route};
 pub use split::{AtZero, Recall, SHARE_UNIT, ShardBy, Split};
@@ -243,6 +245,8 @@ pub struct Service {
     pub routes: Vec<Route>,
     /// How its requests are shared among them; there is one if there are several.
     pub split: Option<Split>,
+    /// Which of its requests another version gets a copy of.
+    pub mirror: Option<Mirror>,
 }
 
 /// A version of a service: instances that answer alike, and how they are treated.

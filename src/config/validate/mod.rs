@@ -13,6 +13,7 @@ mod discovery;
 mod instance_tls;
 mod instances;
 mod keys;
+mod mirror;
 pub(super) mod names;
 mod retry;
 mod route;

@@ -45,6 +45,8 @@
 //! | re-home | bind a session to another instance because its own can't serve it |
 //! | probe | one active health check |
 //! | breaker | passive ejection: closed passes, open refuses, half-open tries |
+//! | ramp | the share of a version grows by steps, and goes back if it does badly |
+//! | mirror | another version gets copies of requests, whose answers nobody gets |
 //! | drain | refuse new sessions, keep bound ones, until a deadline |
 //! | tunnel | an upgraded connection |
 //! | drill | a scripted failure with limits on what clients may notice |

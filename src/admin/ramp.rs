@@ -100,9 +100,11 @@ impl From<Seen> for Told {
 
 pub(super) async fn answer(desk: &Desk, name: &str, question: &Question) -> Result<Reply, Problem> {
     let snapshot = desk.live.snapshot();
-    if !snapshot.config.services.iter().any(|service| service.name == name) {
-        let name: String = name.chars().take(200).collect();
-        return Err(Problem::unknown(format!("no service {name}")));
+    let service = snapshot.config.services.iter().find(|service| service.name == name);
+    let unknown =
+        || Problem::unknown(format!("no service {}", name.chars().take(200).collect::<String>()));
+    if service.ok_or_else(unknown)?.split.is_none() {
+        return Err(Problem::unknown(format!("{name} has no traffic_split")));
     }
     let (wish, status) = match question.method {
         Method::POST => {

@@ -272,6 +272,7 @@ fn services(old: &Service, new: &Service, changes: &mut Vec<Change>) {
         ("paths", old.paths != new.paths),
         ("access", old.access != new.access),
         ("routes", old.routes != new.routes),
+        ("mirror", old.mirror != new.mirror),
     ];
     for (key, _) in is_changed.into_iter().filter(|(_, is_changed)| *is_changed) {
         changes.push(Change::ServiceSetting { service: new.name.clone(), key });

@@ -17,9 +17,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::instance::kept::{Kept, Ledger};
+use crate::instance::mirrored::Fate;
 use crate::instance::rate::Dawdle;
 
 /// How long a body is held back for an instance's 100 (RFC 9110 section 10.1.1 lets a client wait
@@ -106,8 +107,11 @@ pub struct Bounds {
 }
 
 struct Source {
-    incoming: Incoming,
-    trim: Trim,
+    /// What is yet to come; nothing where all has.
+    incoming: Option<Incoming>,
+    trim: Option<Trim>,
+    /// Who wants it too, when it is whole.
+    tap: Option<Box<Tap>>,
     /// In a buffer of its own: a part of hyper's would keep all of it, however small the part.
     kept: Kept,
     /// How much of that the last attempt has taken.
@@ -120,7 +124,25 @@ struct Source {
     /// Numbers attempts; only the last one may take from the client.
     attempts: u32,
     progress: Progress,
-    _hold: Hold,
+    _hold: Option<Hold>,
+}
+
+/// Collects a body beside those that it is for.
+struct Tap {
+    bytes: Vec<u8>,
+    most: usize,
+    whole: oneshot::Sender<Result<Vec<u8>, Fate>>,
+}
+
+/// A body that is collected as it passes.
+#[derive(Debug)]
+pub struct Tapped(oneshot::Receiver<Result<Vec<u8>, Fate>>);
+
+impl Tapped {
+    /// All of it, when it has come to its end.
+    pub async fn whole(self) -> Result<Vec<u8>, Fate> {
+        self.0.await.unwrap_or(Err(Fate::Unfinished))
+    }
 }
 
 /// A body that attempts are made from.
@@ -160,8 +182,9 @@ impl Upload {
         };
         let limit = if length.lower() > limit as u64 { 0 } else { limit };
         let source = Source {
-            incoming,
-            trim,
+            incoming: Some(incoming),
+            trim: Some(trim),
+            tap: None,
             kept: Kept::new(kept_in_all, Arc::clone(ledger)),
             sent: 0,
             limit,
@@ -170,9 +193,49 @@ impl Upload {
             waited_since: None,
             attempts: 0,
             progress,
-            _hold: hold,
+            _hold: Some(hold),
         };
         Self { source: Arc::new(Mutex::new(source)), length, idle }
+    }
+
+    /// One that is there already.
+    pub fn whole(bytes: Vec<u8>, ledger: &Arc<Ledger>, now: Instant) -> Self {
+        let size = bytes.len();
+        let progress = Progress {
+            received: size as u64,
+            replayable: true,
+            begun: true,
+            finished: true,
+            waiting: false,
+            broken: None,
+            asked: now,
+        };
+        let source = Source {
+            incoming: None,
+            trim: None,
+            tap: None,
+            kept: Kept::whole(bytes, Arc::clone(ledger)),
+            sent: 0,
+            limit: size,
+            most: u64::MAX,
+            dawdle: None,
+            waited_since: None,
+            attempts: 0,
+            progress,
+            _hold: None,
+        };
+        let length = SizeHint::with_exact(size as u64);
+        Self { source: Arc::new(Mutex::new(source)), length, idle: Duration::MAX }
+    }
+
+    /// Collects it as it passes, up to so many bytes; nothing, if it is known to be longer.
+    pub fn tap(&self, most: usize) -> Option<Tapped> {
+        if self.length.lower() > most as u64 {
+            return None;
+        }
+        let (whole, tapped) = oneshot::channel();
+        lock(&self.source).tap = Some(Box::new(Tap { bytes: Vec::new(), most, whole }));
+        Some(Tapped(tapped))
     }
 
     /// How far it has come.
@@ -290,13 +353,14 @@ impl Attempt {
         }
         source.progress.asked = Instant::now();
         source.progress.begun = true;
-        let polled = Pin::new(&mut source.incoming).poll_frame(cx);
+        let Some(incoming) = &mut source.incoming else { return Poll::Ready(None) };
+        let polled = Pin::new(incoming).poll_frame(cx);
         source.progress.waiting = polled.is_pending();
         match polled {
             Poll::Ready(Some(Ok(mut frame))) => {
                 self.sleep = None;
-                if let Some(trailers) = frame.trailers_mut() {
-                    (source.trim)(trailers);
+                if let (Some(trailers), Some(trim)) = (frame.trailers_mut(), &source.trim) {
+                    trim(trailers);
                 }
                 source.came(&frame);
                 source.keep(&frame);
@@ -308,7 +372,7 @@ impl Attempt {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
-                source.progress.finished = true;
+                source.finish();
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
@@ -345,7 +409,16 @@ fn broken(error: &hyper::Error) -> Broken {
 }
 
 impl Source {
+    fn finish(&mut self) {
+        self.progress.finished = true;
+        if let Some(tap) = self.tap.take() {
+            // Nobody may want it any more.
+            let _ = tap.whole.send(Ok(tap.bytes));
+        }
+    }
+
     fn breaks(&mut self, broken: Broken) {
+        self.tap = None;
         self.progress.broken = Some(broken);
         self.progress.replayable = false;
     }
@@ -359,12 +432,24 @@ impl Source {
         dawdle.came(frame.data_ref().map_or(0, |data| data.len() as u64), waited);
     }
 
+    /// Keeps a copy for whoever wants one.
+    fn collect(&mut self, data: &[u8]) {
+        let Some(tap) = &mut self.tap else { return };
+        if data.len() <= tap.most - tap.bytes.len() {
+            tap.bytes.extend_from_slice(data);
+        } else if let Some(tap) = self.tap.take() {
+            let _ = tap.whole.send(Err(Fate::TooLarge));
+        }
+    }
+
     /// Notes a frame that is about to be sent.
     fn keep(&mut self, frame: &Frame<Bytes>) {
-        if self.incoming.is_end_stream() {
-            self.progress.finished = true;
-        }
         let data = frame.data_ref();
+        self.collect(data.map_or(&[], |data| data));
+        // Nothing follows trailers, and nobody asks for it.
+        if frame.is_trailers() || self.incoming.as_ref().is_none_or(Body::is_end_stream) {
+            self.finish();
+        }
         self.progress.received += data.map_or(0, |data| data.len() as u64);
         // Trailers are rare enough not to be kept: with them a request goes out once.
         let is_kept = data.is_some_and(|data| {

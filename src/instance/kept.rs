@@ -38,6 +38,12 @@ impl Kept {
         Self { bytes: Vec::new(), most, ledger }
     }
 
+    /// All of a body, which was bounded before.
+    pub(super) fn whole(bytes: Vec<u8>, ledger: Arc<Ledger>) -> Self {
+        ledger.held.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Self { bytes, most: u64::MAX, ledger }
+    }
+
     /// Holds `data` too; or nothing, where that would be too much.
     pub(super) fn add(&mut self, data: &[u8]) -> bool {
         let size = data.len() as u64;

@@ -19,6 +19,7 @@ pub mod kept;
 pub mod lane;
 mod life;
 pub mod link;
+pub mod mirrored;
 pub mod moves;
 mod outcome;
 mod pace;

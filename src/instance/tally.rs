@@ -8,6 +8,7 @@ use crate::affinity::order::Fate;
 use crate::health::Rehome;
 use crate::health::breaker::{Change, Trigger};
 use crate::health::check::Kind;
+use crate::instance::mirrored::Copies;
 use crate::observe::counters::TunnelEnd;
 use crate::observe::latency::Latencies;
 use crate::observe::tunnels;
@@ -21,6 +22,8 @@ pub struct Tally {
     pub split: [AtomicU64; By::ALL.len()],
     /// Ramps of it that were rolled back, by cause.
     pub rolled_back: [AtomicU64; Cause::BACK.len()],
+    /// Copies of requests to other versions.
+    pub copies: Copies,
     /// Sessions begun.
     pub new: AtomicU64,
     /// Requests with an id of the app's own.

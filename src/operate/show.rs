@@ -66,15 +66,10 @@ pub fn status(status: &Status, paper: Paper) -> String {
     page.0
 }
 
-/// One that is over matters no longer, unless it ended badly.
 fn ramp(page: &mut Page, ramp: &Ramp, paper: Paper) {
-    let tone = match ramp.stage.as_str() {
-        "running" => Tone::Plain,
-        "held" | "paused" => Tone::Warn,
-        "rolled_back" => Tone::Bad,
-        _ => return,
-    };
-    page.line(&paper.paint(&format!("ramp of {}", words::ramp(ramp)), tone));
+    if let Some(tone) = words::ramp_tone(ramp) {
+        page.line(&paper.paint(&format!("ramp of {}", words::ramp(ramp)), tone));
+    }
 }
 
 fn drill(page: &mut Page, drill: &Drill, paper: Paper) {

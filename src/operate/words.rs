@@ -49,6 +49,16 @@ pub fn ramp(ramp: &Ramp) -> String {
     format!("{service}/{version}: {stage}, {}{}", percent(ramp.share), reason.unwrap_or_default())
 }
 
+/// How much that matters; nothing once it is over, unless it ended badly.
+pub fn ramp_tone(ramp: &Ramp) -> Option<Tone> {
+    match ramp.stage.as_str() {
+        "running" => Some(Tone::Plain),
+        "held" | "paused" => Some(Tone::Warn),
+        "rolled_back" => Some(Tone::Bad),
+        _ => None,
+    }
+}
+
 /// A share from 0 to 1.
 pub fn percent(share: f64) -> String {
     format!("{}%", (share * 1e4).round() / 100.0)

@@ -98,8 +98,8 @@ pub struct Attempt<'a> {
     pub introduction: Option<Arc<Introduction>>,
     /// What the instance is told of the trace, if there is one.
     pub traceparent: Option<Box<HeaderValue>>,
-    /// Who gets interim answers.
-    pub client: Arc<Client>,
+    /// Who gets interim answers, if anybody does.
+    pub client: Option<Arc<Client>>,
 }
 
 impl Attempt<'_> {
@@ -190,8 +190,11 @@ impl Attempt<'_> {
         let interim = move |(status, fields): Interim| match &gate {
             // hyper sends the client's own 100 when its body is asked for.
             Some(gate) if status == StatusCode::CONTINUE => gate.notify_one(),
-            Some(_) | None if is_told => self.client.interim.put(status, fields),
-            Some(_) | None => {}
+            Some(_) | None => {
+                if let Some(client) = self.client.as_ref().filter(|_| is_told) {
+                    client.interim.put(status, fields);
+                }
+            }
         };
         let patience = self.patience(idempotent, now);
         let answered = link.answer(request, interim, patience).await?;

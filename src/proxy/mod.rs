@@ -3,7 +3,7 @@
 //! Checked, routed, bound or spread, sent, tried again elsewhere where that is safe, answered. The
 //! pieces are next door: [`headers`] and [`retry`] decide, [`forward`], [`streams`] and [`upgrade`]
 //! talk to an instance, [`tries`] says where to next, [`race`] asks two, [`session`] knows the token,
-//! [`notice`] tells the client of it, [`exchange`] keeps the account, `spans` tells collectors, [`answer`] is the body. On a
+//! [`mirror`] sends copies elsewhere, [`notice`] tells the client of it, [`exchange`] keeps the account, `spans` tells collectors, [`answer`] is the body. On a
 //! listener that sends its clients to https, [`redirect`] answers instead; a CA that looks whether a
 //! host is ours hears from [`challenge`].
 
@@ -23,6 +23,7 @@ pub mod headers;
 pub mod http2;
 pub mod interim;
 pub mod key;
+pub mod mirror;
 pub mod notice;
 pub mod part;
 pub mod race;
@@ -134,6 +135,7 @@ async fn pass(
     let kept_in_all = snapshot.config.client_limits.retry_memory;
     let upload = upload(exchange, head, fields, incoming, (version, kept_in_all))?;
     exchange.upload.clone_from(&upload);
+    mirror::reflect(exchange, &snapshot, service, head, upload.as_ref());
 
     let upload = upload.as_ref();
     let (worker, came) = (exchange.client.worker, exchange.started);
@@ -241,6 +243,7 @@ fn recognise<'a>(
     fields: Fields,
     upgrade: Option<&Upgrade>,
 ) -> Session<'a> {
+    mirror::unmark(service, head);
     let origin = exchange.client.origin(snapshot, head.version);
     let kind = if upgrade.is_some() { Kind::Tunnel } else { Kind::Request };
     let of_one_client = exchange.client.is_stream() && !origin.trusted;

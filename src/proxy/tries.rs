@@ -216,7 +216,7 @@ impl<'a> Tries<'a> {
         let instance = Arc::clone(place.instance());
         let hurries = self.hurries(session, &instance);
         let introduction = self.introduction.clone();
-        let (client, has_host) = (Arc::clone(&exchange.client), exchange.host.is_some());
+        let (client, has_host) = (Some(Arc::clone(&exchange.client)), exchange.host.is_some());
         Attempt {
             instance,
             roster,

@@ -2,6 +2,7 @@
 //! is asked for is, and kept for the next process.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::admin::desk::{Done, RampWish};
@@ -9,6 +10,7 @@ use crate::admin::problem::Problem;
 use crate::config::overlay::{Overlay, Plan, Ramp, Shares, Stage, WHOLE, weights};
 use crate::config::types::Service;
 use crate::config::units::{format_duration, format_percent};
+use crate::instance::Roster;
 use crate::observe::events::{Event, RampStage, Severity, Whose};
 use crate::route::ramp::{Cause, Look, Next, Reason};
 use crate::run::server::Server;
@@ -74,41 +76,27 @@ impl Server {
 
     fn look(&self, service: &str, ramp: &Ramp, now: Instant) -> Found {
         let snapshot = self.live.snapshot();
-        let is_mine = |it: &&crate::snapshot::Service| it.roster.service() == service;
+        let is_mine = |it: &&Arc<Roster>| it.service() == service;
+        // Those that it would go back to.
+        let beneath = self.beneath(service).unwrap_or_default();
+        let has_weight = |version: &str| beneath.get(version).is_some_and(|weight| *weight > 0);
         let serves = |is_own: bool| {
-            let mut side = snapshot.services().iter().filter(is_mine).filter(|it| {
-                let is_version = it.roster.version() == ramp.version;
-                is_version == is_own
-                    && (is_own || ramp.before.get(it.roster.version()).is_some_and(|it| *it > 0))
+            let mine = snapshot.services().iter().map(|it| &it.roster).filter(is_mine);
+            let mut side = mine.filter(|it| match it.version() == ramp.version {
+                true => is_own,
+                false => !is_own && has_weight(it.version()),
             });
-            side.any(|it| it.roster.is_served())
+            side.any(|it| it.is_served())
         };
         let sides = Sides::of(&snapshot, service, &ramp.version);
         let is_drilled = self.live.rehearsals.name().is_some();
-        self.live.ramps.look(
-            (service, ramp),
-            || sides.clone(),
-            now,
-            |watched: &mut Watched| {
-                let (own, others) = sides.since(&watched.base, ramp.plan.limits.quantile);
-                let (is_served, has_refuge) = (serves(true), serves(false));
-                let look = Look { now, own, others, is_served, has_refuge, is_drilled };
-                let cause = |watched: &Watched| {
-                    watched.watch.held().map(|it| it.cause).filter(|it| it.is_news())
-                };
-                let before = cause(watched);
-                let next =
-                    watched.watch.look(&ramp.plan, (ramp.step, ramp.stage == Stage::Paused), &look);
-                let after = cause(watched);
-                if matches!(next, Next::Renew | Next::Step) {
-                    watched.watch.renew(now);
-                    watched.base = sides.clone();
-                }
-                let held =
-                    watched.watch.held().filter(|_| after.is_some() && after != before).cloned();
-                Found { next, held, goes_on: before.is_some() && watched.watch.held().is_none() }
-            },
-        )
+        let fresh = || sides.clone();
+        self.live.ramps.look((service, ramp), fresh, now, |watched| {
+            let (own, others) = sides.since(&watched.base, ramp.plan.limits.quantile);
+            let (is_served, has_refuge) = (serves(true), serves(false));
+            let look = Look { now, own, others, is_served, has_refuge, is_drilled };
+            found(watched, ramp, &look, &sides)
+        })
     }
 
     async fn step(&mut self, service: String, ramp: Ramp) {
@@ -130,10 +118,12 @@ impl Server {
         };
         self.tell(&service, &ramp, told);
         let (mut overlay, now) = (Overlay::clone(&self.layers.overlay), millis(SystemTime::now()));
-        if let Some(filed) = self.filed(&service).and_then(|it| it.split.as_ref()) {
-            let beneath = overlay.shares(&service).map_or(&filed.allocations, |it| &it.allocations);
-            let reached = weights(beneath, &ramp.version, ramp.share());
-            let reached = reached.filter(|reached| *reached != filed.allocations);
+        if let Some(beneath) = self.beneath(&service) {
+            let reached = weights(&beneath, &ramp.version, ramp.share());
+            let filed = self.filed(&service).and_then(|it| it.split.as_ref());
+            let is_filed =
+                |it: &BTreeMap<_, _>| filed.is_some_and(|split| split.allocations == *it);
+            let reached = reached.filter(|reached| !is_filed(reached));
             let shares = reached.map(|allocations| Shares { allocations, since: now });
             overlay.set_shares(service.clone(), shares);
         }
@@ -155,7 +145,11 @@ impl Server {
             roster.tally.ramp_rolled_back(cause);
         }
         let mut overlay = Overlay::clone(&self.layers.overlay);
-        overlay.set_shares(service.clone(), ramp.shares.clone());
+        if !ramp.stage.is_active() {
+            // What was there before may have no place any more.
+            overlay.set_shares(service.clone(), ramp.shares.clone());
+            overlay.prune(&self.layers.named());
+        }
         ramp.turn(Stage::RolledBack, why, millis(SystemTime::now()));
         overlay.set_ramp(service, ramp);
         self.put(overlay, None).await;
@@ -275,9 +269,31 @@ impl Server {
         self.live.journal.note(event);
     }
 
+    /// The weights that a ramp of the service lies over.
+    fn beneath(&self, name: &str) -> Option<BTreeMap<String, u32>> {
+        let shares = self.layers.overlay.shares(name).map(|shares| &shares.allocations);
+        let filed = || Some(&self.filed(name)?.split.as_ref()?.allocations);
+        shares.or_else(filed).cloned()
+    }
+
     fn filed(&self, name: &str) -> Option<&Service> {
         self.layers.filed.services.iter().find(|service| service.name == name)
     }
+}
+
+/// Looks at a ramp, and begins another window where one is over.
+fn found(watched: &mut Watched, ramp: &Ramp, look: &Look, sides: &Sides) -> Found {
+    let news = |watched: &Watched| watched.watch.held().filter(|it| it.cause.is_news()).cloned();
+    let before = news(watched);
+    let is_paused = ramp.stage == Stage::Paused;
+    let next = watched.watch.look(&ramp.plan, (ramp.step, is_paused), look);
+    if matches!(next, Next::Renew | Next::Step) {
+        watched.watch.renew(look.now);
+        watched.base = sides.clone();
+    }
+    let goes_on = before.is_some() && watched.watch.held().is_none();
+    let is_new = |after: &Reason| before.as_ref().is_none_or(|before| before.cause != after.cause);
+    Found { next, held: news(watched).filter(is_new), goes_on }
 }
 
 /// What a version begins with that has nothing yet, in basis points.

@@ -143,6 +143,9 @@ fn notice(state: &State) -> Line<'static> {
         let text = safe(&format!("the drill {name} runs: what fails may be meant to"));
         return Line::from(text).style(style(Tone::Warn));
     }
+    if let Some((text, tone)) = ramp(state) {
+        return Line::from(text).style(style(tone));
+    }
     match state.status.warnings.as_slice() {
         [] => Line::default(),
         [first, rest @ ..] => {
@@ -151,6 +154,12 @@ fn notice(state: &State) -> Line<'static> {
             Line::from(text).style(style(Tone::Warn))
         }
     }
+}
+
+/// A ramp that is under way, or ended badly.
+fn ramp(state: &State) -> Option<(String, Tone)> {
+    let mut ramps = state.status.services.iter().filter_map(|service| service.ramp.as_ref());
+    ramps.find_map(|ramp| Some((format!("ramp of {}", words::ramp(ramp)), words::ramp_tone(ramp)?)))
 }
 
 fn instances(frame: &mut Frame<'_>, state: &State, area: Rect) {

@@ -202,6 +202,20 @@ fn a_drill_is_told_of_while_it_runs() {
 }
 
 #[test]
+fn a_ramp_is_told_of_while_it_lasts_and_when_it_ended_badly() {
+    let told = |stage: &str| {
+        let mut state = sample();
+        let ramp = json!({ "service": "chat", "version": "v2", "stage": stage, "share": 0.125,
+            "reason": "too bad" });
+        let status = json!({ "services": [{ "name": "chat", "ramp": ramp }] });
+        state.hear(News::Status(Box::new(serde_json::from_value(status).unwrap())));
+        picture(&state, 80, 24).join("\n").contains("ramp of chat/v2: ")
+    };
+    let stages = ["running", "held", "paused", "rolled_back", "done", "cancelled"];
+    assert_eq!(stages.map(told), [true, true, true, true, false, false]);
+}
+
+#[test]
 fn any_size_is_drawn_and_a_large_one_used() {
     let mut state = sample();
     for mode in ["", "d", "n?"] {

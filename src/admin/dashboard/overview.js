@@ -170,6 +170,13 @@ function ownWarnings({ config, descriptors, services }) {
       message: "File descriptors are short: new connections may be refused.",
       cure: "LimitNOFILE= in the unit, or ulimit -n",
     });
+  for (const { ramp } of services)
+    if (["held", "rolled_back"].includes(ramp?.stage))
+      own.push({
+        message: `The ramp of ${ramp.service}/${ramp.version} is ${ramp.stage.replace("_", " ")}: ${ramp.reason}.`,
+        cure: null,
+        since: ramp.stage === "held" ? undefined : ramp.since,
+      });
   for (const service of services)
     for (const version of service.versions.filter((it) => it.panic))
       own.push({

@@ -195,7 +195,7 @@ export class Topology {
         const p99 = version.rates?.latency_seconds?.p99;
         setText(
           parts.figures,
-          `${rate(rps)}/s${p99 === undefined ? "" : ` · p99 ${latency(p99)}`}${version.queue ? ` · ${count(version.queue)} wait` : ""}${version.panic ? " · panic" : ""}`,
+          `${shareOf(service, version)}${rate(rps)}/s${p99 === undefined ? "" : ` · p99 ${latency(p99)}`}${version.queue ? ` · ${count(version.queue)} wait` : ""}${version.panic ? " · panic" : ""}`,
         );
         parts.rps = rps;
         parts.cut = !all.some(takesNew);
@@ -277,4 +277,11 @@ function writeShares(parts, counts, whole) {
   });
   parts.bar.replaceChildren(...pieces);
   setText(parts.counts, counts.map(([key, n]) => `${count(n)} ${STANDINGS[key].says}`).join(" · "));
+}
+
+// Of several versions: its part of the requests that are bound to none, and whether that grows.
+function shareOf({ versions, ramp }, { name: version, share }) {
+  if (versions.length < 2) return "";
+  const isRamp = ramp?.version === version && ["running", "held", "paused"].includes(ramp.stage);
+  return `${Math.round(share * 1e4) / 100}%${isRamp ? `, ramp ${ramp.stage}` : ""} · `;
 }

@@ -114,6 +114,12 @@ pub const NAMES: &[(&str, &str, &str)] = &[
         "Ramps of a version that were rolled back, by cause: errors, latency, unserved, operator.",
     ),
     (
+        "burdock_mirrored_total",
+        "counter",
+        "Copies of requests for a version, by outcome: class of status, failed, full, no_instance, too_large, unfinished.",
+    ),
+    ("burdock_mirror_in_flight", "gauge", "Copies of requests that are under way."),
+    (
         "burdock_split_requests_total",
         "counter",
         "Requests that came to a version of several, by what decided.",

@@ -11,6 +11,7 @@ use crate::health::Rehome;
 use crate::health::breaker::Trigger;
 use crate::health::check::Kind;
 use crate::instance::Roster;
+use crate::instance::mirrored;
 use crate::observe::counters::TunnelEnd;
 use crate::observe::latency::Spread;
 use crate::observe::red::{CLASSES, Sums};
@@ -60,44 +61,14 @@ fn ramp(live: &Live, snapshot: &Snapshot, roster: &Roster) -> Option<(f64, &'sta
 
 /// Writes the rows of one version.
 pub(super) fn write(rows: &mut Rows<'_>, version: &Version<'_>) {
-    let Version { roster, labels, sums, share, ramp } = version;
+    if write_shares(rows, version) {
+        return;
+    }
+    let Version { roster, labels, sums, .. } = version;
     let (tally, none) = (&roster.tally, Labels::default());
     let value = match rows.name {
         "burdock_client_requests_total" => {
             return rows.counts(labels, &Labels::each("class", CLASSES), sums.answers);
-        }
-        "burdock_split_share" => {
-            if let Some(share) = share {
-                rows.number(labels, share);
-            }
-            return;
-        }
-        "burdock_ramp_share" => {
-            if let Some((share, _)) = ramp {
-                rows.number(labels, share);
-            }
-            return;
-        }
-        "burdock_ramp_stage" => {
-            if let Some((_, stage)) = ramp {
-                let which = Labels::each("stage", STAGES);
-                rows.counts(labels, &which, STAGES.map(|it| u64::from(it == *stage)));
-            }
-            return;
-        }
-        "burdock_ramp_roll_backs_total" => {
-            if share.is_some() {
-                let causes = Labels::each("cause", Cause::BACK.map(Cause::label));
-                rows.counts(labels, &causes, tally.rolled_back.iter().map(read_one));
-            }
-            return;
-        }
-        "burdock_split_requests_total" => {
-            if share.is_some() {
-                let by = Labels::each("by", By::ALL.map(By::label));
-                rows.counts(labels, &by, tally.split.iter().map(read_one));
-            }
-            return;
         }
         "burdock_client_first_byte_seconds" => {
             return rows.spread(labels, &latency_bounds(), &sums.first_byte);
@@ -117,6 +88,41 @@ pub(super) fn write(rows: &mut Rows<'_>, version: &Version<'_>) {
         _ => return write_several(rows, roster, labels),
     };
     rows.count(labels, &none, value);
+}
+
+/// Those of versions that share a service; whether it is one.
+fn write_shares(rows: &mut Rows<'_>, version: &Version<'_>) -> bool {
+    let Version { roster, labels, share, ramp, .. } = version;
+    let tally = &roster.tally;
+    match (rows.name, share, ramp) {
+        ("burdock_split_share", Some(share), _) => rows.number(labels, share),
+        ("burdock_ramp_share", _, Some((share, _))) => rows.number(labels, share),
+        ("burdock_ramp_stage", _, Some((_, stage))) => {
+            let which = Labels::each("stage", STAGES);
+            rows.counts(labels, &which, STAGES.map(|it| u64::from(it == *stage)));
+        }
+        ("burdock_ramp_roll_backs_total", Some(_), _) => {
+            let causes = Labels::each("cause", Cause::BACK.map(Cause::label));
+            rows.counts(labels, &causes, tally.rolled_back.iter().map(read_one));
+        }
+        ("burdock_mirrored_total", Some(_), _) => {
+            let fates = mirrored::Fate::ALL;
+            let outcomes = Labels::each("outcome", fates.map(mirrored::Fate::label));
+            rows.counts(labels, &outcomes, fates.map(|fate| tally.copies.of(fate)));
+        }
+        ("burdock_mirror_in_flight", Some(_), _) => {
+            rows.number(labels, tally.copies.under_way());
+        }
+        ("burdock_split_requests_total", Some(_), _) => {
+            let by = Labels::each("by", By::ALL.map(By::label));
+            rows.counts(labels, &by, tally.split.iter().map(read_one));
+        }
+        (name, ..) => {
+            let own = ["burdock_split_", "burdock_ramp_", "burdock_mirror"];
+            return own.iter().any(|prefix| name.starts_with(prefix));
+        }
+    }
+    true
 }
 
 /// Those that have several rows for a version.

@@ -137,6 +137,21 @@ fn routes_are_a_setting_of_their_service() {
 }
 
 #[test]
+fn a_mirror_is_a_setting_of_its_service() {
+    let with = |rest: &str| {
+        format!(
+            "services: {{a: {{traffic_split: {{allocations: {{v: 1}}}}, {rest} versions: \
+             {{v: {{instances: [x:1]}}, w: {{instances: [y:1]}}}}}}}}"
+        )
+    };
+    let (off, on) = (with(""), with("mirror: {to: w},"));
+    assert_eq!(changes(&off, &with("mirror: off,")), [""; 0]);
+    assert_eq!(changes(&off, &on), ["a: mirror changed"]);
+    assert_eq!(changes(&on, &with("mirror: {to: w, share: 5%},")), ["a: mirror changed"]);
+    assert_eq!(changes(&on, &with("mirror: {to: w, share: 100%, max_body: 64KiB},")), [""; 0]);
+}
+
+#[test]
 fn shares_of_versions_are_told_in_per_cent() {
     let with = |split: &str| {
         format!(

@@ -214,6 +214,24 @@ const FIRST: &[(&str, usize, &str, &str)] = &[
     ),
     ("services:\n  v 1:\n    instances: [a:1]\n", 2, "services.v 1", "\"v 1\" is no name"),
     (
+        "services:\n  chat:\n    mirror: {to: default}\n    instances: [a:1]\n",
+        3,
+        "services.chat.mirror.to",
+        "is the only version of the service; needed: another beside it",
+    ),
+    (
+        "services:\n  chat:\n    mirror: {share: 5%}\n    instances: [a:1]\n",
+        3,
+        "services.chat.mirror",
+        "`to` is missing; needed: the version that gets copies",
+    ),
+    (
+        "services:\n  chat:\n    mirror: {to: v2}\n    instances: [a:1]\n",
+        3,
+        "services.chat.mirror.to",
+        "\"v2\" is no version of the service; allowed: default",
+    ),
+    (
         "services:\n  chat:\n    traffic_split: {}\n    instances: [a:1]\n",
         3,
         "services.chat.traffic_split",

@@ -61,6 +61,8 @@ const OTHER_FORMS: [&str; 11] = [
     "services: {a: {versions: {v: {instances: [a:1]}}, routes: [{paths: [/b], redirect: {to: /c}}, \
      {paths: [/d], request_headers: {}}]}}",
     "services: {a: {versions: {v: {instances: [a:1]}}, traffic_split: {allocations: {v: 1}}}}\n",
+    "services: {a: {versions: {v: {instances: [a:1]}, w: {instances: [b:1]}}, mirror: {to: w}, \
+     traffic_split: {allocations: {v: 1}}}}\n",
 ];
 
 /// What a listener with TLS asks for; its files are made for it.
@@ -106,6 +108,7 @@ const KINDS: [&str; 47] = [
     "redirect",
     "headers",
     "traffic_split",
+    "mirror",
     "version",
     "instance",
     "discovery",

@@ -45,6 +45,7 @@ fn texts_of_many_shapes_come_back_equal() {
         "services: {'on': {hosts: ['*.a'], versions: {'12': {instances: [a:1]}}}, 'null': {hosts: [b], instances: [a:1]}}",
         "services: {a: {traffic_split: {allocations: {v: 0.9, w: 0.0001, '1': 10000}}, versions: {v: {instances: [a:1]}, w: {instances: [a:1]}, '1': {instances: [b:1]}}}}",
         "services: {a: {traffic_split: {shard_by: ip, sessions_at_zero: keep, allocations: {v: 1}}, versions: {v: {instances: [a:1]}, w: {instances: [a:1]}}}}",
+        "services: {a: {mirror: {to: w, share: 0.5%, methods: all, max_body: 0, max_in_flight: 7}, traffic_split: {allocations: {v: 1}}, versions: {v: {instances: [a:1]}, w: {instances: [b:1]}}}}",
         "services: {a: {traffic_split: {cookie: X, allocations: {default: 0.3}}, instances: [a:1]}}",
         "services: {a: {instances: [a:1], routes: [{paths: [/a], redirect: {status: 301, to: 'https://b{path}{query}'}}, {hosts: ['*.x'], paths: [/b, /c], rewrite_prefix: /, request_headers: {remove: [X-A], set: {X-B: 'a \"b'}, add: {'on': 'x'}}, response_headers: {set: {Server: x}}}]}}",
         "services: {'[': {hosts: ['[::1]'], instances: [a:1]}, 'a:': {instances: [a:1]}, '-': {paths: [/-], instances: [a:1]}}",
@@ -552,6 +553,7 @@ proptest! {
             versions: vec![version],
             routes: Vec::new(),
             split: None,
+            mirror: None,
         }];
         assert_round_trip(&config);
     }

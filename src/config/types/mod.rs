@@ -11,6 +11,7 @@ mod discovery;
 mod etcd;
 mod health;
 mod instance_tls;
+mod mirror;
 mod retry;
 mod route;
 mod split;
@@ -33,6 +34,7 @@ pub use discovery::{Discovery, Dns, Names, Source};
 pub use etcd::{Etcd, EtcdKeys, EtcdUser};
 pub use health::{Breaker, Check, CheckTls, Concurrency, InitialState, OnRestart};
 pub use instance_tls::{ClientCertificate, InstanceTls};
+pub use mirror::{Mirror, Mirrored};
 pub use retry::{Condition, Retry};
 pub use route::{Edits, Redirect, Route};
 pub use split::{AtZero, Recall, SHARE_UNIT, ShardBy, Split};
@@ -245,6 +247,8 @@ pub struct Service {
     pub routes: Vec<Route>,
     /// How its requests are shared among them; there is one if there are several.
     pub split: Option<Split>,
+    /// Which of its requests another version gets a copy of.
+    pub mirror: Option<Mirror>,
 }
 
 /// A version of a service: instances that answer alike, and how they are treated.

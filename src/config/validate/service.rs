@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use super::clients;
 use super::names::{NAME, is_host, is_name, is_path};
 use super::version::{self, Defaults, VERSION_KEYS};
-use super::{route, split};
+use super::{mirror, route, split};
 use crate::config::node::{Fields, Node};
 use crate::config::tree::Data;
 use crate::config::types::{Access, Service, Version};
@@ -28,6 +28,7 @@ pub(super) fn services(fields: &mut Fields<'_>, defaults: Defaults) -> Vec<Servi
             versions: vec![version],
             routes: Vec::new(),
             split: None,
+            mirror: None,
         }];
     };
     report_misplaced(fields, "services.SERVICE.versions.VERSION, since `services` is given");
@@ -52,6 +53,7 @@ fn service(name: &str, node: &Node<'_>, defaults: Defaults) -> Option<Service> {
     let access = clients::access(&mut fields);
     let routes = route::routes(&mut fields);
     let split = fields.take("traffic_split");
+    let mirrored = fields.take("mirror");
     let versions = match fields.take("versions") {
         None => Some(vec![version::version_with_limits(&mut fields, "default", defaults)]),
         Some(versions) => {
@@ -63,12 +65,15 @@ fn service(name: &str, node: &Node<'_>, defaults: Defaults) -> Option<Service> {
         }
     };
     let split = versions.as_ref().and_then(|it| split::split(&fields.node, split.as_ref(), it));
+    let mirror = versions.as_ref().zip(mirrored);
+    let mirror = mirror.and_then(|(versions, node)| mirror::mirror(&node, versions));
     fields.finish();
     let name = name.to_owned();
     if routes.len() > MAX_ROUTES {
         node.problem(format_args!("{} routes; allowed: {MAX_ROUTES} in a service", routes.len()));
     }
-    let service = Service { name, hosts, paths, access, versions: versions?, routes, split };
+    let versions = versions?;
+    let service = Service { name, hosts, paths, access, versions, routes, split, mirror };
     report_ours(&service, node);
     Some(service)
 }

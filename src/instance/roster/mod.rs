@@ -236,7 +236,8 @@ impl Roster {
         self.choose_by(&turn, draw, kind, tried)
     }
 
-    fn choose_by(
+    /// The same by turns of somebody's own.
+    pub fn choose_by(
         &self,
         turn: &AtomicU64,
         draw: Draw<'_>,

@@ -1,7 +1,13 @@
 //! What is judged of what, and that nothing is judged of too little.
 
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::config::overlay::weights;
+use crate::route::split::Sharing;
 use proptest::prelude::*;
+
+const CLIENTS: u64 = 100_000;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -191,6 +197,37 @@ fn it_goes_back_at_once_and_not_for_nothing() {
     (rig.look.has_refuge, rig.look.own.faults) = (false, 500);
     assert_eq!(rig.pass(60), "0errors");
     assert!(rig.watch.held().unwrap().text.ends_with("; no other version can serve"));
+}
+
+/// The version of each client.
+fn drawn(weights: &BTreeMap<String, u32>) -> Vec<usize> {
+    let sharing = Sharing::new(weights.iter().map(|(name, weight)| (&**name, *weight)));
+    (0..CLIENTS).map(|number| sharing.of(number)).collect()
+}
+
+/// Growth moves those who come to the version that grows and nobody else, and to go back moves the same ones.
+#[test]
+fn nobody_moves_but_to_the_version_that_grows() {
+    for beneath in [&[("v1", 10_000), ("v2", 0)][..], &[("v1", 7), ("v2", 1), ("v3", 90_001)]] {
+        let beneath: BTreeMap<_, _> =
+            beneath.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect();
+        let first = drawn(&beneath);
+        let mut before = first.clone();
+        for share in [1, 100, 250, 1000, 5000, 9000, 9999, 10_000] {
+            let grown = weights(&beneath, "v2", share).unwrap();
+            let now = drawn(&grown);
+            let moved: Vec<_> =
+                before.iter().zip(&now).filter(|(before, now)| before != now).collect();
+            assert!(moved.iter().all(|(_, now)| **now == 1), "at {share}");
+            let own = now.iter().filter(|version| **version == 1).count() as f64;
+            let expected = f64::from(share) / 1e4 * CLIENTS as f64;
+            assert!((own - expected).abs() < 350.0, "{own} of {CLIENTS} at {share}");
+            let back = now.iter().zip(&first).filter(|(now, first)| **now != 1 && now != first);
+            assert_eq!(back.count(), 0, "whoever is not there is where it was");
+            before = now;
+        }
+    }
+    assert_eq!(weights(&[("v2".to_owned(), 1)].into(), "v2", 500), None);
 }
 
 proptest! {

@@ -102,6 +102,28 @@ const SERVICES: &[Row] = &[
         ],
     ),
     (
+        "services: { a: { versions: { v: { instances: [a:1] }, w: { instances: [a:1] } }, \
+         traffic_split: { allocations: { v: 1 } }, mirror: @ } }",
+        &[
+            "off",
+            "{ to: v }",
+            "{ to: w, share: 0% }",
+            "{ to: w, share: 0.01%, methods: all, max_body: 1MiB, max_in_flight: 10000 }",
+            "{ to: w, methods: safe, max_body: 0, max_in_flight: 1 }",
+        ],
+        &[
+            "on",
+            "{}",
+            "{ to: x }",
+            "{ to: w, share: 101% }",
+            "{ to: w, share: 5 }",
+            "{ to: w, methods: [GET] }",
+            "{ to: w, max_body: 2MiB }",
+            "{ to: w, max_in_flight: 0 }",
+            "{ to: w, max_in_flight: 10001 }",
+        ],
+    ),
+    (
         "services: { a: { instances: [a:1], routes: [{ paths: [/x], rewrite_prefix: @ }] } }",
         &["/", "/a/b", "/a/", "off"],
         &["a", "/a?b", "/a%20", "/..", "/a/../b", "//a", "/.a", "5"],

@@ -135,7 +135,7 @@ fn instances() -> impl Strategy<Value = Vec<Instance>> {
     proptest::collection::hash_map(name(), one, 1..5).prop_map(|named| {
         let instance = |(index, (name, (weight, state, max_requests, max_tunnels)))| {
             let address = format!("10.0.0.{index}:80");
-            Instance { name, address, weight, state, max_requests, max_tunnels }
+            Instance { name, address, weight, state, max_requests, max_tunnels, unready: false }
         };
         named.into_iter().enumerate().map(instance).collect()
     })

@@ -346,6 +346,8 @@ pub struct Instance {
     pub max_requests: Option<u32>,
     /// Tunnels that it may have, 1 to 1000000; `None` for no limit.
     pub max_tunnels: Option<u32>,
+    /// Whether the source that named it says that it can't serve now. No file says so.
+    pub unready: bool,
 }
 
 impl Instance {
@@ -358,6 +360,7 @@ impl Instance {
             state: State::Active,
             max_requests: None,
             max_tunnels: None,
+            unready: false,
         }
     }
 }

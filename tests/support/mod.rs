@@ -23,6 +23,7 @@ pub mod burdock;
 pub mod client;
 pub mod etcd;
 pub mod h2;
+pub mod kubernetes;
 pub mod load;
 pub mod pebble;
 pub mod process;

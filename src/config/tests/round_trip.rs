@@ -11,10 +11,10 @@ use super::{Folder, config, parsed};
 use crate::config::types::{
     Acceptance, Access, Action, Admin, Affinity, AffinityCookie, Balance, Breaker, CacheControl,
     Check, CheckTls, ClientLimits, Close, Closes, Concurrency, Condition, Config, Discovery, Dns,
-    Drain, Exit, FirstBurst, HashKey, HttpsRedirect, InitialState, Instance, InstanceTls, Limits,
-    Listener, Names, OnRestart, Protocol, ProxyVersion, Queue, RateLimit, Rebalance, RebalanceMode,
-    Retry, SameSite, Secure, Service, Source, State, StateFile, Timeouts, User, Version, Websocket,
-    Workers,
+    Drain, Exit, FirstBurst, HashKey, HttpsRedirect, InitialState, Instance, InstanceTls,
+    Kubernetes, Limits, Listener, Names, OnRestart, Protocol, ProxyVersion, Queue, RateLimit,
+    Rebalance, RebalanceMode, Retry, SameSite, Secure, Service, SlicePort, Source, State,
+    StateFile, Timeouts, User, Version, Websocket, Workers,
 };
 use crate::config::{effective, load, parse};
 
@@ -379,6 +379,23 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    fn kubernetes()(
+        service in "[a-m]{1,9}",
+        namespace in proptest::option::of("[a-m][a-m0-9-]{0,9}0"),
+        port in proptest::option::of(prop_oneof![
+            (1_u16..).prop_map(SlicePort::Number),
+            "[a-m]{1,9}2".prop_map(SlicePort::Name),
+        ]),
+        api in proptest::option::of("https://[a-m]{1,9}(:80)?(/[a-m]{1,9})?"),
+        token_file in proptest::option::of("/[a-m /]{1,9}m"),
+        ca in proptest::option::of("/[a-m /]{1,9}m"),
+    ) -> Kubernetes {
+        let (token_file, ca) = (token_file.map(Into::into), ca.map(Into::into));
+        Kubernetes { service, namespace, port, api, token_file, ca }
+    }
+}
+
 fn discovery() -> impl Strategy<Value = Discovery> {
     let names = prop_oneof![
         ("[a-m]{1,9}", 1_u16..).prop_map(|(host, port)| Names::Addresses { host, port }),
@@ -390,7 +407,8 @@ fn discovery() -> impl Strategy<Value = Discovery> {
     let dns = (names, refresh, resolvers)
         .prop_map(|(names, refresh, resolvers)| Source::Dns(Dns { names, refresh, resolvers }));
     let file = "/[a-m /]{1,9}m".prop_map(|path| Source::File(path.into()));
-    (prop_oneof![dns, file], 0_u32..=10_000)
+    let kubernetes = kubernetes().prop_map(Source::Kubernetes);
+    (prop_oneof![dns, file, kubernetes], 0_u32..=10_000)
         .prop_map(|(source, minimum)| Discovery { source, minimum })
 }
 

@@ -14,6 +14,7 @@ mod etcd;
 mod instance_tls;
 mod instances;
 mod keys;
+mod kubernetes;
 pub(super) mod names;
 mod retry;
 mod route;

@@ -6,6 +6,7 @@
 
 pub mod board;
 mod dns;
+mod docker;
 mod ends;
 mod etcd;
 mod file;
@@ -151,6 +152,7 @@ async fn run(source: Source, reporter: Reporter) {
         Source::File(path) => file::follow(path, reporter).await,
         Source::Dns(dns) => dns::follow(dns, reporter).await,
         Source::Kubernetes(of) => kubernetes::follow(of, reporter).await,
+        Source::Docker(of) => docker::follow(of, reporter).await,
         Source::Etcd(keys) => etcd::follow(keys, reporter).await,
     }
 }

@@ -1,7 +1,7 @@
 //! `discovery` as text.
 
 use super::{Text, scalar};
-use crate::config::types::{Discovery, Kubernetes, Names, SlicePort, Source};
+use crate::config::types::{Discovery, Docker, Kubernetes, Names, SlicePort, Source};
 
 pub(super) fn discovery(out: &mut Text, discovery: Option<&Discovery>) {
     let Some(Discovery { source, minimum }) = discovery else {
@@ -11,6 +11,7 @@ pub(super) fn discovery(out: &mut Text, discovery: Option<&Discovery>) {
         match source {
             Source::File(path) => out.key("file", scalar(&path.display().to_string())),
             Source::Kubernetes(of) => out.map("kubernetes", |out| kubernetes(out, of)),
+            Source::Docker(of) => out.map("docker", |out| docker(out, of)),
             Source::Dns(dns) => {
                 match &dns.names {
                     Names::Addresses { host, port } => {
@@ -31,6 +32,13 @@ pub(super) fn discovery(out: &mut Text, discovery: Option<&Discovery>) {
         }
         out.key("minimum", minimum);
     });
+}
+
+fn docker(out: &mut Text, of: &Docker) {
+    out.key("service", scalar(&of.service));
+    out.key("version", or_none(of.version.clone()));
+    out.key("network", or_none(of.network.clone()));
+    out.key("socket", scalar(&of.socket.display().to_string()));
 }
 
 fn or_none(text: Option<String>) -> String {

@@ -62,6 +62,7 @@ fn each_setting_of_a_version_is_named() {
         ("rebalance: {mode: bounded}", "rebalance"),
         ("discovery: {file: a}", "discovery"),
         ("discovery: {kubernetes: {service: a}}", "discovery"),
+        ("discovery: {docker: {service: a}}", "discovery"),
         ("drain: {spread: 0s}", "drain"),
         ("rate_limit: {requests: 1}", "rate_limit"),
         ("timeouts: {idle: 1s}", "timeouts"),

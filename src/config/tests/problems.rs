@@ -95,6 +95,12 @@ const FIRST: &[(&str, usize, &str, &str)] = &[
         "it names more than one source; allowed: one of dns",
     ),
     (
+        "discovery: {docker: {}}\n",
+        1,
+        "discovery.docker",
+        "`service` is missing; needed: the value of the containers' label",
+    ),
+    (
         "discovery: {kubernetes: {namespace: a}}\n",
         1,
         "discovery.kubernetes",

@@ -11,7 +11,7 @@ use super::{Folder, config, parsed};
 use crate::config::types::{
     Acceptance, Access, Action, Admin, Affinity, AffinityCookie, Balance, Breaker, CacheControl,
     Check, CheckTls, ClientLimits, Close, Closes, Concurrency, Condition, Config, Discovery, Dns,
-    Drain, Exit, FirstBurst, HashKey, HttpsRedirect, InitialState, Instance, InstanceTls,
+    Docker, Drain, Exit, FirstBurst, HashKey, HttpsRedirect, InitialState, Instance, InstanceTls,
     Kubernetes, Limits, Listener, Names, OnRestart, Protocol, ProxyVersion, Queue, RateLimit,
     Rebalance, RebalanceMode, Retry, SameSite, Secure, Service, SlicePort, Source, State,
     StateFile, Timeouts, User, Version, Websocket, Workers,
@@ -396,6 +396,17 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    fn docker()(
+        service in name(),
+        version in proptest::option::of("v[a-m0-9]{1,9}"),
+        network in proptest::option::of("[a-m ]{1,9}m"),
+        socket in "/[a-m /]{1,9}m",
+    ) -> Docker {
+        Docker { service, version, network, socket: socket.into() }
+    }
+}
+
 fn discovery() -> impl Strategy<Value = Discovery> {
     let names = prop_oneof![
         ("[a-m]{1,9}", 1_u16..).prop_map(|(host, port)| Names::Addresses { host, port }),
@@ -408,7 +419,8 @@ fn discovery() -> impl Strategy<Value = Discovery> {
         .prop_map(|(names, refresh, resolvers)| Source::Dns(Dns { names, refresh, resolvers }));
     let file = "/[a-m /]{1,9}m".prop_map(|path| Source::File(path.into()));
     let kubernetes = kubernetes().prop_map(Source::Kubernetes);
-    (prop_oneof![dns, file, kubernetes], 0_u32..=10_000)
+    let docker = docker().prop_map(Source::Docker);
+    (prop_oneof![dns, file, kubernetes, docker], 0_u32..=10_000)
         .prop_map(|(source, minimum)| Discovery { source, minimum })
 }
 

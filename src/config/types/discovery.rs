@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{EtcdKeys, Kubernetes};
+use super::{Docker, EtcdKeys, Kubernetes};
 
 /// A source of instances, and how far it is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub enum Source {
     Dns(Dns),
     /// The API server of a Kubernetes cluster, which tells of each change.
     Kubernetes(Kubernetes),
+    /// A Docker engine, which tells of each event.
+    Docker(Docker),
     /// An etcd, which tells of changes.
     Etcd(EtcdKeys),
 }
@@ -41,6 +43,7 @@ impl Source {
             Self::Dns(Dns { names: Names::Addresses { .. }, .. }) => "dns",
             Self::Dns(Dns { names: Names::Services { .. }, .. }) => "srv",
             Self::Kubernetes(_) => "kubernetes",
+            Self::Docker(_) => "docker",
             Self::Etcd(_) => "etcd",
         }
     }

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::docker::docker;
 use super::etcd::etcd;
 use super::keys::absolute;
 use super::kubernetes::kubernetes;
@@ -15,12 +16,12 @@ use crate::config::types::{Discovery, Dns, EtcdKeys, Names, Source};
 
 const REFRESH: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 const SOURCES: &str = "one of dns: HOST:PORT, srv: NAME, file: PATH, etcd: { endpoints, prefix }, \
-                       kubernetes: { service }";
+                       kubernetes: { service }, docker: { service }";
 const PREFIX: &str = "1 to 1024 bytes that keys begin with, such as /burdock/chat/";
 
 pub(super) fn discovery(node: &Node<'_>) -> Option<Discovery> {
     let mut fields = node.fields("discovery")?;
-    let keys = ["dns", "srv", "file", "etcd", "kubernetes"];
+    let keys = ["dns", "srv", "file", "etcd", "kubernetes", "docker"];
     let given: Vec<_> =
         keys.into_iter().filter_map(|key| fields.take(key).map(|node| (key, node))).collect();
     let refresh = fields.take("refresh");
@@ -49,6 +50,7 @@ pub(super) fn discovery(node: &Node<'_>) -> Option<Discovery> {
     let told = match *key {
         "file" => Some(file(source).map(Source::File)),
         "kubernetes" => Some(kubernetes(source).map(Source::Kubernetes)),
+        "docker" => Some(docker(source).map(Source::Docker)),
         _ => None,
     };
     if let Some(source) = told {

@@ -10,6 +10,7 @@ mod affinity;
 pub(super) mod checks;
 mod clients;
 mod discovery;
+mod docker;
 mod etcd;
 mod instance_tls;
 mod instances;

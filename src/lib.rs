@@ -10,13 +10,29 @@
 //!                            └─ tunnel      after a 101: two raw sockets
 //! ```
 //!
-//! Beside it: [`config`] (file -> validated types), [`snapshot`] (what a request may read),
-//! [`tls`] (certificates, tickets, secured streams), [`outward`] (what it asks itself), [`acme`] (certificates from a CA), [`health`]
-//! (checks and breaker), [`discovery`] (instances that are found), [`etcd`] (keys, leases, watches), [`observe`] (logs), [`trace`] (spans),
+//! On the path: [`listener`], [`proxy`], [`route`], [`affinity`], [`balance`], [`instance`], [`tunnel`].
+//! Beside it: [`config`] (file -> validated types), [`snapshot`] (what a request may read), [`proxy_protocol`]
+//! (who a client is behind proxies that pass bytes on), [`tls`] (certificates, tickets, secured streams), [`outward`]
+//! (what Burdock asks on its own account), [`acme`] (certificates from a CA), [`health`] (checks and breaker), [`discovery`]
+//! (instances that are found), [`etcd`] (keys, leases, watches), [`observe`] (logs), [`trace`] (spans),
 //! [`admin`] (its API, metrics), [`doctor`] (classic mistakes), [`rehearsal`] (a drill on this balancer),
-//! [`run`] (puts all of it together), [`demo`] (embedded instances). Outside all of it, and only by the
+//! [`run`] (puts all of it together), [`demo`] (embedded instances), [`cli`] (the command line's shape). Outside all of it, and only by the
 //! admin API: [`operate`] (commands for a running balancer), [`top`] (a live view of it); and by the wire
 //! alone: [`drill`] (rehearsed failures).
+//!
+//! # At run time
+//!
+//! - A worker is a thread with a runtime of its own: its accept loops (`SO_REUSEPORT`), its clients, its tunnels, its
+//!   connections to instances. A request stays on the worker that accepted it, and takes no lock there.
+//! - The configuration becomes one immutable [`snapshot`], published in one place. A request loads it once and keeps
+//!   it; a tunnel keeps its instance only, so that an old one pins no old configuration.
+//! - What is live of an instance (health, breaker, counters, what the operator wants) belongs to its identity, and
+//!   outlives reloads. Four axes, folded once into what it may receive; never one status.
+//! - Pure rooms decide, and give reasons; whoever asked them logs and counts. Time and chance are their arguments.
+//! - One thread reads signals, watches files, reloads, and hands over to a newer process: [`run`].
+//!
+//! What it does for its users is in `config/*.md`, how it is operated in `deploy/README.md`, and which test holds which
+//! promise in `tests/README.md`.
 //!
 //! # Words
 //!

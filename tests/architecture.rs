@@ -211,3 +211,14 @@ fn the_scanner_sees_what_it_must() {
     assert!(objection("health::prober", "health").is_none());
     assert!(objection("proxy", "snapshot").is_none());
 }
+
+#[test]
+fn the_map_names_every_room() {
+    let map = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs"));
+    let map = map.expect("the map");
+    let rooms = map.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    for room in rooms {
+        let named = format!("[`{room}`]");
+        assert!(map.contains(&named), "{room} is not on the map at the beginning of src/lib.rs");
+    }
+}

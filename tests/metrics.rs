@@ -148,6 +148,18 @@ async fn promtool_accepts_the_exposition_and_the_rules() {
     assert_eq!(promtool(&["check", "metrics"], &text), "");
     let rules = deployed("prometheus/alerts.yaml").display().to_string();
     assert_eq!(promtool(&["check", "rules", &rules], ""), "");
+    // Nobody has the token here, and Debian's Prometheus does not know Kubernetes.
+    let directory = scratch();
+    std::fs::copy(&rules, directory.join("alerts.yaml")).expect("copy the rules");
+    let mut shipped: Value =
+        serde_yaml::from_str(&read("prometheus/prometheus.yaml")).expect("YAML");
+    for job in shipped["scrape_configs"].as_array_mut().expect("jobs") {
+        job["authorization"]["credentials_file"] = "alerts.yaml".into();
+        job.as_object_mut().expect("a job").remove("kubernetes_sd_configs");
+    }
+    let config = directory.join("prometheus.yaml").display().to_string();
+    std::fs::write(&config, shipped.to_string()).expect("write its config");
+    assert_eq!(promtool(&["check", "config", &config], ""), "");
 }
 
 /// Every word of a text that may be a metric of Burdock's.
@@ -192,6 +204,15 @@ fn queries() -> Vec<String> {
     shown.chain(alerts).map(substituted).collect()
 }
 
+/// What `deploy/` says of asking a Burdock, of the one that has this admin address, which wants no token.
+fn shipped_job(admin: SocketAddr) -> Value {
+    let config: Value = serde_yaml::from_str(&read("prometheus/prometheus.yaml")).expect("YAML");
+    let mut job = config["scrape_configs"][0].clone();
+    job.as_object_mut().expect("a job").remove("authorization").expect("a token");
+    job["static_configs"][0]["targets"][0] = admin.to_string().into();
+    job
+}
+
 /// A Prometheus that scrapes one Burdock; ended when dropped.
 struct Prometheus {
     child: Child,
@@ -204,8 +225,9 @@ impl Prometheus {
         let rules = deployed("prometheus/alerts.yaml");
         let config = format!(
             "global: {{ scrape_interval: 500ms, evaluation_interval: 1s }}\nrule_files: ['{}']\n\
-             scrape_configs:\n  - job_name: burdock\n    static_configs: [{{ targets: ['{admin}'] }}]\n",
-            rules.display()
+             scrape_configs: [{}]\n",
+            rules.display(),
+            shipped_job(admin)
         );
         std::fs::write(directory.join("prometheus.yml"), config).expect("write its config");
         let mut child = Command::new("prometheus")
@@ -262,6 +284,9 @@ async fn a_prometheus_scrapes_it_and_knows_every_query() {
     })
     .await;
     assert_eq!(first(&prometheus.ask("up").await), "1");
+    // Under these names the rules and the dashboard look for them.
+    let of_a = format!("burdock_instance_health{{instance=\"a\",replica=\"{}\"}}", burdock.admin());
+    assert_eq!(first(&prometheus.ask(&format!("max({of_a})")).await), "1");
     for query in queries() {
         let answer = prometheus.ask(&query).await;
         assert_eq!(answer["status"], "success", "{query}: {answer}");

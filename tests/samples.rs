@@ -58,7 +58,7 @@ fn documents() -> Vec<(PathBuf, String)> {
     documents
 }
 
-/// Lines of a document's code blocks that call the binary, without what precedes and follows it.
+/// What calls the binary in a document's code, in blocks and between words, without what precedes and follows it.
 fn commands(document: &str) -> Vec<Vec<String>> {
     let mut commands = Vec::new();
     for block in document.split("```").skip(1).step_by(2) {
@@ -76,6 +76,9 @@ fn commands(document: &str) -> Vec<Vec<String>> {
             }
         }
     }
+    let inline = document.split('`').filter_map(|span| span.strip_prefix("burdock "));
+    let words = |span: &str| span.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    commands.extend(inline.filter(|span| !span.contains('\n')).map(words));
     commands
 }
 

@@ -52,6 +52,9 @@ pub struct Member {
     /// Whether its source asks that it gets no new sessions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
+    /// Whether its source says that it can't serve now; it may well in a moment.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unready: bool,
 }
 
 /// What a source must not say of an instance.
@@ -84,7 +87,7 @@ impl Member {
             return Err(MemberError::Name(name));
         }
         match weight {
-            0..=1000 => Ok(Self { name, address, weight, draining }),
+            0..=1000 => Ok(Self { name, address, weight, draining, unready: false }),
             _ => Err(MemberError::Weight(weight)),
         }
     }
@@ -94,6 +97,7 @@ impl Member {
             name: self.name.clone(),
             weight: self.weight,
             state: if self.draining { State::Draining } else { State::Active },
+            unready: self.unready,
             ..Instance::at(self.address.clone())
         }
     }
@@ -106,6 +110,7 @@ impl From<&Instance> for Member {
             address: instance.address.clone(),
             weight: instance.weight,
             draining: instance.state == State::Draining,
+            unready: instance.unready,
         }
     }
 }
@@ -248,7 +253,10 @@ impl Found {
             return Err(FoundError::Format(format));
         }
         let Document { found, .. } = serde_json::from_str(text)?;
-        let sane = |it: Member| Member::new(Some(it.name), it.address, it.weight, it.draining).ok();
+        let sane = |it: Member| {
+            let member = Member::new(Some(it.name), it.address, it.weight, it.draining).ok()?;
+            Some(Member { unready: it.unready, ..member })
+        };
         let row = |row: Row| {
             let members = row.instances.into_iter().filter_map(sane).take(MOST).collect();
             (row.whose, distinct(members))

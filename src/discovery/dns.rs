@@ -190,7 +190,7 @@ fn first_choice<'a>(records: impl Iterator<Item = &'a SRV>) -> Vec<(String, u16,
 
 fn at(ip: IpAddr, port: u16) -> Member {
     let address = SocketAddr::new(ip, port).to_string();
-    Member { name: address.clone(), address, weight: 1, draining: false }
+    Member { name: address.clone(), address, weight: 1, draining: false, unready: false }
 }
 
 /// One that keeps its name when its address changes; none, if that makes no name.

@@ -6,8 +6,12 @@
 
 pub mod board;
 mod dns;
+mod docker;
+mod ends;
 mod etcd;
 mod file;
+mod kubernetes;
+mod query;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -147,6 +151,8 @@ async fn run(source: Source, reporter: Reporter) {
     match source {
         Source::File(path) => file::follow(path, reporter).await,
         Source::Dns(dns) => dns::follow(dns, reporter).await,
+        Source::Kubernetes(of) => kubernetes::follow(of, reporter).await,
+        Source::Docker(of) => docker::follow(of, reporter).await,
         Source::Etcd(keys) => etcd::follow(keys, reporter).await,
     }
 }

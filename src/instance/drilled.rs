@@ -14,18 +14,6 @@ use crate::health::{Health, Membership};
 use crate::instance::disturbance::{Blow, Disturbance};
 use crate::instance::{Axes, Departure, Instance, Source};
 
-impl Axes {
-    /// What it counts as: what its checks say, or what a drill says if that is worse.
-    pub(super) fn seen(&self) -> Health {
-        match (self.drilled, self.health) {
-            (None, health) => health,
-            (Some(Health::Dead), _) | (Some(_), Health::Dead) => Health::Dead,
-            (Some(_), Health::Unanswered) => Health::Unanswered,
-            (Some(drilled), Health::Unknown | Health::Ready | Health::Unready) => drilled,
-        }
-    }
-}
-
 impl Instance {
     /// What its checks say, whatever a drill makes of it.
     pub fn checked(&self) -> Health {
@@ -82,7 +70,7 @@ impl Instance {
         let axes = self.axes();
         axes.membership == Membership::Present
             && axes.wanted_beneath() == State::Active
-            && axes.health == Health::Ready
+            && axes.undrilled() == Health::Ready
             && axes.breaker.passage() != Passage::Refuses
             && self.weight() > 0
     }

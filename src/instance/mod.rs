@@ -40,6 +40,7 @@ pub mod stream;
 pub mod tally;
 mod trial;
 pub mod trunk;
+mod verdict;
 mod wishes;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
@@ -51,7 +52,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::config::overlay::Key;
-use crate::config::types::{self, Drain, State};
+use crate::config::types::{self, State};
 use crate::health::breaker::{Breaker, Change, Passage};
 use crate::health::{self, Admin, Eligibility, Health, Membership, Rehome};
 use crate::observe::trend::Trend;
@@ -148,6 +149,8 @@ struct Axes {
     /// What is wanted of it, by [`Source`].
     wanted: [State; 3],
     health: Health,
+    /// Whether its source says that it can't serve.
+    unready: bool,
     /// What a drill wants it to count as.
     drilled: Option<Health>,
     breaker: Breaker,
@@ -210,8 +213,9 @@ impl Instance {
         let (membership, breaker) = (Membership::Present, Breaker::default());
         let wanted = [State::Active; 3];
         let admin = Admin::Active;
-        let (drilled, panic) = (None, false);
-        let axes = Axes { membership, admin, wanted, health, drilled, breaker, limits, panic };
+        let (unready, drilled, panic) = (config.unready, None, false);
+        let axes =
+            Axes { membership, admin, wanted, health, unready, drilled, breaker, limits, panic };
         let eligibility = AtomicU8::new(pack(axes.fold()));
         let new = Self {
             identity,
@@ -356,7 +360,7 @@ impl Instance {
         }
     }
 
-    /// What it counts as: what health checks say of it, or a drill if that is worse.
+    /// What it counts as: what health checks say of it, or its source or a drill if that is worse.
     pub fn health(&self) -> Health {
         self.axes().seen()
     }
@@ -435,42 +439,6 @@ impl Instance {
             && matches!(self.eligibility().bound, Ok(()) | Err(Rehome::BreakerOpen))
     }
 
-    /// A verdict of health checks.
-    pub fn set_health(&self, health: Health, reason: &str) {
-        let mut axes = self.axes();
-        let before = axes.seen();
-        if std::mem::replace(&mut axes.health, health) == health {
-            return;
-        }
-        // What the breaker learnt is older than a check that has just passed.
-        let change = if health == Health::Ready { axes.breaker.reset() } else { None };
-        self.see(axes, before, reason);
-        self.tell(change);
-    }
-
-    /// Lets everybody see what it counts as now.
-    fn see(&self, axes: MutexGuard<'_, Axes>, before: Health, reason: &str) {
-        let health = axes.seen();
-        self.publish(axes);
-        if before != health {
-            self.departs(Cause::Dead, before == Health::Dead, health == Health::Dead);
-            self.departs(Cause::Unready, is_unready(before), is_unready(health));
-            events::health_changed(self, before, health, reason);
-        }
-    }
-
-    fn departs(&self, cause: Cause, did: bool, does: bool) {
-        if did && !does {
-            self.departures.call_off(cause);
-        } else if does
-            && !did
-            && let Some(roster) = self.roster.upgrade()
-        {
-            let window = cause.window(&roster.websocket().closes, Drain::default());
-            self.depart(Departure::begin(cause, window, Instant::now()));
-        }
-    }
-
     /// Whether it counts among those that `panic_threshold` is a share of, and as a ready one.
     pub(crate) fn standing(&self) -> Option<bool> {
         let axes = self.axes();
@@ -526,6 +494,7 @@ impl Instance {
         self.fold(&axes);
         drop(axes);
         self.tell(change);
+        self.hear(config.unready);
     }
 
     fn axes(&self) -> MutexGuard<'_, Axes> {
@@ -593,8 +562,4 @@ impl Axes {
 /// In the order of [`Kind`].
 fn limits_of(config: &types::Instance) -> [u32; 2] {
     [config.max_requests, config.max_tunnels].map(Option::unwrap_or_default)
-}
-
-fn is_unready(health: Health) -> bool {
-    matches!(health, Health::Unready | Health::Unanswered)
 }

@@ -33,6 +33,10 @@ fn what_is_found_stands_beside_what_the_file_names() {
     assert_eq!(found.learn(&whose(), vec![draining], 1), Ok(true));
     let instances = &found.apply(&config).services[0].versions[0].instances;
     assert_eq!((instances.len(), instances[1].state), (2, State::Draining));
+    let unready = Member { unready: true, ..members(&["d:1"]).remove(0) };
+    assert_eq!(found.learn(&whose(), vec![unready], 1), Ok(true));
+    let instances = &found.apply(&config).services[0].versions[0].instances;
+    assert_eq!((instances[1].state, instances[1].unready), (State::Active, true));
 }
 
 #[test]
@@ -86,7 +90,8 @@ fn who_serves_already_serves_until_a_new_source_is_heard() {
 fn it_comes_back_from_its_text_and_damage_is_told_of() {
     let mut found = Found::default();
     let draining = Member { draining: true, ..members(&["d:1"]).remove(0) };
-    found.learn(&whose(), vec![draining, members(&["a:1"]).remove(0)], 1).unwrap();
+    let unready = Member { unready: true, ..members(&["a:1"]).remove(0) };
+    found.learn(&whose(), vec![draining, unready], 1).unwrap();
     assert_eq!(Found::from_text(&found.to_text()).unwrap(), found);
     assert!(matches!(Found::from_text("{"), Err(FoundError::Damaged(_))));
     assert!(matches!(Found::from_text("{\"format\": 2}"), Err(FoundError::Format(2))));

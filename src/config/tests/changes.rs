@@ -61,6 +61,8 @@ fn each_setting_of_a_version_is_named() {
         ("websocket: {closes: {idle: {code: 4000}}}", "websocket"),
         ("rebalance: {mode: bounded}", "rebalance"),
         ("discovery: {file: a}", "discovery"),
+        ("discovery: {kubernetes: {service: a}}", "discovery"),
+        ("discovery: {docker: {service: a}}", "discovery"),
         ("drain: {spread: 0s}", "drain"),
         ("rate_limit: {requests: 1}", "rate_limit"),
         ("timeouts: {idle: 1s}", "timeouts"),

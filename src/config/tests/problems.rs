@@ -94,6 +94,24 @@ const FIRST: &[(&str, usize, &str, &str)] = &[
         "discovery",
         "it names more than one source; allowed: one of dns",
     ),
+    (
+        "discovery: {docker: {}}\n",
+        1,
+        "discovery.docker",
+        "`service` is missing; needed: the value of the containers' label",
+    ),
+    (
+        "discovery: {kubernetes: {namespace: a}}\n",
+        1,
+        "discovery.kubernetes",
+        "`service` is missing; needed: the name of a service",
+    ),
+    (
+        "discovery: {kubernetes: {service: a, api: 'http://a', token_file: t}}\n",
+        1,
+        "discovery.kubernetes.token_file",
+        "`api` is not https: anybody could read the token; allowed: none",
+    ),
     ("instances: [a:1]\n1: x\n", 2, "1", "unknown key"),
     (
         "instances: [a:1]\nprotocol: http2\nproxy_protocol: v1\n",

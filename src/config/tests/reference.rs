@@ -48,13 +48,15 @@ fn reference_yaml_shows_the_defaults() {
 }
 
 /// Forms that stand in comments of reference.yaml, since they exclude the forms that stand there.
-const OTHER_FORMS: [&str; 11] = [
+const OTHER_FORMS: [&str; 14] = [
     "instances: [a:1]\ntracing: {endpoint: 'http://a/'}\n",
     "instances: [a:1]\naccess_log: {}\n",
     "instances: [a:1]\naffinity_keys: {keys: [AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=]}\n",
     "instances: [a:1]\nrate_limit: {requests: 1}\n",
     "discovery: {dns: 'a:1'}\n",
     "discovery: {etcd: {endpoints: ['https://a:1'], prefix: a}}\n",
+    "discovery: {kubernetes: {service: a}}\n",
+    "discovery: {docker: {service: a}}\n",
     "instances: [a:1]\nnetwork: {session_affinity: true}\n",
     "instances: [a:1]\nconcurrency: {}\n",
     "instances: [a:1]\ntls: {verify: false}\n",
@@ -83,7 +85,7 @@ fn asked_of_tls() -> BTreeSet<(&'static str, &'static str)> {
 }
 
 /// Every kind of map that the code reads; a kind that is missing here is found by its parent's row.
-const KINDS: [&str; 47] = [
+const KINDS: [&str; 50] = [
     "configuration",
     "listener",
     "access",
@@ -113,6 +115,8 @@ const KINDS: [&str; 47] = [
     "instance",
     "discovery",
     "etcd",
+    "kubernetes",
+    "docker",
     "instance tls",
     "network",
     "affinity",

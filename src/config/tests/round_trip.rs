@@ -11,10 +11,10 @@ use super::{Folder, config, parsed};
 use crate::config::types::{
     Acceptance, Access, Action, Admin, Affinity, AffinityCookie, Balance, Breaker, CacheControl,
     Check, CheckTls, ClientLimits, Close, Closes, Concurrency, Condition, Config, Discovery, Dns,
-    Drain, Etcd, EtcdKeys, Exit, FirstBurst, HashKey, HttpsRedirect, InitialState, Instance,
-    InstanceTls, Limits, Listener, Names, OnRestart, Protocol, ProxyVersion, Queue, RateLimit,
-    Rebalance, RebalanceMode, Retry, SameSite, Secure, Service, Source, State, StateFile, Timeouts,
-    User, Version, Websocket, Workers,
+    Docker, Drain, Etcd, EtcdKeys, Exit, FirstBurst, HashKey, HttpsRedirect, InitialState,
+    Instance, InstanceTls, Kubernetes, Limits, Listener, Names, OnRestart, Protocol, ProxyVersion,
+    Queue, RateLimit, Rebalance, RebalanceMode, Retry, SameSite, Secure, Service, SlicePort,
+    Source, State, StateFile, Timeouts, User, Version, Websocket, Workers,
 };
 use crate::config::{effective, load, parse};
 
@@ -136,7 +136,7 @@ fn instances() -> impl Strategy<Value = Vec<Instance>> {
     proptest::collection::hash_map(name(), one, 1..5).prop_map(|named| {
         let instance = |(index, (name, (weight, state, max_requests, max_tunnels)))| {
             let address = format!("10.0.0.{index}:80");
-            Instance { name, address, weight, state, max_requests, max_tunnels }
+            Instance { name, address, weight, state, max_requests, max_tunnels, unready: false }
         };
         named.into_iter().enumerate().map(instance).collect()
     })
@@ -390,6 +390,34 @@ fn etcd() -> impl Strategy<Value = Etcd> {
     })
 }
 
+prop_compose! {
+    fn kubernetes()(
+        service in "[a-m]{1,9}",
+        namespace in proptest::option::of("[a-m][a-m0-9-]{0,9}0"),
+        port in proptest::option::of(prop_oneof![
+            (1_u16..).prop_map(SlicePort::Number),
+            "[a-m]{1,9}2".prop_map(SlicePort::Name),
+        ]),
+        api in proptest::option::of("https://[a-m]{1,9}(:80)?(/[a-m]{1,9})?"),
+        token_file in proptest::option::of("/[a-m /]{1,9}m"),
+        ca in proptest::option::of("/[a-m /]{1,9}m"),
+    ) -> Kubernetes {
+        let (token_file, ca) = (token_file.map(Into::into), ca.map(Into::into));
+        Kubernetes { service, namespace, port, api, token_file, ca }
+    }
+}
+
+prop_compose! {
+    fn docker()(
+        service in name(),
+        version in proptest::option::of("v[a-m0-9]{1,9}"),
+        network in proptest::option::of("[a-m ]{1,9}m"),
+        socket in "/[a-m /]{1,9}m",
+    ) -> Docker {
+        Docker { service, version, network, socket: socket.into() }
+    }
+}
+
 fn discovery() -> impl Strategy<Value = Discovery> {
     let names = prop_oneof![
         ("[a-m]{1,9}", 1_u16..).prop_map(|(host, port)| Names::Addresses { host, port }),
@@ -403,7 +431,9 @@ fn discovery() -> impl Strategy<Value = Discovery> {
     let file = "/[a-m /]{1,9}m".prop_map(|path| Source::File(path.into()));
     let etcd = (etcd(), "[a-m/ :]{0,9}m", (1_u64..=3600).prop_map(Duration::from_secs))
         .prop_map(|(etcd, prefix, refresh)| Source::Etcd(EtcdKeys { etcd, prefix, refresh }));
-    (prop_oneof![dns, file, etcd], 0_u32..=10_000)
+    let kubernetes = kubernetes().prop_map(Source::Kubernetes);
+    let docker = docker().prop_map(Source::Docker);
+    (prop_oneof![dns, file, etcd, kubernetes, docker], 0_u32..=10_000)
         .prop_map(|(source, minimum)| Discovery { source, minimum })
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::EtcdKeys;
+use super::{Docker, EtcdKeys, Kubernetes};
 
 /// A source of instances, and how far it is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,10 @@ pub enum Source {
     File(PathBuf),
     /// The DNS, asked again and again.
     Dns(Dns),
+    /// The API server of a Kubernetes cluster, which tells of each change.
+    Kubernetes(Kubernetes),
+    /// A Docker engine, which tells of each event.
+    Docker(Docker),
     /// An etcd, which tells of changes.
     Etcd(EtcdKeys),
 }
@@ -38,6 +42,8 @@ impl Source {
             Self::File(_) => "file",
             Self::Dns(Dns { names: Names::Addresses { .. }, .. }) => "dns",
             Self::Dns(Dns { names: Names::Services { .. }, .. }) => "srv",
+            Self::Kubernetes(_) => "kubernetes",
+            Self::Docker(_) => "docker",
             Self::Etcd(_) => "etcd",
         }
     }

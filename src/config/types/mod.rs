@@ -8,9 +8,11 @@ mod access_log;
 mod acme;
 mod clients;
 mod discovery;
+mod docker;
 mod etcd;
 mod health;
 mod instance_tls;
+mod kubernetes;
 mod mirror;
 mod retry;
 mod route;
@@ -31,9 +33,11 @@ pub use access_log::{AccessLog, Destination, LineFormat};
 pub use acme::{Acme, CaRoots, Challenge, ExternalAccount};
 pub use clients::{Acceptance, Access, ClientLimits, Limits, ProxyVersion, RateLimit};
 pub use discovery::{Discovery, Dns, Names, Source};
+pub use docker::Docker;
 pub use etcd::{Etcd, EtcdKeys, EtcdUser};
 pub use health::{Breaker, Check, CheckTls, Concurrency, InitialState, OnRestart};
 pub use instance_tls::{ClientCertificate, InstanceTls};
+pub use kubernetes::{Kubernetes, SlicePort};
 pub use mirror::{Mirror, Mirrored};
 pub use retry::{Condition, Retry};
 pub use route::{Edits, Redirect, Route};
@@ -350,6 +354,8 @@ pub struct Instance {
     pub max_requests: Option<u32>,
     /// Tunnels that it may have, 1 to 1000000; `None` for no limit.
     pub max_tunnels: Option<u32>,
+    /// Whether the source that named it says that it can't serve now. No file says so.
+    pub unready: bool,
 }
 
 impl Instance {
@@ -362,6 +368,7 @@ impl Instance {
             state: State::Active,
             max_requests: None,
             max_tunnels: None,
+            unready: false,
         }
     }
 }

@@ -2,22 +2,26 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::docker::docker;
 use super::etcd::etcd;
 use super::keys::absolute;
+use super::kubernetes::kubernetes;
 use super::names::is_host;
 use crate::config::node::Node;
 use crate::config::tree::Data;
 use crate::config::types::{Discovery, Dns, EtcdKeys, Names, Source};
 
 const REFRESH: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
-const SOURCES: &str = "one of dns: HOST:PORT, srv: NAME, file: PATH, etcd: { endpoints, prefix }";
+const SOURCES: &str = "one of dns: HOST:PORT, srv: NAME, file: PATH, etcd: { endpoints, prefix }, \
+                       kubernetes: { service }, docker: { service }";
 const PREFIX: &str = "1 to 1024 bytes that keys begin with, such as /burdock/chat/";
 
 pub(super) fn discovery(node: &Node<'_>) -> Option<Discovery> {
     let mut fields = node.fields("discovery")?;
-    let keys = ["dns", "srv", "file", "etcd"];
+    let keys = ["dns", "srv", "file", "etcd", "kubernetes", "docker"];
     let given: Vec<_> =
         keys.into_iter().filter_map(|key| fields.take(key).map(|node| (key, node))).collect();
     let refresh = fields.take("refresh");
@@ -43,15 +47,19 @@ pub(super) fn discovery(node: &Node<'_>) -> Option<Discovery> {
         keys.refresh = refresh?;
         return Some(Discovery { source: Source::Etcd(keys), minimum: minimum? });
     }
-    if *key == "file" {
+    let told = match *key {
+        "file" => Some(file(source).map(Source::File)),
+        "kubernetes" => Some(kubernetes(source).map(Source::Kubernetes)),
+        "docker" => Some(docker(source).map(Source::Docker)),
+        _ => None,
+    };
+    if let Some(source) = told {
         for other in [refresh, resolvers].into_iter().flatten() {
-            other.problem(
-                "no effect on `file`, which is read when it changes; allowed: beside dns, srv or etcd",
-            );
+            other.problem(format_args!(
+                "no effect on `{key}`, which is read when it changes; allowed: beside dns, srv or etcd"
+            ));
         }
-        let path = source.text("the path of a file")?;
-        let path = absolute(source.sink.resolve(path));
-        return Some(Discovery { source: Source::File(path), minimum: minimum? });
+        return Some(Discovery { source: source?, minimum: minimum? });
     }
     let names = match *key {
         "dns" => source.parsed("HOST:PORT, a name with A or AAAA records and a port", addresses),
@@ -61,6 +69,11 @@ pub(super) fn discovery(node: &Node<'_>) -> Option<Discovery> {
     let resolvers = resolvers.map_or(Some(Vec::new()), |node| addresses_of_resolvers(&node));
     let dns = Dns { names: names?, refresh: refresh?, resolvers: resolvers? };
     Some(Discovery { source: Source::Dns(dns), minimum: minimum? })
+}
+
+fn file(node: &Node<'_>) -> Option<PathBuf> {
+    let path = node.text("the path of a file")?;
+    Some(absolute(node.sink.resolve(path)))
 }
 
 fn etcd_keys(node: &Node<'_>) -> Option<EtcdKeys> {

@@ -66,6 +66,7 @@ fn instance(item: &Node<'_>) -> Option<Instance> {
         state: state.unwrap_or_default(),
         max_requests,
         max_tunnels,
+        unready: false,
     })
 }
 

@@ -105,6 +105,9 @@ pub(super) fn out(instance: &Instance, kind: Kind) -> Option<String> {
         match instance.health() {
             Health::Ready => {}
             Health::Unknown => return fixed("unknown: no verdict of its readiness check yet"),
+            Health::Unready if instance.is_called_unready() => {
+                return fixed("unready: its source says so");
+            }
             Health::Unready => return fixed("unready: it answered a readiness probe with no"),
             Health::Unanswered => return fixed("unready: its readiness probes got no answer"),
             Health::Dead => return fixed("dead: its liveness check failed"),

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::admin::desk::Desk;
 use crate::admin::drill;
+use crate::admin::fleet;
 use crate::admin::problem::Problem;
 use crate::admin::reply::{self, Reply};
 use crate::admin::router::Question;
@@ -250,7 +251,19 @@ fn warnings(desk: &Desk, last: &LastReload) -> Vec<Warning> {
         since: instant(since),
         count: finding.count,
     });
-    of_file.chain(unkept).chain(found).collect()
+    let standing = desk.live.fleet.standing();
+    let of_fleet = standing.iter().flat_map(|standing| {
+        let since = instant(standing.since.unwrap_or(desk.started));
+        let told = fleet::warnings(standing, &desk.live.fleet.nodes()).into_iter();
+        told.map(move |message| Warning {
+            code: "fleet",
+            message,
+            cure: None,
+            since: since.clone(),
+            count: 1,
+        })
+    });
+    of_file.chain(unkept).chain(of_fleet).chain(found).collect()
 }
 
 fn or_any(hosts: &[String]) -> Vec<String> {

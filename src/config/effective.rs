@@ -6,6 +6,7 @@
 mod acme;
 mod discovery;
 mod etcd;
+mod fleet;
 mod logs;
 mod route;
 mod service;
@@ -49,6 +50,7 @@ pub fn effective(config: &Config) -> String {
         );
     });
     admin(&mut out, config.admin.as_ref());
+    fleet::fleet(&mut out, config.fleet.as_deref());
     affinity_keys(&mut out, &config.affinity_keys);
     logs::access_log(&mut out, config.access_log.as_ref());
     logs::tracing(&mut out, config.tracing.as_deref());

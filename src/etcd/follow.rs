@@ -53,6 +53,11 @@ impl Follower {
         Self { client, prefix, most, quiet, watch: None, revision: 0, cluster: 0, looks: 0 }
     }
 
+    /// Which cluster was heard, and until which revision all of it is told.
+    pub fn heard(&self) -> (u64, i64) {
+        (self.cluster, self.revision)
+    }
+
     /// Begins anew: all is told next.
     pub fn begin(&mut self) {
         self.watch = None;

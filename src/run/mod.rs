@@ -4,6 +4,7 @@
 mod doors;
 mod ending;
 mod finding;
+mod fleet;
 mod handover;
 mod inherited;
 mod keys;
@@ -161,6 +162,7 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
         tracing::warn!(%error, "the process before this one does not know that it is relieved");
     }
     server.keep_certificates();
+    server.join_fleet();
     systemd::ready();
     let mut pulse = systemd::watchdog().map(tokio::time::interval);
     let mut handover: Option<Handover> = None;
@@ -221,6 +223,7 @@ async fn heed(
 ) {
     let asked = match word {
         Word::Told(report) => return server.hear(report).await,
+        Word::Shared(news) => return server.heed_fleet(news).await,
         Word::Asked(asked) => asked,
     };
     let settled = match &asked.order {
@@ -228,8 +231,7 @@ async fn heed(
         _ if is_leaving => Err(steering::under_way()),
         other => server.obey(other.clone()).await,
     };
-    // Whoever asked may be gone.
-    let _ = asked.answer.send(settled);
+    server.answer(asked.answer, settled);
 }
 
 /// Leaves to `process` what is new, and finishes what is old.

@@ -18,6 +18,7 @@ use crate::config::types::{Config, Drain, Service, Version, Workers};
 use crate::config::{ConfigErrors, Loaded, diff};
 use crate::discovery::Sources;
 use crate::doctor;
+use crate::fleet::{Fleet, Sent};
 use crate::health::prober::Prober;
 use crate::health::{self, Membership};
 use crate::instance::{self, Departure, Instance, Roster};
@@ -32,7 +33,7 @@ use crate::run::finding::{self, Begun};
 use crate::run::handover::{Estate, HandoverError};
 use crate::run::inherited::Inherited;
 use crate::run::keys::OwnKey;
-use crate::run::{privileges, steering};
+use crate::run::{fleet, privileges, steering};
 use crate::snapshot::{self, Layers, Live, Published, Snapshot, drains};
 use crate::trace::export;
 use crate::tunnel::rebalance;
@@ -100,6 +101,9 @@ pub struct Server {
     /// Who tells which instances there are.
     pub(super) sources: Sources,
     pub(super) keeper: Keeper,
+    pub(super) fleet: Fleet,
+    /// What others are to hear of the order that is obeyed.
+    pub(super) sent: Vec<Sent>,
 }
 
 impl std::fmt::Debug for Server {
@@ -114,6 +118,7 @@ impl Server {
         let before = Before { inherited: Inherited::default(), served: &[], overlay: None };
         let mut server = Self::succeed(loaded, config_file, before).await?;
         server.keep_certificates();
+        server.join_fleet();
         Ok(server)
     }
 
@@ -127,6 +132,7 @@ impl Server {
         let Begun { sources, found, reports } = finding::begin(&loaded.config, config_file).await;
         let filed = Arc::new(loaded.config);
         let (layers, keeps_less) = steering::layers(filed, found, overlay, config_file);
+        let (fleet, layers) = fleet::begin(layers, config_file).await;
         let config = layers.served();
         for note in &loaded.notes {
             tracing::info!("{note}");
@@ -152,7 +158,7 @@ impl Server {
         let keeper = Keeper::new(Arc::clone(&automatic));
         keeper.follow(&config);
         let (live, published) = Live::new(layers.clone(), Arc::new(keyring), count);
-        let live = Arc::new(live.with(automatic));
+        let live = Arc::new(live.with(automatic).telling(Arc::clone(fleet.board())));
         live.findings.locate(loaded.places);
         warn(&live.journal, &loaded.warnings);
         let prober = Prober::new({
@@ -181,6 +187,8 @@ impl Server {
             orders,
             sources,
             keeper,
+            fleet,
+            sent: Vec::new(),
         };
         server.attend();
         server.retire(&published, &config, None);
@@ -291,7 +299,7 @@ impl Server {
             return Ok(Vec::new());
         }
         let found = self.seeded(&filed);
-        let layers = steering::over(filed, found, Overlay::clone(&self.layers.overlay));
+        let layers = self.layered(filed, found);
         let config = layers.served();
         let (keyring, unserved, log) = match self.prepare(&config) {
             Ok(prepared) => prepared,
@@ -311,9 +319,11 @@ impl Server {
         self.prober.follow(published.snapshot.versions());
         let before = std::mem::replace(&mut self.layers, layers);
         self.follow_sources(&Arc::clone(&self.layers.filed));
+        self.follow_fleet();
         self.retire(&published, &config, None);
         self.keeper.follow(&config);
         self.exchange(&config, unserved);
+        self.tell_fleet_anew();
         warn_unverified(Some(&self.config), &config);
         let token = |config: &Config| config.admin.as_ref().and_then(|admin| admin.token.clone());
         if token(&self.config) != token(&config) {

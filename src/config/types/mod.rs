@@ -9,6 +9,7 @@ mod acme;
 mod clients;
 mod discovery;
 mod etcd;
+mod fleet;
 mod health;
 mod instance_tls;
 mod retry;
@@ -31,6 +32,7 @@ pub use acme::{Acme, CaRoots, Challenge, ExternalAccount};
 pub use clients::{Acceptance, Access, ClientLimits, Limits, ProxyVersion, RateLimit};
 pub use discovery::{Discovery, Dns, Names, Source};
 pub use etcd::{Etcd, EtcdKeys, EtcdUser};
+pub use fleet::Fleet;
 pub use health::{Breaker, Check, CheckTls, Concurrency, InitialState, OnRestart};
 pub use instance_tls::{ClientCertificate, InstanceTls};
 pub use retry::{Condition, Retry};
@@ -57,6 +59,8 @@ pub struct Config {
     pub forwarding: Forwarding,
     /// Where `/metrics` and `/healthz` are served; `None` switches the admin listener off.
     pub admin: Option<Admin>,
+    /// What is shared with other balancers; `None` for nothing.
+    pub fleet: Option<Arc<Fleet>>,
     /// Keys that seal and open affinity tokens.
     pub affinity_keys: AffinityKeys,
     /// What is written of finished requests and tunnels; `None` for nothing.

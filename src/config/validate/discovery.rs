@@ -63,7 +63,8 @@ pub(super) fn discovery(node: &Node<'_>) -> Option<Discovery> {
     Some(Discovery { source: Source::Dns(dns), minimum: minimum? })
 }
 
-fn etcd_keys(node: &Node<'_>) -> Option<EtcdKeys> {
+/// An etcd, and what keys there begin with.
+pub(super) fn etcd_keys(node: &Node<'_>) -> Option<EtcdKeys> {
     let mut fields = node.fields("etcd")?;
     let etcd = etcd(&mut fields);
     let prefix = fields.take("prefix");

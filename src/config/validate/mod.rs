@@ -11,6 +11,7 @@ pub(super) mod checks;
 mod clients;
 mod discovery;
 mod etcd;
+mod fleet;
 mod instance_tls;
 mod instances;
 mod keys;
@@ -51,6 +52,7 @@ pub(super) fn config(root: &Node<'_>) -> Option<Config> {
     let listeners = listeners(&mut fields, !trusted_proxies.is_empty());
     let forwarding = fields.take("forwarding").and_then(|node| forwarding(&node));
     let admin = admin::admin(&mut fields, &listeners);
+    let fleet = fields.switched("fleet", fleet::fleet).map(Arc::new);
     let affinity_keys = fields.take("affinity_keys").map(|node| keys::affinity_keys(&node));
     let access_log = fields.take("access_log");
     let access_log =
@@ -69,6 +71,7 @@ pub(super) fn config(root: &Node<'_>) -> Option<Config> {
         trusted_proxies,
         forwarding: forwarding.unwrap_or_default(),
         admin,
+        fleet,
         affinity_keys: affinity_keys.unwrap_or_else(AffinityKeys::default),
         access_log,
         tracing,

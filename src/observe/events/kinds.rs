@@ -27,13 +27,15 @@ pub enum Kind {
     Doctor,
     /// Drills.
     Drill,
+    /// What is shared with other balancers.
+    Fleet,
     /// All else that is not as it should be.
     Warning,
 }
 
 impl Kind {
     /// Every kind, in the order of the metric's rows.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Health,
         Self::Breaker,
         Self::Drain,
@@ -46,6 +48,7 @@ impl Kind {
         Self::Tunnels,
         Self::Doctor,
         Self::Drill,
+        Self::Fleet,
         Self::Warning,
     ];
 
@@ -64,6 +67,7 @@ impl Kind {
             Self::Tunnels => "tunnels",
             Self::Doctor => "doctor",
             Self::Drill => "drill",
+            Self::Fleet => "fleet",
             Self::Warning => "warning",
         }
     }

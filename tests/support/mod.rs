@@ -21,6 +21,7 @@ pub mod api;
 pub mod backend;
 pub mod burdock;
 pub mod client;
+pub mod etcd;
 pub mod h2;
 pub mod load;
 pub mod pebble;

@@ -2,17 +2,38 @@
 
 Shared by the programs of this folder; knows none of them."""
 
-import os, resource, signal, socket, sys, time
+import os, random, resource, signal, socket, sys, time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BURDOCK = Path(os.environ.get("BURDOCK_BIN", ROOT / "target/release/burdock"))
 
 
+def ports():
+    """Ports that nobody listens on. None of them is one that the kernel gives to a connection, which would
+    take it between this look and the bind of whom it is for; and none is given twice."""
+    lowest_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    # Where the kernel has nearly all of them there is no better way.
+    begin, end = 10240, lowest_ephemeral if lowest_ephemeral > 12000 else 32768
+    start = random.randrange(end - begin)
+    for step in range(end - begin):
+        port = begin + (start + step) % (end - begin)
+        with socket.socket() as s:
+            # As a server would: connections of an earlier run that linger are no hindrance.
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        yield port
+    sys.exit(f"no port is free from {begin} to {end - 1}")
+
+
+PORTS = ports()
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    return next(PORTS)
 
 
 def wait_for(port, deadline=10):

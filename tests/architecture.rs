@@ -11,6 +11,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("tls", 1),
     ("tls::session", 2),
     ("route", 2),
+    ("route::reading", 0),
     ("affinity", 2),
     ("balance", 2),
     ("proxy_protocol", 2),

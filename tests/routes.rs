@@ -4,7 +4,7 @@
 mod support;
 
 use support::client::Response;
-use support::{Backend, Burdock, HEADER, Request, run_to_end};
+use support::{Backend, Burdock, Fault, HEADER, Request, run_to_end};
 
 fn config(app: &Backend, admin: &Backend) -> String {
     format!(
@@ -75,6 +75,11 @@ async fn instances_get_another_path_and_other_fields() {
     assert_eq!(fields, ["", "acme", "b"]);
     let line = burdock.access("/api/v2/users?x=%2f", 1).await.swap_remove(0);
     assert_eq!(line["path"], "/api/v2/users?x=%2f", "the log tells what the client asked for");
+    // Nor can an instance.
+    let named = "Connection: close, X-Served\r\nX-Served: it";
+    let raw = format!("HTTP/1.1 200 OK\r\n{named}\r\nContent-Length: 0\r\n\r\n");
+    app.misbehaves_times(Fault::Raw(raw.into_bytes()), 1);
+    assert_eq!(client.get("/api/v2/y").await.field("x-served"), Some("app"));
     // Elsewhere nothing is touched.
     let answer = client.send(&Request::get("/other").with("X-Debug", "1")).await;
     assert_eq!(answer.field("x-served"), None);
@@ -91,13 +96,25 @@ async fn no_way_of_writing_a_path_leads_past_a_route() {
         "/internal/admin",
         "/internal//admin/x",
         "/internal/%61dmin/x",
-        "/internal%2fadmin",
         "/x/../internal/admin",
         "/api/v1/%2e%2e/%2e%2e/internal/admin",
-        "/api/v1/..%2f..%2finternal/admin",
     ] {
         let answer = client.get(path).await;
         assert_eq!(answer.status, 403, "{path}");
+    }
+    // What only some instances read like that is nobody's.
+    for path in [
+        "/internal%2fadmin",
+        "/api/v1/..%2f..%2finternal/admin",
+        "/internal/admin;x=1",
+        "/internal/;/admin",
+        "/x/..;/internal/admin",
+        "/x%5c..%5cinternal%5cadmin",
+        "/internal/admin/..%2f..%2fx",
+        "/api/v1/..;/..;/manager",
+    ] {
+        let answer = client.get(path).await;
+        assert_eq!((answer.status, answer.text()), (400, "400 ambiguous_path\n".into()), "{path}");
     }
     for (path, target) in [
         ("/api/v1/x/../y", "/internal/y"),
@@ -105,6 +122,8 @@ async fn no_way_of_writing_a_path_leads_past_a_route() {
         ("/%61pi/v1/y", "/internal/y"),
         ("//api//v1//y", "/internal/y"),
         ("/api/v1/a%2fb", "/internal/a%2fb"),
+        ("/api/v1/a%2fb/v1...v2;x=1", "/internal/a%2fb/v1...v2;x=1"),
+        ("/api/v1/x/..;/y", "/internal/y"),
         ("/api/v1/%252e%252e/y", "/internal/%252e%252e/y"),
     ] {
         assert_eq!(client.get(path).await.instance(), "app", "{path}");
@@ -128,6 +147,8 @@ async fn explain_tells_of_routes() {
         text.contains("answered with 301: it sends its clients to https://new.test/x"),
         "{text}"
     );
+    let text = explain("http://a.test/internal/admin;x");
+    assert!(text.contains("answered with 400: ambiguous_path"), "{text}");
     let text = explain("http://a.test/api/v1/x");
     assert!(
         text.contains("path /api/v1 covers it; routes[3] has /internal in its place"),

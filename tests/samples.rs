@@ -1,5 +1,5 @@
-//! What is shipped as an example works: every sample file passes the check, and the README names
-//! only files and commands that exist.
+//! What is shipped as an example works: every sample file passes the check, and the documents name
+//! only files, links and commands that exist.
 
 mod support;
 
@@ -36,10 +36,32 @@ fn every_sample_passes_the_check() {
     }
 }
 
-/// Lines of the README's code blocks that call the binary, without what precedes and follows it.
-fn commands(readme: &str) -> Vec<Vec<String>> {
+/// Every document of the project, by its path.
+fn documents() -> Vec<(PathBuf, String)> {
+    let mut folders = vec![root().to_owned()];
+    let mut documents = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("a readable entry").path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let made = ["target", "node_modules", "artifacts"].contains(&name.as_str());
+            if path.is_dir() && !made && !name.starts_with('.') {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "md") {
+                let text = std::fs::read_to_string(&path).expect("a document");
+                documents.push((path, text));
+            }
+        }
+    }
+    documents.sort();
+    assert!(documents.len() >= 10, "{documents:?}");
+    documents
+}
+
+/// Lines of a document's code blocks that call the binary, without what precedes and follows it.
+fn commands(document: &str) -> Vec<Vec<String>> {
     let mut commands = Vec::new();
-    for block in readme.split("```").skip(1).step_by(2) {
+    for block in document.split("```").skip(1).step_by(2) {
         for line in block.lines() {
             let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
             let by_cargo = words.starts_with(&["$", "cargo", "run"].map(str::to_owned));
@@ -58,12 +80,11 @@ fn commands(readme: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn the_readme_names_commands_and_options_that_exist() {
-    let readme = readme();
-    let commands = commands(&readme);
-    for wanted in ["demo", "run"] {
+fn the_documents_name_commands_and_options_that_exist() {
+    let commands: Vec<_> = documents().iter().flat_map(|(_, text)| commands(text)).collect();
+    for wanted in ["demo", "run", "check", "drain", "explain", "drill", "upgrade"] {
         let found = commands.iter().any(|c| c.first().is_some_and(|word| word == wanted));
-        assert!(found, "the README shows `burdock {wanted}`: {commands:?}");
+        assert!(found, "the documents show `burdock {wanted}`: {commands:?}");
     }
     for command in commands {
         let Some(name) = command.first().filter(|word| !word.starts_with('-')) else { continue };
@@ -78,36 +99,75 @@ fn the_readme_names_commands_and_options_that_exist() {
 }
 
 #[test]
-fn the_readme_names_files_that_exist() {
-    let readme = readme();
-    let words = readme.split(|c: char| c.is_whitespace() || "()`'\"<>".contains(c));
-    for word in words.filter(|word| word.starts_with("config/") || word.starts_with("deploy/")) {
-        let path = word.trim_end_matches(['.', ',', ':', ';']);
-        assert!(root().join(path).exists(), "{path} is named and absent");
+fn the_documents_name_files_that_exist() {
+    let folders = ["config/", "deploy/", "benches/", "tests/", "src/"];
+    for (document, text) in documents() {
+        let beside = document.parent().expect("a folder");
+        let words = text.split(|c: char| c.is_whitespace() || "()`'\"<>|".contains(c));
+        for word in words.filter(|word| folders.iter().any(|folder| word.starts_with(folder))) {
+            let path = word.trim_end_matches(['.', ',', ':', ';']);
+            let exists = [root(), beside].iter().any(|from| from.join(path).exists());
+            let many = path.contains(['*', '{']);
+            assert!(exists || many, "{}: {path} is named and absent", document.display());
+        }
     }
 }
 
-fn readme() -> String {
-    std::fs::read_to_string(root().join("README.md")).expect("a README")
+/// What a page makes of a heading: the part of a link behind the `#`.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().to_lowercase();
+    let kept = kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
-/// The rows of the README's table whose header starts with these cells, without their backquotes.
-fn table(readme: &str, header: &[&str]) -> Vec<Vec<String>> {
+#[test]
+fn links_of_the_documents_lead_somewhere() {
+    let mut followed = 0;
+    for (document, text) in documents() {
+        for link in text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0)) {
+            if link.contains("://") {
+                continue;
+            }
+            let (path, part) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => document.clone(),
+                path => document.parent().expect("a folder").join(path),
+            };
+            assert!(target.exists(), "{}: {link} is no file", document.display());
+            if !part.is_empty() {
+                let text = std::fs::read_to_string(&target).expect("a document");
+                let mut headings = text.lines().filter(|line| line.starts_with('#'));
+                let found = headings.any(|line| anchor(line.trim_start_matches('#')) == part);
+                assert!(found, "{}: {link} is no heading", document.display());
+            }
+            followed += 1;
+        }
+    }
+    assert!(followed >= 5, "{followed} links");
+}
+
+fn document(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).expect("a document")
+}
+
+/// The rows of the document's table whose header starts with these cells, without their backquotes.
+fn table(path: &str, header: &[&str]) -> Vec<Vec<String>> {
     let cells = |line: &str| -> Vec<String> {
         let line = line.trim().trim_matches('|');
         line.split('|').map(|cell| cell.trim().replace('`', "")).collect()
     };
-    let mut lines = readme.lines().skip_while(|line| {
+    let text = document(path);
+    let mut lines = text.lines().skip_while(|line| {
         let cells = cells(line);
         !line.starts_with('|') || !cells.iter().zip(header).all(|(cell, wanted)| cell == wanted)
     });
-    lines.next().unwrap_or_else(|| panic!("no table {header:?}"));
+    lines.next().unwrap_or_else(|| panic!("{path}: no table {header:?}"));
     lines.skip(1).take_while(|line| line.starts_with('|')).map(cells).collect()
 }
 
 #[test]
-fn the_readme_lists_every_metric() {
-    let listed = table(&readme(), &["metric", "type", "meaning"]);
+fn every_metric_is_listed() {
+    let listed = table("deploy/README.md", &["metric", "type", "meaning"]);
     let exposed: Vec<Vec<_>> = metrics::NAMES
         .iter()
         .map(|(name, kind, help)| [name, kind, help].map(|t| (*t).to_owned()).to_vec())
@@ -116,8 +176,8 @@ fn the_readme_lists_every_metric() {
 }
 
 #[test]
-fn the_readme_lists_every_reason_with_its_status() {
-    let listed = table(&readme(), &["reason", "status"]);
+fn every_reason_is_listed_with_its_status() {
+    let listed = table("deploy/README.md", &["reason", "status"]);
     let listed: Vec<_> = listed.iter().map(|row| (row[0].as_str(), row[1].clone())).collect();
     let known = Reason::ALL.map(|reason| {
         let (label, status) = reason.outward();
@@ -127,22 +187,21 @@ fn the_readme_lists_every_reason_with_its_status() {
 }
 
 #[test]
-fn the_readme_lists_every_rejection() {
-    let listed = table(&readme(), &["reason", "the token"]);
+fn every_rejection_is_listed() {
+    let listed = table("config/sessions.md", &["reason", "the token"]);
     let listed: Vec<_> = listed.iter().map(|row| row[0].as_str()).collect();
     assert_eq!(listed, Rejection::ALL.map(Rejection::label));
 }
 
 #[test]
-fn the_readme_lists_every_top_level_key() {
-    let reference = std::fs::read_to_string(root().join("config/reference.yaml"));
-    let reference = reference.expect("a reference");
+fn every_top_level_key_is_listed() {
+    let reference = document("config/reference.yaml");
     let keys: Vec<_> = reference
         .lines()
         .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
         .filter_map(|line| Some(line.split_once(':')?.0.to_owned()))
         .collect();
-    let listed = table(&readme(), &["key", "what it sets"]);
+    let listed = table("config/README.md", &["key", "what it sets"]);
     let listed: Vec<_> = listed.into_iter().map(|row| row[0].clone()).collect();
     assert_eq!(listed, keys);
 }

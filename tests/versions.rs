@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use support::h2::{H2, finish, get};
@@ -178,31 +179,129 @@ async fn addresses_and_chance_decide_where_they_are_told_to() {
     assert!((12..=48).contains(&count(&seen, "v2")), "{seen:?}");
 }
 
-/// Streams that are in flight at once have no token yet, and their client must not be in two versions.
+/// Where six streams of one connection land that are in flight at once.
+async fn streams(burdock: &Burdock, h2: &mut H2, apps: [&Backend; 2]) -> Vec<String> {
+    let before = apps.map(Backend::request_count);
+    let begun: Vec<_> = (0..6).map(|_| h2.begin(get("/gate"), false).0).collect();
+    let came = || {
+        let counts = apps.map(Backend::request_count);
+        [counts[0] - before[0], counts[1] - before[1]]
+    };
+    eventually("all of them", || (came().iter().sum::<usize>() == 6).then_some(())).await;
+    apps.iter().zip(came()).for_each(|(backend, came)| backend.open_gate(came));
+    let mut names = Vec::new();
+    for answer in begun {
+        let answer = finish(answer).await.expect("an answer");
+        assert_eq!(answer.status, 200, "{}", burdock.address());
+        names.push(answer.instance().to_owned());
+    }
+    names
+}
+
+/// Streams that are in flight at once have no token and no number yet, and their client must not be in two
+/// versions, whatever else is in flight.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_streams_of_a_client_go_to_one_version() {
     let (v1, v2) = (Backend::start("v1").await, Backend::start("v2").await);
-    let yaml = config(&[(&v1, 1), (&v2, 1)], "", STICKY);
-    let burdock = Burdock::start(&yaml.replace("trusted_proxies: [127.0.0.1]\n", "")).await;
-    let mut seen = Vec::new();
-    for _ in 0..10 {
-        let mut h2 = H2::connect(burdock.address()).await;
-        let before = [&v1, &v2].map(Backend::request_count);
-        let begun: Vec<_> = (0..6).map(|_| h2.begin(get("/gate"), false).0).collect();
-        let came = || [v1.request_count() - before[0], v2.request_count() - before[1]];
-        eventually("all of them", || (came().iter().sum::<usize>() == 6).then_some(())).await;
-        [&v1, &v2].iter().zip(came()).for_each(|(backend, came)| backend.open_gate(came));
-        let mut names = Vec::new();
-        for answer in begun {
-            names.push(finish(answer).await.expect("an answer").instance().to_owned());
-        }
-        assert!(names.iter().all(|name| *name == names[0]), "{names:?}");
-        seen.push(names.swap_remove(0));
-    }
-    assert!(
-        count(&seen, "v1") < 10 && count(&seen, "v2") < 10,
-        "not one version for all: {seen:?}"
+    let other = Backend::start("other").await;
+    let beside = format!(
+        "  other:\n    hosts: [other.test]\n    session_affinity: true\n    instances: [{}]\n",
+        other.address
     );
+    for (common, is_beside) in [(STICKY, false), (STICKY, true), ("", false)] {
+        let yaml = config(&[(&v1, 1), (&v2, 1)], "", common) + &beside;
+        let burdock = Burdock::start(&yaml.replace("trusted_proxies: [127.0.0.1]\n", "")).await;
+        let mut seen = Vec::new();
+        for _ in 0..10 {
+            let mut h2 = H2::connect(burdock.address()).await;
+            let all = other.request_count();
+            let first = is_beside.then(|| {
+                let request = http::Request::get("http://other.test/gate").body(()).unwrap();
+                h2.begin(request, false).0
+            });
+            if first.is_some() {
+                eventually("it", || (other.request_count() > all).then_some(())).await;
+            }
+            let mut names = streams(&burdock, &mut h2, [&v1, &v2]).await;
+            assert!(names.iter().all(|name| *name == names[0]), "{common} {is_beside}: {names:?}");
+            seen.push(names.swap_remove(0));
+            if let Some(first) = first {
+                other.open_gate(1);
+                assert_eq!(finish(first).await.expect("an answer").instance(), "other");
+            }
+        }
+        let (one, two) = (count(&seen, "v1"), count(&seen, "v2"));
+        assert!(one < 10 && two < 10, "not one version for all: {seen:?}");
+    }
+}
+
+/// What a client brings at once leads to one version, though its own has no weight any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_one_session_do_not_part() {
+    let (v1, v2, v3) =
+        (Backend::start("v1").await, Backend::start("v2").await, Backend::start("v3").await);
+    let yaml = config(&[(&v1, 1), (&v2, 0), (&v3, 0)], "", STICKY);
+    let burdock = Burdock::start(&yaml).await;
+    let mut api = Api::of(&burdock);
+    let mut clients: Vec<_> = (0..20).map(|_| burdock.session()).collect();
+    assert_eq!(count(&versions(&mut clients).await, "v1"), 20);
+    // As a client has it that keeps nothing but its token.
+    let token = |client: &Client| {
+        let line = client.cookie_line().expect("cookies");
+        let mut pairs = line.split("; ").map(str::to_owned);
+        pairs.find(|pair| pair.starts_with("BURDOCK=")).expect("a token")
+    };
+    let tokens: Vec<_> = clients.iter().map(token).collect();
+    share(&mut api, json!({ "v1": 0, "v2": 1, "v3": 1 })).await;
+    let mut landed = Vec::new();
+    for round in 0..2 {
+        for (place, token) in tokens.iter().enumerate() {
+            for _ in 0..6 {
+                let request = Request::get("/").with("Cookie", token);
+                let name = burdock.client().send(&request).await.instance().to_owned();
+                if landed.len() == place {
+                    landed.push(name.clone());
+                }
+                assert_eq!(landed[place], name, "{round}: {token}");
+            }
+        }
+        // Gone altogether, the version leads to the same ones.
+        if round == 0 {
+            burdock.reload(&config(&[(&v2, 1), (&v3, 1)], "", STICKY)).await;
+        }
+    }
+    assert!(count(&landed, "v2") > 2 && count(&landed, "v3") > 2, "{landed:?}");
+}
+
+/// A token that only a version without a weight would look for leads nowhere, and gets to no instance.
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_may_have_cookies_of_their_own() {
+    let (v1, v2, v3) =
+        (Backend::start("v1").await, Backend::start("v2").await, Backend::start("v3").await);
+    let yaml = config(&[(&v1, 1), (&v2, 0), (&v3, 0)], "", STICKY);
+    let own = format!("{STICKY}        affinity: {{ cookie: OLD }}\n");
+    let burdock = Burdock::start(&yaml.replacen(STICKY, &own, 1)).await;
+    let mut api = Api::of(&burdock);
+    let mut clients: Vec<_> = (0..10).map(|_| burdock.session()).collect();
+    assert_eq!(count(&versions(&mut clients).await, "v1"), 10);
+    // Tokens tell when they were renewed in seconds.
+    let second = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let now = second();
+    eventually("another second", || (second() > now).then_some(())).await;
+    share(&mut api, json!({ "v1": 0, "v2": 1, "v3": 1 })).await;
+    let promoted = versions(&mut clients).await;
+    assert_eq!(count(&promoted, "v1"), 0);
+    for _ in 0..5 {
+        assert_eq!(moved(&promoted, &versions(&mut clients).await), 0);
+    }
+    // The newer token counts, not the first that is found.
+    share(&mut api, json!({ "v1": 1, "v2": 9, "v3": 9 })).await;
+    assert_eq!(moved(&promoted, &versions(&mut clients).await), 0);
+    for app in [&v2, &v3] {
+        let head = app.last_request().head;
+        let cookies: Vec<_> = head.all("cookie");
+        assert!(cookies.iter().all(|line| !line.contains("OLD=")), "{cookies:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,7 +333,7 @@ async fn the_command_and_explain_tell_of_versions() {
     assert_eq!(run(&["split", "app", "file"]), told("v1 99%, v2 1% by cookie"));
     assert_eq!(run(&["split", "app", "v1=1"]).0, Some(0));
     let text = why(&cookie);
-    assert!(text.contains("leads to v1; another draw may differ"), "{text}");
+    assert!(text.contains("v1: the number in its cookie leads to v1 (traffic_split"), "{text}");
     assert!(text.contains("traffic_split"), "{text}");
     for (words, wrong) in [
         (&["split", "app", "v3=1"][..], "no version v3; there are v1, v2"),

@@ -4,24 +4,33 @@
 //! of its own. Streams that are in flight at once on one connection and bring no token land together.
 //! Nothing that comes later is bound by that: only its token binds a request.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::instance::{Instance, Roster};
 
-/// Where the streams of a connection go that are in flight and brought no token.
+/// Versions that streams of one connection which bring no token land together in at the same time.
+const MOST: usize = 8;
+
+/// Where the streams of a connection go that are in flight and brought no token, by version.
 #[derive(Debug, Default)]
-pub struct Burst(Mutex<Option<Together>>);
+pub struct Burst(Mutex<Vec<Together>>);
 
 #[derive(Debug)]
 struct Together {
     instance: Arc<Instance>,
+    /// Of whom the instance is.
+    roster: usize,
     streams: usize,
 }
 
-/// Whether a stream is one of those.
+/// Of which version's streams one is; 0 for none.
 #[derive(Debug, Default)]
-pub struct Joined(AtomicBool);
+pub struct Joined(AtomicUsize);
+
+fn place(roster: &Roster) -> usize {
+    std::ptr::from_ref(roster).addr()
+}
 
 impl Burst {
     /// Where the others went, if that `fits`, else what `make` gives, where the others will go. Counts
@@ -33,45 +42,46 @@ impl Burst {
         fits: impl FnOnce(&Arc<Instance>) -> bool,
         make: impl FnOnce() -> Option<Arc<Instance>>,
     ) -> Option<Arc<Instance>> {
-        let mut slot = self.slot();
-        let is_ours = |known: &Arc<Instance>| {
-            known.roster().is_some_and(|of| std::ptr::eq(Arc::as_ptr(&of), roster))
+        let of = place(roster);
+        let mut all = self.all();
+        let Some(known) = all.iter_mut().find(|it| it.roster == of) else {
+            let instance = make()?;
+            if all.len() < MOST && stream.0.swap(of, Ordering::Relaxed) == 0 {
+                all.push(Together { instance: Arc::clone(&instance), roster: of, streams: 1 });
+            }
+            return Some(instance);
         };
-        if let Some(together) = &mut *slot {
-            if !is_ours(&together.instance) {
-                // One connection may lead to several versions; the first of them has the place.
-                return make();
-            }
-            if !fits(&together.instance) {
-                together.instance = make()?;
-            }
-            together.streams += usize::from(!stream.0.swap(true, Ordering::Relaxed));
-            return Some(Arc::clone(&together.instance));
+        if !fits(&known.instance) {
+            known.instance = make()?;
         }
-        let instance = make()?;
-        stream.0.store(true, Ordering::Relaxed);
-        *slot = Some(Together { instance: Arc::clone(&instance), streams: 1 });
-        Some(instance)
+        if stream.0.load(Ordering::Relaxed) == 0 {
+            stream.0.store(of, Ordering::Relaxed);
+            known.streams += 1;
+        }
+        Some(Arc::clone(&known.instance))
     }
 
-    /// Where the others went.
-    pub fn instance(&self) -> Option<Arc<Instance>> {
-        self.slot().as_ref().map(|together| Arc::clone(&together.instance))
+    /// Where the others of a service went.
+    pub fn instance(&self, service: &str) -> Option<Arc<Instance>> {
+        let all = self.all();
+        let together = all.iter().find(|it| it.instance.identity().service == service);
+        together.map(|it| Arc::clone(&it.instance))
     }
 
     /// The stream is in flight no longer.
     pub fn leave(&self, stream: &Joined) {
-        if !stream.0.swap(false, Ordering::Relaxed) {
+        let of = stream.0.swap(0, Ordering::Relaxed);
+        if of == 0 {
             return;
         }
-        let mut slot = self.slot();
-        if let Some(together) = &mut *slot {
-            together.streams -= 1;
+        let mut all = self.all();
+        if let Some(known) = all.iter_mut().find(|it| it.roster == of) {
+            known.streams -= 1;
         }
-        slot.take_if(|together| together.streams == 0);
+        all.retain(|it| it.streams > 0);
     }
 
-    fn slot(&self) -> MutexGuard<'_, Option<Together>> {
+    fn all(&self) -> MutexGuard<'_, Vec<Together>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -122,5 +132,12 @@ mod tests {
         assert!(Arc::ptr_eq(&foreign.unwrap(), &c));
         let again = burst.share(&one, &ours, |_| true, || None);
         assert!(Arc::ptr_eq(&again.unwrap(), &b));
+        // Each version has streams of its own, and all are forgotten at their end.
+        let four = Joined::default();
+        let joined = burst.share(&four, &other, |_| true, || None);
+        assert!(Arc::ptr_eq(&joined.unwrap(), &c));
+        assert!(burst.instance("t").is_none());
+        [&one, &two, &three, &four].into_iter().for_each(|stream| burst.leave(stream));
+        assert!(burst.instance("s").is_none());
     }
 }

@@ -41,6 +41,8 @@ pub struct Client {
     connection: Option<Arc<Self>>,
     /// Where its streams go that bring no token.
     burst: Burst,
+    /// The number in a traffic split of those that bring none.
+    number: OnceLock<u32>,
     /// Whether this one is among them.
     joined: Joined,
     /// What all workers share.
@@ -87,6 +89,7 @@ impl Client {
         Self {
             connection: None,
             burst: Burst::default(),
+            number: OnceLock::new(),
             joined: Joined::default(),
             live,
             worker,
@@ -109,6 +112,7 @@ impl Client {
         Self {
             connection: Some(Arc::clone(self)),
             burst: Burst::default(),
+            number: OnceLock::new(),
             joined: Joined::default(),
             live: Arc::clone(&self.live),
             worker: self.worker,
@@ -221,9 +225,15 @@ impl Client {
         }
     }
 
-    /// Where streams are that are in flight beside this one and brought no token.
-    pub fn companion(&self) -> Option<Arc<Instance>> {
-        self.connection.as_ref()?.burst.instance()
+    /// Where streams of this service are that are in flight beside this one and brought no token.
+    pub fn companion(&self, service: &str) -> Option<Arc<Instance>> {
+        self.connection.as_ref()?.burst.instance(service)
+    }
+
+    /// The number that all streams of its connection get which bring none: of several at once the client
+    /// may keep any.
+    pub fn number(&self, draw: impl FnOnce() -> u32) -> u32 {
+        *self.connection.as_deref().unwrap_or(self).number.get_or_init(draw)
     }
 
     /// This stream has its answer, and its client a token.

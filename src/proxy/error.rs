@@ -5,6 +5,7 @@ use http::StatusCode;
 
 use crate::proxy::headers::BadRequest;
 use crate::proxy::retry::Failure;
+use crate::route::Unrouted;
 
 /// What went wrong. The name of a variant in snake case is its label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub enum Reason {
     UnsupportedCoding,
     /// CONNECT was asked for.
     ConnectUnsupported,
+    /// Instances may read the path in ways that lead to different services or routes.
+    AmbiguousPath,
     /// No service takes this host and path.
     NoService,
     /// No instance may receive traffic.
@@ -95,7 +98,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the metric's rows.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::BadRequest,
         Self::ProxyHeader,
         Self::Denied,
@@ -111,6 +114,7 @@ impl Reason {
         Self::LoopDetected,
         Self::UnsupportedCoding,
         Self::ConnectUnsupported,
+        Self::AmbiguousPath,
         Self::NoService,
         Self::NoInstance,
         Self::SessionUnavailable,
@@ -159,6 +163,7 @@ impl Reason {
             Self::LoopDetected => ("loop_detected", Some(StatusCode::LOOP_DETECTED)),
             Self::UnsupportedCoding => ("unsupported_coding", Some(StatusCode::NOT_IMPLEMENTED)),
             Self::ConnectUnsupported => ("connect_unsupported", Some(StatusCode::NOT_IMPLEMENTED)),
+            Self::AmbiguousPath => ("ambiguous_path", Some(StatusCode::BAD_REQUEST)),
             Self::NoService => ("no_service", Some(StatusCode::NOT_FOUND)),
             Self::NoInstance => ("no_instance", Some(StatusCode::SERVICE_UNAVAILABLE)),
             Self::SessionUnavailable => {
@@ -220,6 +225,15 @@ impl From<BadRequest> for Reason {
             | BadRequest::Framing
             | BadRequest::Trace
             | BadRequest::MaxForwards => Self::BadRequest,
+        }
+    }
+}
+
+impl From<Unrouted> for Reason {
+    fn from(why: Unrouted) -> Self {
+        match why {
+            Unrouted::Nobody => Self::NoService,
+            Unrouted::Ambiguous => Self::AmbiguousPath,
         }
     }
 }

@@ -17,10 +17,12 @@ use serde::Serialize;
 use crate::config::types::Listener;
 use crate::health::Membership;
 use crate::instance::{Instance, Kind};
+use crate::proxy::error::Reason;
 use crate::proxy::headers::{self, Fields, Origin};
 use crate::proxy::part;
 use crate::proxy::session::{self, Lot, Outcome, Seen, Session, Visit};
 use crate::proxy::upgrade::Upgrade;
+use crate::route::Unrouted;
 use crate::snapshot::{Branch, Service, Snapshot};
 
 /// A request that nobody makes.
@@ -106,6 +108,18 @@ pub struct Candidate {
     pub r#in: bool,
     /// Why, or why not.
     pub reason: String,
+}
+
+impl Explanation {
+    /// It goes nowhere, for this reason.
+    fn refuse(&mut self, reason: Reason) {
+        let (label, status) = reason.outward();
+        self.outcome = label.to_owned();
+        self.why = match status {
+            Some(status) => format!("answered with {}: {label}", status.as_u16()),
+            None => format!("its connection is closed: {label}"),
+        };
+    }
 }
 
 impl Question {
@@ -196,8 +210,20 @@ pub fn explain(snapshot: &Snapshot, mut question: Question) -> Explanation {
         (explanation.outcome, explanation.why) = (outcome.to_owned(), why);
         return explanation;
     }
-    let found = snapshot.route(&host, question.head.uri.path());
-    let Some((branch, route)) = found else { return explanation };
+    let fields = Fields::of(&question.head.headers);
+    if let Err(bad) = headers::check(&question.head, fields, false, None) {
+        explanation.refuse(bad.into());
+        return explanation;
+    }
+    let (branch, route) = match snapshot.route(&host, question.head.uri.path()) {
+        Ok(found) => found,
+        Err(Unrouted::Nobody) => return explanation,
+        Err(why @ Unrouted::Ambiguous) => {
+            explanation.why_service = words::ambiguous(question.head.uri.path());
+            explanation.refuse(why.into());
+            return explanation;
+        }
+    };
     let first = &branch.versions()[0];
     explanation.service = Some(first.roster.service().to_owned());
     explanation.why_service = words::route(&host, route);
@@ -224,7 +250,7 @@ pub fn explain(snapshot: &Snapshot, mut question: Question) -> Explanation {
         if let Some(to) = &part.rewrite_prefix
             && let Err(reason) = part::rewrite(&mut question.head, route.path, to)
         {
-            explanation.outcome = reason.label().to_owned();
+            explanation.refuse(reason);
             return explanation;
         }
     }

@@ -201,7 +201,11 @@ fn finish(
 ) -> Passed {
     if let Some(part) = exchange.part {
         let route = &service.settings().routes[usize::from(part)];
-        part::edit(answer.response.headers_mut(), &route.response_headers);
+        let status = answer.response.status();
+        let headers = answer.response.headers_mut();
+        // What the instance's `Connection` names may be set here all the same.
+        headers::to_client(headers, status);
+        part::edit(headers, &route.response_headers);
     }
     if let Some((_, Some(number))) = exchange.lot {
         notice.get_or_insert_default().number(service.settings(), number, exchange.https);
@@ -244,6 +248,9 @@ fn recognise<'a>(
     let (https, client) = (exchange.https, exchange.address());
     let visit = Visit { https, kind, client, stream, fields, only_asks: false };
     let session = Session::read(snapshot, service, head, visit);
+    if exchange.lot.is_some() {
+        session::take_others(snapshot.branch_of(service), service, head, fields);
+    }
     let forwarding = &snapshot.config.forwarding;
     let new_id = exchange::new_request_id;
     let protocol = upgrade.map(Upgrade::name);
@@ -379,7 +386,7 @@ fn prepare<'a>(
     }
     exchange.host = head.headers.get(HOST).cloned();
     let host = exchange.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let found = snapshot.service(host, head.uri.path()).ok_or(Reason::NoService)?;
+    let found = snapshot.service(host, head.uri.path()).map_err(Reason::from)?;
     let (branch, part) = (found.branch, found.part);
     let service = match branch.only() {
         Some(service) => service,
@@ -393,6 +400,9 @@ fn prepare<'a>(
         let route = &service.settings().routes[usize::from(index)];
         treat(exchange, head, (route, prefix), has_body)?;
         exchange.part = Some(index);
+    }
+    if let Some((by, _)) = exchange.lot {
+        count(&service.roster.tally.split[by as usize]);
     }
     exchange.idle_timeout = service.version().timeouts.idle;
     let slowest = service.version().limits.min_download;
@@ -430,7 +440,6 @@ fn draw<'a>(
 ) -> &'a Service {
     let stream = (exchange.client.is_stream() && !is_shared).then_some(&*exchange.client);
     let lot = session::draw(snapshot, branch, head, address, stream);
-    count(&lot.service.roster.tally.split[lot.by as usize]);
     exchange.lot = Some((lot.by, lot.number));
     lot.service
 }

@@ -18,14 +18,17 @@ pub fn elsewhere(
 ) -> Result<(StatusCode, HeaderValue), Reason> {
     // RFC 9110 section 7.1: `*` asks for the whole server.
     let path = if head.uri.path().starts_with('/') { head.uri.path() } else { "/" };
-    let rest = rewrite::rest(path, prefix);
+    let (path, rest) = (rewrite::rest(path, "/"), rewrite::rest(path, prefix));
     let scheme = if https { "https" } else { "http" };
     let host = match host.rsplit_once(':') {
         // The colons of an IPv6 address are in brackets.
         Some((name, port)) if !port.ends_with(']') => name,
         Some(_) | None => host,
     };
-    let told = Told { scheme, host, path, rest: &rest, query: head.uri.query() };
+    if host.is_empty() && redirect.to.contains("{host}") {
+        return Err(Reason::BadHost);
+    }
+    let told = Told { scheme, host, path: &path, rest: &rest, query: head.uri.query() };
     let to = HeaderValue::try_from(rewrite::filled(&redirect.to, told));
     let status = StatusCode::from_u16(redirect.status).unwrap_or(StatusCode::PERMANENT_REDIRECT);
     Ok((status, to.map_err(|_unclear| Reason::BadRequest)?))
@@ -67,6 +70,27 @@ mod tests {
 
     fn head(target: &str) -> request::Parts {
         Request::builder().uri(target).body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn a_redirect_leads_where_its_author_says_or_nowhere() {
+        let to = |to: &str, target, host| {
+            let redirect = Redirect { to: to.to_owned(), status: 308 };
+            let told = elsewhere(&redirect, "/a", &head(target), (true, host));
+            told.map(|(_, to)| to.to_str().unwrap().to_owned())
+        };
+        let sub = "https://b.test/sub{path}";
+        for (target, expected) in [
+            ("/a/x%20y?q", "https://b.test/sub/a/x%20y"),
+            ("/a/../../x", "https://b.test/sub/x"),
+            ("/a/%2e%2E/%2e%2e/x", "https://b.test/sub/x"),
+            ("/a/..;/..%5c/x", "https://b.test/sub/x"),
+        ] {
+            assert_eq!(to(sub, target, "a.test"), Ok(expected.to_owned()), "{target}");
+        }
+        let host = "https://{host}/x";
+        assert_eq!(to(host, "/a", "a.test:80"), Ok("https://a.test/x".to_owned()));
+        assert_eq!(to(host, "/a", ""), Err(Reason::BadHost));
     }
 
     #[test]

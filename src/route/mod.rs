@@ -2,9 +2,10 @@
 //!
 //! An exact host wins over a wildcard, a longer wildcard over a shorter one, any of them over a
 //! service without hosts; within a host the longest path prefix wins. A host whose paths don't
-//! match falls through to the next. The order in the file means nothing. Paths are compared as most
-//! instances read them. Pure.
+//! match falls through to the next. The order in the file means nothing. Paths are compared as
+//! instances read them, and one that leads to several places by several readings leads nowhere. Pure.
 
+pub mod reading;
 pub mod rewrite;
 pub mod split;
 
@@ -12,6 +13,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::config::types::Service;
+use crate::route::reading::{Readings, plain};
 
 /// The services' routes, ready to be asked.
 #[derive(Debug, Default)]
@@ -64,6 +66,15 @@ pub enum Host<'a> {
     Any,
 }
 
+/// Why a request goes nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unrouted {
+    /// No service takes it.
+    Nobody,
+    /// Instances may read its path in ways that lead to different services or routes.
+    Ambiguous,
+}
+
 impl Router {
     /// Builds the routes; an answer is the index of a service in `services`.
     pub fn build<'a>(services: impl Iterator<Item = &'a Service>) -> Self {
@@ -97,19 +108,29 @@ impl Router {
         }
     }
 
-    /// The service for a request; `authority` is the Host field, with or without a port.
-    pub fn find(&self, authority: &str, path: &str) -> Option<usize> {
-        self.route(authority, path).map(|route| route.service)
+    /// Where a request goes, and what leads there; `authority` is the Host field, with or without a port.
+    pub fn route(&self, authority: &str, path: &str) -> Result<Route<'_>, Unrouted> {
+        // Without hosts none is looked at.
+        let host = if self.has_hosts() { lower(without_port(authority)) } else { Cow::default() };
+        let host = host.strip_suffix('.').unwrap_or(&host);
+        let found = self.read(host, &plain(path));
+        let place = |found: Option<Route<'_>>| found.map(|route| (route.service, route.part));
+        let mut others = Readings::of(path).others();
+        match others.any(|other| place(self.read(host, &other)) != place(found)) {
+            true => Err(Unrouted::Ambiguous),
+            false => found.ok_or(Unrouted::Nobody),
+        }
     }
 
-    /// The same, and what leads there.
-    pub fn route(&self, authority: &str, path: &str) -> Option<Route<'_>> {
-        let path = &*plain(path);
-        if self.exact.is_empty() && self.wildcard.is_empty() {
+    fn has_hosts(&self) -> bool {
+        !self.exact.is_empty() || !self.wildcard.is_empty()
+    }
+
+    /// By one reading of a path.
+    fn read(&self, host: &str, path: &str) -> Option<Route<'_>> {
+        if !self.has_hosts() {
             return self.any.find(Host::Any, path);
         }
-        let host = lower(without_port(authority));
-        let host = host.strip_suffix('.').unwrap_or(&host);
         let exact = self.exact.get_key_value(host);
         let exact = exact.and_then(|(known, paths)| paths.find(Host::Exact(known), path));
         exact.or_else(|| self.by_wildcard(host, path)).or_else(|| self.any.find(Host::Any, path))
@@ -176,42 +197,6 @@ fn lower(host: &str) -> Cow<'_, str> {
     }
 }
 
-/// A path as most instances read it: escapes undone, dot segments resolved (RFC 3986 section 6.2.2),
-/// slashes that follow each other one. Who may come is decided by service, so what an instance takes
-/// for the path of one must not lead to another.
-fn plain(path: &str) -> Cow<'_, str> {
-    let is_plain = !path.contains('%') && !path.contains("//") && !path.contains("/.");
-    if is_plain || !path.starts_with('/') {
-        return Cow::Borrowed(path);
-    }
-    let decoded = unescaped(path.as_bytes());
-    let decoded = String::from_utf8_lossy(&decoded);
-    let mut segments: Vec<&str> = Vec::new();
-    for segment in decoded.split('/') {
-        match segment {
-            "" | "." => {}
-            ".." => {
-                segments.pop();
-            }
-            name => segments.push(name),
-        }
-    }
-    Cow::Owned(format!("/{}", segments.join("/")))
-}
-
-fn unescaped(path: &[u8]) -> Vec<u8> {
-    let digit = |at: usize| path.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-    let (mut bytes, mut at) = (Vec::with_capacity(path.len()), 0);
-    while let Some(byte) = path.get(at) {
-        let escape = digit(at + 1).zip(digit(at + 2)).filter(|_| *byte == b'%');
-        // Two digits are a byte.
-        let decoded = escape.and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
-        bytes.push(decoded.unwrap_or(*byte));
-        at += if decoded.is_some() { 3 } else { 1 };
-    }
-    bytes
-}
-
 /// `/a` covers `/a` and `/a/b` but not `/ab`; nothing, which is `/`, covers everything, `*` of OPTIONS too.
 fn covers(prefix: &str, path: &str) -> bool {
     // An empty `String` points nowhere, and some processors take 100 ns to compare nothing there.
@@ -262,41 +247,47 @@ services:
             ("[::1]", "*", "any"),
             ("other.org", "/api", "any"),
         ] {
-            let found = router.find(authority, path).map(|index| services[index].name.as_str());
-            assert_eq!(found, Some(service), "{authority} {path}");
+            let found = router.route(authority, path);
+            let found = found.map(|route| services[route.service].name.as_str());
+            assert_eq!(found, Ok(service), "{authority} {path}");
         }
     }
 
     #[test]
-    fn paths_that_instances_read_alike_lead_to_one_service() {
-        for (path, expected) in [
-            ("/a/b/", "/a/b/"),
-            ("*", "*"),
-            ("/%61dmin/x", "/admin/x"),
-            ("/%2561", "/%61"),
-            ("/a%2fb", "/a/b"),
-            ("//admin///x", "/admin/x"),
-            ("/x/../admin", "/admin"),
-            ("/x/%2e%2E/./admin", "/admin"),
-            ("/../..", "/"),
-            ("/a%", "/a%"),
-            ("/a%4", "/a%4"),
-            ("/a%zz", "/a%zz"),
-            ("/caf%c3%a9", "/caf\u{e9}"),
-            ("/.well-known/x", "/.well-known/x"),
-        ] {
-            assert_eq!(plain(path), expected, "{path}");
-        }
+    fn what_may_lead_to_two_places_leads_nowhere() {
         let yaml = "
 services:
   admin: { paths: [/admin], instances: [127.0.0.1:1] }
-  site: { instances: [127.0.0.1:1] }
+  site: { instances: [127.0.0.1:1], routes: [{ paths: [/api], rewrite_prefix: /app }] }
 ";
         let loaded = config::parse(yaml, std::path::Path::new("t.yaml")).unwrap();
-        let router = Router::build(loaded.config.services.iter());
-        let place = loaded.config.services.iter().position(|it| it.name == "admin");
-        for path in ["/admin", "/%61dmin/users", "//admin/users", "/x/../admin/users"] {
-            assert_eq!(router.find("a", path), place, "{path}");
+        let services = &loaded.config.services;
+        let router = Router::build(services.iter());
+        let service = |path: &str| {
+            let found = router.route("a", path);
+            found.map(|route| (services[route.service].name.as_str(), route.part))
+        };
+        for path in ["/admin", "/%61dmin/users", "//admin/users", "/x/../admin/%2e/users;v=1"] {
+            assert_eq!(service(path), Ok(("admin", None)), "{path}");
+        }
+        for path in ["/x;y=1", "/a%2fb", "/adm%69n2", "/x/..;/y", "//x//..//y", "/x%5cy", "/%"] {
+            assert_eq!(service(path), Ok(("site", None)), "{path}");
+        }
+        for path in ["/api/x%2fy", "/api/;v=1", "/api/x/..;/y"] {
+            assert_eq!(service(path), Ok(("site", Some(0))), "{path}");
+        }
+        for path in [
+            "/admin;x=1",
+            "/;/admin",
+            "/x/..;/admin/users",
+            "/x%5c..%5cadmin",
+            "/%5Cadmin",
+            "/admin/..%2fx",
+            "/admin//../x",
+            "/admin%2fx",
+            "/api/..;/manager",
+        ] {
+            assert_eq!(service(path), Err(Unrouted::Ambiguous), "{path}");
         }
     }
 
@@ -340,10 +331,10 @@ services:
         let loaded = config::parse(yaml, std::path::Path::new("t.yaml")).unwrap();
         let router = Router::build(loaded.config.services.iter());
         let part = |host, path| router.route(host, path).map(|route| route.part);
-        assert_eq!(part("a.org", "/p/x"), Some(Some(0)));
-        assert_eq!(part("b.org", "/p/x"), Some(Some(1)));
-        assert_eq!(part("w.old.org", "/"), Some(Some(1)));
-        assert_eq!(part("old.org", "/"), None);
+        assert_eq!(part("a.org", "/p/x"), Ok(Some(0)));
+        assert_eq!(part("b.org", "/p/x"), Ok(Some(1)));
+        assert_eq!(part("w.old.org", "/"), Ok(Some(1)));
+        assert_eq!(part("old.org", "/"), Err(Unrouted::Nobody));
     }
 
     /// A name that is nothing but dots must not be looked up at each of them.
@@ -353,10 +344,10 @@ services:
         let loaded = config::parse(yaml, std::path::Path::new("t.yaml")).unwrap();
         let router = Router::build(loaded.config.services.iter());
         let host = ".".repeat(60_000) + "x.a.org";
-        assert_eq!(router.find(&host, "/"), Some(0));
-        assert_eq!(router.find(&".".repeat(60_000), "/"), None);
-        assert_eq!(router.find("", "/"), None);
-        assert_eq!(router.find(".a.org", "/"), None);
+        assert!(router.route(&host, "/").is_ok());
+        assert_eq!(router.route(&".".repeat(60_000), "/"), Err(Unrouted::Nobody));
+        assert_eq!(router.route("", "/"), Err(Unrouted::Nobody));
+        assert_eq!(router.route(".a.org", "/"), Err(Unrouted::Nobody));
     }
 
     #[test]
@@ -364,7 +355,7 @@ services:
         let yaml = "services: { s: { hosts: [a.org], paths: [/p], instances: ['127.0.0.1:1'] } }";
         let loaded = config::parse(yaml, std::path::Path::new("t.yaml")).unwrap();
         let router = Router::build(loaded.config.services.iter());
-        assert_eq!(router.find("b.org", "/p"), None);
-        assert_eq!(router.find("a.org", "/"), None);
+        assert_eq!(router.route("b.org", "/p"), Err(Unrouted::Nobody));
+        assert_eq!(router.route("a.org", "/"), Err(Unrouted::Nobody));
     }
 }

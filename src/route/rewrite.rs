@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use super::plain;
+use super::reading::{is_tame, plain_bytes};
 
 /// What is left of `path` behind `prefix`, which covers it: empty, or begins with a slash. As it came, unless
 /// it may lead out of where it is put; then as it is matched.
@@ -13,9 +13,10 @@ pub fn rest<'a>(path: &'a str, prefix: &str) -> Cow<'a, str> {
     if let Some(rest) = behind(path).filter(|rest| is_tame(rest)) {
         return Cow::Borrowed(rest);
     }
-    let path = plain(path);
-    let rest = path.strip_prefix(prefix).filter(|rest| begins(rest)).unwrap_or(&path);
-    Cow::Owned(encoded(rest))
+    let path = plain_bytes(path);
+    let rest = path.strip_prefix(prefix.as_bytes());
+    let rest = rest.filter(|rest| rest.is_empty() || rest.starts_with(b"/"));
+    Cow::Owned(encoded(rest.unwrap_or(&path)))
 }
 
 /// The path with `to` in the place of `prefix`.
@@ -77,17 +78,10 @@ fn begins(rest: &str) -> bool {
     rest.is_empty() || rest.starts_with('/')
 }
 
-/// Whether no reading of it leads upwards.
-fn is_tame(rest: &str) -> bool {
-    let has_escaped_dot = || rest.as_bytes().windows(3).any(|it| it.eq_ignore_ascii_case(b"%2e"));
-    let leads_up = rest.contains("..") || rest.contains('%') && has_escaped_dot();
-    !leads_up
-}
-
 /// With escapes for all that can't stand in a path (RFC 3986 section 3.3).
-fn encoded(path: &str) -> String {
+fn encoded(path: &[u8]) -> String {
     let mut text = String::with_capacity(path.len());
-    for byte in path.bytes() {
+    for byte in path.iter().copied() {
         if byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte) {
             text.push(char::from(byte));
         } else {
@@ -122,11 +116,17 @@ mod tests {
             ("/api/x%2f..%2f..%2fapi%2fz", "/api", "/app", "/app/z"),
             ("/api%2fx", "/api", "/app", "/app/x"),
             ("/caf%c3%a9/x", "/caf\u{e9}", "/", "/x"),
-            ("/api/..x/caf%c3%a9", "/api", "/app", "/app/..x/caf%C3%A9"),
+            ("/api/..x/caf%c3%a9", "/api", "/app", "/app/..x/caf%c3%a9"),
+            ("/api/a%2Fb/compare/v1...v2", "/api", "/app", "/app/a%2Fb/compare/v1...v2"),
+            ("/api/%ff%fe/x..y", "/api", "/app", "/app/%ff%fe/x..y"),
+            ("/api/%ff/../%fe", "/api", "/app", "/app/%FE"),
+            ("/api/x;v=1", "/api", "/app", "/app/x;v=1"),
+            ("/api/..;/api/x", "/api", "/app", "/app/x"),
+            ("/api/x%5c..%5cy", "/api", "/app", "/app/y"),
         ] {
             assert_eq!(rewritten(path, prefix, to), expected, "{path}");
             // Whatever reads it finds it below the new prefix.
-            let read = plain(&rewritten(path, prefix, to)).into_owned();
+            let read = super::super::reading::plain(&rewritten(path, prefix, to)).into_owned();
             assert!(super::super::covers(to.trim_end_matches('/'), &read), "{path}: {read}");
         }
     }

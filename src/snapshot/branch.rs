@@ -19,8 +19,8 @@ struct Several {
     sharing: Sharing,
     shard_by: ShardBy,
     at_zero: AtZero,
-    /// Versions whose tokens are looked for, one of each way to carry them.
-    carriers: Box<[usize]>,
+    /// By version, the first one that carries tokens in the same way; none without tokens.
+    carriers: Box<[Option<usize>]>,
 }
 
 /// The versions of one service.
@@ -53,16 +53,16 @@ impl Place {
     }
 }
 
-/// Versions that carry tokens differently from those before them.
-fn carriers(service: &types::Service) -> Box<[usize]> {
+/// Which version is the first that carries tokens as each does.
+fn carriers(service: &types::Service) -> Box<[Option<usize>]> {
     let by_token = |version: &types::Version| {
         let affinity = version.affinity.as_ref().filter(|affinity| affinity.by.is_none())?;
         let (cookie, header) = (affinity.cookie.name.clone(), affinity.header.clone());
         Some((cookie, header, affinity.query.clone(), affinity.cross_site_cookie))
     };
     let ways: Vec<_> = service.versions.iter().map(by_token).collect();
-    let is_new = |index: &usize| ways[*index].is_some() && !ways[..*index].contains(&ways[*index]);
-    (0..ways.len()).filter(is_new).collect()
+    let first = |way| ways.iter().position(|it| it == way).filter(|_| Option::is_some(way));
+    ways.iter().map(first).collect()
 }
 
 impl<'a> Branch<'a> {
@@ -94,15 +94,25 @@ impl<'a> Branch<'a> {
 
     /// Versions whose tokens are looked for, one of each way to carry them.
     pub fn carriers(self) -> impl Iterator<Item = &'a Service> {
-        let places = self.several.map_or(&[][..], |several| &several.carriers);
-        places.iter().map(move |place| &self.services[*place])
+        let firsts = self.several.map_or(&[][..], |several| &several.carriers);
+        let is_first = |(place, first): &(usize, &Option<usize>)| **first == Some(*place);
+        firsts.iter().enumerate().filter(is_first).map(move |(place, _)| &self.services[place])
+    }
+
+    /// Whether two versions carry tokens in the same way.
+    pub fn carry_alike(self, one: &Service, other: &Service) -> bool {
+        let way = |version| self.several?.carriers[self.place(version)?];
+        way(one).is_some() && way(one) == way(other)
+    }
+
+    fn place(self, version: &Service) -> Option<usize> {
+        self.services.iter().position(|known| std::ptr::eq(known, version))
     }
 
     /// Whether a version keeps the sessions that it has.
     pub fn keeps_sessions(self, version: &Service) -> bool {
         let Some(several) = self.several else { return true };
-        let is_it = |known: &Service| std::ptr::eq(known, version);
-        let place = self.services.iter().position(is_it);
-        several.at_zero == AtZero::Keep || place.is_some_and(|it| several.sharing.has_weight(it))
+        let has_weight = |place| several.sharing.has_weight(place);
+        several.at_zero == AtZero::Keep || self.place(version).is_some_and(has_weight)
     }
 }

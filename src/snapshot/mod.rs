@@ -35,7 +35,7 @@ use crate::observe::journal::Journal;
 use crate::observe::red::{Red, Sums};
 use crate::observe::telemetry::Telemetry;
 use crate::rehearsal::Rehearsals;
-use crate::route::{Route, Router};
+use crate::route::{Route, Router, Unrouted};
 use crate::snapshot::branch::Place;
 use crate::snapshot::room::Room;
 use crate::tls::automatic::Automatic;
@@ -154,7 +154,7 @@ impl Service {
 
 impl Snapshot {
     /// The service for a request: its versions, of which there is at least one.
-    pub fn service(&self, authority: &str, path: &str) -> Option<Destination<'_>> {
+    pub fn service(&self, authority: &str, path: &str) -> Result<Destination<'_>, Unrouted> {
         self.route(authority, path).map(|(branch, route)| {
             // No file has as many.
             let index = route.part.and_then(|part| u16::try_from(part).ok());
@@ -163,9 +163,9 @@ impl Snapshot {
     }
 
     /// The same, and what leads there.
-    pub fn route(&self, authority: &str, path: &str) -> Option<(Branch<'_>, Route<'_>)> {
+    pub fn route(&self, authority: &str, path: &str) -> Result<(Branch<'_>, Route<'_>), Unrouted> {
         let route = self.router.route(authority, path)?;
-        Some((self.places[route.service].of(&self.services), route))
+        Ok((self.places[route.service].of(&self.services), route))
     }
 
     /// The service that this is a version of.

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::config::overlay::{self, Overlay};
 use crate::config::types::{self, AtZero, Config, State};
 use crate::config::{Change, diff};
 use crate::instance::{Instance, Lane, Roster};
@@ -98,11 +99,36 @@ pub fn plan(snapshot: &Snapshot, config: &Config, warnings: &[String]) -> Plan {
     }
     plan.touches = leaving.count(Instant::now());
     plan.touches.sessions += unbound(snapshot, config, &leaving);
-    plan.touches.sessions += shut_out(snapshot, config, &leaving);
+    let (served, told) = with_overlay(snapshot, config);
+    plan.touches.sessions += shut_out(snapshot, &served, &leaving);
     plan.warnings.extend(changes.iter().filter_map(warning));
+    plan.warnings.extend(told);
     plan.restart_needed = changes.iter().filter_map(restart).collect();
     plan.changes = changes.iter().map(ToString::to_string).collect();
     plan
+}
+
+/// The configuration with what was asked for at run time, and what is to be known of that.
+fn with_overlay(snapshot: &Snapshot, config: &Config) -> (Config, Vec<String>) {
+    let mut overlay = Overlay::clone(&snapshot.overlay);
+    let forgotten = overlay.prune(config).into_iter();
+    let mut told: Vec<_> =
+        forgotten.map(|it| format!("forgets what was asked for at run time: {it}")).collect();
+    for service in &config.services {
+        let asked = overlay.shares(&service.name).map(|shares| &shares.allocations);
+        let before = snapshot.filed.services.iter().find(|it| it.name == service.name);
+        if let (Some(asked), Some(split)) = (asked, &service.split)
+            && before.and_then(|before| before.split.as_ref()) != Some(split)
+        {
+            told.push(format!(
+                "{name}: its shares stay as they were asked for at run time, {asked}; \
+                 `burdock split {name} file` goes back to the file",
+                name = service.name,
+                asked = overlay::told(asked)
+            ));
+        }
+    }
+    (overlay.apply(config), told)
 }
 
 fn version_of<'a>(config: &'a Config, service: &str, version: &str) -> Option<&'a types::Version> {

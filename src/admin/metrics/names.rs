@@ -1,4 +1,4 @@
-//! The table of metrics: every name, type and help text. README.md has the same.
+//! The table of metrics: every name, type and help text. deploy/README.md has the same.
 
 /// Everything that is exposed: name, type, help.
 pub const NAMES: &[(&str, &str, &str)] = &[

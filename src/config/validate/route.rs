@@ -1,6 +1,7 @@
 //! `routes`: parts of a service that are treated differently.
 
 use http::header::{HeaderName, HeaderValue};
+use http::uri::Authority;
 
 use super::names::{is_path, is_token};
 use super::service;
@@ -110,10 +111,7 @@ fn target(node: &Node<'_>) -> Option<String> {
         let schemes = ["http://", "https://", "{scheme}://"];
         let host = schemes.iter().find_map(|scheme| text.strip_prefix(scheme));
         let leads = match host {
-            Some(host) => {
-                let named = host.starts_with("{host}");
-                named || host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
-            }
+            Some(host) => is_host_of_template(host),
             None => ["/", "{path}", "{rest}"].iter().any(|start| text.starts_with(start)),
         };
         (is_visible && leads && !text.starts_with("//")).then(|| text.to_owned())
@@ -130,6 +128,16 @@ fn target(node: &Node<'_>) -> Option<String> {
         rest = after;
     }
     Some(to)
+}
+
+/// Whether what stands behind `://` is a host, with a port or without.
+fn is_host_of_template(text: &str) -> bool {
+    let text = text.replacen("{host}", "h", 1);
+    let end = text.find(['/', '?', '#', '{']).unwrap_or(text.len());
+    let authority: Result<Authority, _> = text[..end].parse();
+    let is_plain = |it: &Authority| !it.as_str().contains('@') && !it.host().is_empty();
+    let has_port = |it: &Authority| it.as_str() == it.host() || it.port_u16().is_some();
+    authority.is_ok_and(|it| is_plain(&it) && has_port(&it))
 }
 
 fn edits(fields: &mut Fields<'_>, key: &'static str) -> Edits {

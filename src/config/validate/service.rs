@@ -11,6 +11,7 @@ use super::{route, split};
 use crate::config::node::{Fields, Node};
 use crate::config::tree::Data;
 use crate::config::types::{Access, Service, Version};
+use crate::route::reading;
 
 /// Routes of one service.
 const MAX_ROUTES: usize = 60_000;
@@ -160,7 +161,7 @@ fn report_ours(service: &Service, node: &Node<'_>) {
     }
 }
 
-/// Who has which path of which host; an empty one is every host. `None` is a service itself, which its
+/// Who has which path, as it is compared, of which host; an empty one is every host. `None` is a service itself, which its
 /// own routes may take parts of.
 type Taken = HashMap<(String, String), (String, Option<usize>)>;
 
@@ -178,7 +179,8 @@ fn report_overlap(taken: &mut Taken, service: &Service, node: &Node<'_>) {
         for (host, path) in hosts.iter().flat_map(|host| paths.iter().map(move |path| (host, path)))
         {
             let mine = (service.name.clone(), index);
-            let Some((name, by)) = taken.insert((host.clone(), path.clone()), mine) else {
+            let read = reading::plain(path).trim_end_matches('/').to_owned();
+            let Some((name, by)) = taken.insert((host.clone(), read), mine) else {
                 continue;
             };
             let is_own = name == service.name;

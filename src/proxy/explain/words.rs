@@ -27,6 +27,13 @@ pub(super) fn no_route(host: &str, path: &str) -> String {
     format!("no service has a host that fits {host:?} and a path that covers {path:?}")
 }
 
+pub(super) fn ambiguous(path: &str) -> String {
+    format!(
+        "instances may read {path:?} in ways that lead to different services or routes: an escaped \
+         slash, a backslash, or what stands behind a semicolon"
+    )
+}
+
 pub(super) fn route(host: &str, route: Route<'_>) -> String {
     let path = route.path;
     match route.host {

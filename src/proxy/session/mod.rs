@@ -28,7 +28,7 @@ use crate::proxy::key;
 use crate::snapshot::{Service, Snapshot};
 
 pub use inspect::{Said, Seen, tokens};
-pub use version::{Lot, draw};
+pub use version::{Lot, draw, take_others};
 
 /// What became of a request's session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

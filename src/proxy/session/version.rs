@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use http::request;
 
 use super::{MEMORY, Session, wall_clock};
-use crate::affinity::cookie::Values;
 use crate::affinity::engine_io::{self, Ask};
-use crate::affinity::{Rejection, carriers, cookie};
+use crate::affinity::memory::Memory;
+use crate::affinity::{carriers, cookie};
 use crate::config::types::ShardBy;
 use crate::proxy::client::Client;
+use crate::proxy::headers::Fields;
 use crate::route::split::{self, By, PLACES};
 use crate::snapshot::{Branch, Service, Snapshot};
 
@@ -35,7 +36,8 @@ pub fn draw<'a>(
     stream: Option<&Client>,
 ) -> Lot<'a> {
     let lot = |service, by| Lot { service, by, number: None };
-    if let Some(service) = by_token(snapshot, branch, head) {
+    let told = told(snapshot, branch, head);
+    if let Told::Version(service) = told {
         return lot(service, By::Token);
     }
     let serves = |service: &&Service| branch.keeps_sessions(service);
@@ -45,8 +47,15 @@ pub fn draw<'a>(
     if let Some(service) = by_streams(branch, stream).filter(serves) {
         return lot(service, By::Streams);
     }
+    let of_session = match told {
+        Told::Session(mark) => Some(split::hash(&mark.to_be_bytes())),
+        Told::Version(_) | Told::Nothing => None,
+    };
     match branch.shard_by() {
-        ShardBy::Random => lot(branch.of_number(fastrand::u64(..)), By::Random),
+        ShardBy::Random => {
+            let number = of_session.unwrap_or_else(|| fastrand::u64(..));
+            lot(branch.of_number(number), By::Random)
+        }
         ShardBy::Ip => {
             let bits = snapshot.config.client_limits.ipv6_prefix;
             lot(branch.of_number(number_of(address, bits)), By::Ip)
@@ -55,47 +64,82 @@ pub fn draw<'a>(
             if let Some(number) = by_cookie(branch, head) {
                 return lot(branch.of_number(number.into()), By::Cookie);
             }
-            let number = fastrand::u32(..PLACES);
+            let any = || fastrand::u32(..PLACES);
+            let number = match of_session {
+                Some(number) => (number % u64::from(PLACES)) as u32,
+                None => stream.map_or_else(any, |client| client.number(any)),
+            };
             let service = branch.of_number(number.into());
-            // With a token the client will hold what tells more.
-            let is_bound = service.version().affinity.as_ref().is_some_and(|it| it.by.is_none());
-            Lot { service, by: By::Drawn, number: (!is_bound).then_some(number) }
+            Lot { service, by: By::Drawn, number: Some(number) }
         }
     }
 }
 
-/// The version that a token names which would be honoured there, if it keeps its sessions.
-fn by_token<'a>(
-    snapshot: &Snapshot,
-    branch: Branch<'a>,
-    head: &request::Parts,
-) -> Option<&'a Service> {
+/// What the tokens of a request say of its version.
+enum Told<'a> {
+    Nothing,
+    /// That it is this one, which keeps its sessions.
+    Version(&'a Service),
+    /// That it belongs to this session, which has to leave its version: requests that come at once must
+    /// not part.
+    Session(u64),
+}
+
+/// By the newest token of a version that keeps its sessions and looks for it where it was, else the newest
+/// of all.
+fn told<'a>(snapshot: &Snapshot, branch: Branch<'a>, head: &request::Parts) -> Told<'a> {
     let now = wall_clock();
-    let named = |values: Result<Values, Rejection>| {
-        let values = values.ok()?;
-        let mut newest = None;
-        for value in values.iter() {
-            MEMORY.with_borrow_mut(|memory| {
-                let Ok(claim) = memory.open(&snapshot.keyring, value.as_bytes()) else { return };
-                let Some(service) = branch.named(claim.version) else { return };
-                let is_newer = newest.is_none_or(|(renewed, _)| claim.renewed > renewed);
-                if is_newer && Session::heed(service, &claim, now).is_ok() {
-                    newest = Some((claim.renewed, service));
+    let (mut kept, mut left) = (None, None);
+    for reader in branch.carriers() {
+        let Some(affinity) = &reader.version().affinity else { continue };
+        let mut look = |value: &[u8], memory: &mut Memory| {
+            let Ok(claim) = memory.open(&snapshot.keyring, value) else { return };
+            let named = branch.named(claim.version);
+            let service = named.unwrap_or(reader);
+            if Session::heed(service, &claim, now).is_err() {
+                return;
+            }
+            let is_newer = |known: Option<u64>| known.is_none_or(|known| claim.renewed > known);
+            match named {
+                Some(service) if branch.keeps_sessions(service) => {
+                    let is_read = branch.carry_alike(service, reader);
+                    if is_read && is_newer(kept.map(|(renewed, _)| renewed)) {
+                        kept = Some((claim.renewed, service));
+                    }
                 }
-            });
-        }
-        newest.map(|(_, service)| service)
-    };
-    let mut affinities = branch.carriers().filter_map(|it| it.version().affinity.as_ref());
-    let found = affinities.find_map(|affinity| {
-        let mut found = None;
+                _ if is_newer(left.map(|(renewed, _)| renewed)) => {
+                    left = Some((claim.renewed, claim.mark));
+                }
+                _ => {}
+            }
+        };
         carriers::peek(affinity, &head.headers, &head.uri, |values| {
-            found = named(values);
-            found.is_some()
+            let Ok(values) = values else { return false };
+            MEMORY.with_borrow_mut(|memory| {
+                values.iter().for_each(|value| look(value.as_bytes(), memory));
+            });
+            false
         });
-        found
-    });
-    found.filter(|service| branch.keeps_sessions(service))
+    }
+    match (kept, left) {
+        (Some((_, service)), _) => Told::Version(service),
+        (None, Some((_, mark))) => Told::Session(mark),
+        (None, None) => Told::Nothing,
+    }
+}
+
+/// Takes what only other versions than this one look for out of what its instances will see.
+pub fn take_others(
+    branch: Branch<'_>,
+    service: &Service,
+    head: &mut request::Parts,
+    fields: Fields,
+) {
+    let has_cookies = fields.has(Fields::COOKIE);
+    for other in branch.carriers().filter(|other| !branch.carry_alike(other, service)) {
+        let Some(affinity) = &other.version().affinity else { continue };
+        carriers::take(affinity, &mut head.headers, &mut head.uri, has_cookies, |_, _| false);
+    }
 }
 
 /// The version that issued the engine.io session which the request belongs to.
@@ -115,10 +159,8 @@ fn by_engine_io<'a>(branch: Branch<'a>, head: &request::Parts) -> Option<&'a Ser
 
 /// The version of the streams that are in flight beside this one.
 fn by_streams<'a>(branch: Branch<'a>, stream: Option<&Client>) -> Option<&'a Service> {
-    let companion = stream?.companion()?;
-    let identity = companion.identity();
-    let service = branch.named(&identity.version)?;
-    (service.roster.service() == identity.service).then_some(service)
+    let companion = stream?.companion(branch.versions().first()?.roster.service())?;
+    branch.named(&companion.identity().version)
 }
 
 fn by_cookie(branch: Branch<'_>, head: &request::Parts) -> Option<u32> {

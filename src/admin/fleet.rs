@@ -79,6 +79,9 @@ pub(super) fn warnings(standing: &Standing, nodes: &[Node]) -> Vec<String> {
         };
         told.push(format!("the fleet: {what}: {problem}"));
     }
+    if let Some(problem) = &standing.keyring {
+        told.push(format!("the fleet's keyring: {problem}"));
+    }
     let pending = standing.orders.pending;
     if pending > 0 {
         told.push(format!("{pending} of the fleet's orders are not written: others have not heard"));

@@ -130,6 +130,16 @@ pub fn percent(text: &str) -> Option<u32> {
     units::parse_percent(text).ok().filter(|points| *points <= 100 * 100)
 }
 
+/// The keys in the text of a key file, newest first, or what is wrong with it. No message repeats a key.
+pub fn keys(text: &str) -> Result<Vec<[u8; 32]>, String> {
+    let (keys, problems) = validate::keys::lines(text);
+    match problems.first() {
+        None => Ok(keys),
+        Some((0, message)) => Err(message.clone()),
+        Some((line, message)) => Err(format!("line {line}: {message}")),
+    }
+}
+
 /// Whether an instance may be called this.
 pub fn is_name(text: &str) -> bool {
     validate::names::is_name(text)

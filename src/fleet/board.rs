@@ -90,6 +90,8 @@ pub struct Standing {
     pub orders: Orders,
     /// How often it was lost.
     pub losses: u64,
+    /// What is wrong with the keyring.
+    pub keyring: Option<String>,
     /// Whether another one calls itself alike.
     pub is_twin: bool,
 }
@@ -150,6 +152,15 @@ impl Board {
         if let Some(standing) = &mut state.standing {
             standing.orders = orders;
         }
+    }
+
+    /// What is wrong with the keyring. Tells whether that is news.
+    pub(super) fn note_keyring(&self, problem: Option<String>) -> bool {
+        let mut state = self.state();
+        let Some(standing) = &mut state.standing else { return false };
+        let is_news = standing.keyring != problem;
+        standing.keyring = problem;
+        is_news
     }
 
     /// What this balancer says of itself.

@@ -34,6 +34,11 @@ pub(super) struct Stand {
 }
 
 impl Stand {
+    /// The later one of two that are of one etcd.
+    fn later(self, other: Self) -> Self {
+        Self { cluster: other.cluster, revision: self.revision.max(other.revision) }
+    }
+
     /// Whether this is not what was heard before, a little later.
     fn is_anew_after(self, before: Self) -> bool {
         before.cluster != 0
@@ -173,7 +178,8 @@ impl Book {
         }
         // Of what is said in a quiet fleet nobody needs a copy.
         self.is_to_keep |= self.stand.cluster != stand.cluster;
-        self.stand = stand;
+        let is_anew = stand.is_anew_after(self.stand);
+        self.stand = if is_anew { stand } else { self.stand.later(stand) };
     }
 
     /// All that is not among these is gone, unless nobody has taken it away.
@@ -268,6 +274,7 @@ impl Book {
     pub(super) fn written(&mut self, due: &Due, revision: i64) {
         if let Some(entry) = self.entries.get_mut(&due.subject) {
             entry.seen = Some((revision, due.row.clone()));
+            self.stand.revision = self.stand.revision.max(revision);
             self.is_to_keep = true;
         }
     }

@@ -26,10 +26,10 @@ const REMEMBERED: Duration = Duration::from_secs(7 * 86_400);
 
 /// How long to wait after failures: longer each time, and not all at the same instant.
 #[derive(Debug, Default)]
-struct Pace(u32);
+pub(super) struct Pace(u32);
 
 impl Pace {
-    fn failed(&mut self) -> Duration {
+    pub(super) fn failed(&mut self) -> Duration {
         let wait = SHORTEST.saturating_mul(1 << self.0.min(6)).min(LONGEST);
         self.0 = self.0.saturating_add(1);
         wait.mul_f64(0.5 + fastrand::f64())
@@ -72,7 +72,7 @@ pub(super) async fn hear(shared: Arc<Shared>, client: Client, quiet: Duration) {
     }
 }
 
-async fn tell(shared: &Shared, news: News) {
+pub(super) async fn tell(shared: &Shared, news: News) {
     // Nobody hears it if the process ends.
     let _ = shared.news.send(news).await;
 }

@@ -3,11 +3,13 @@
 //! Nothing of this is on a request's path, and losing the etcd changes nothing: what was wanted still
 //! is, and what is said meanwhile is written when it is back. What becomes of what is wanted is for
 //! others to say. [`Fleet`] is what they hold; [`row`] is the form of orders, [`book`] all of them,
-//! `exchange` the tasks that hear and write, [`board`] what is told of it.
+//! `exchange` the tasks that hear and write, [`keyring`] the affinity keys that are shared, [`board`] what is
+//! told of it.
 
 mod book;
 pub mod board;
 mod exchange;
+pub mod keyring;
 pub mod row;
 pub mod summary;
 
@@ -24,6 +26,7 @@ use crate::config::types;
 use crate::etcd::Client;
 use board::{Board, Orders};
 use book::Book;
+use keyring::Keys;
 use row::Subject;
 use summary::Summary;
 
@@ -41,6 +44,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub enum News {
     /// Something else may be wanted, or what is wanted is written now.
     Orders,
+    /// The keyring is another one.
+    Keyring,
     /// The etcd is heard, for the first time or again.
     Heard,
     /// It is heard no longer.
@@ -51,8 +56,8 @@ pub enum News {
 #[derive(Debug)]
 struct Shared {
     name: String,
-    /// What keys of orders begin with, and those of balancers.
-    places: [Vec<u8>; 2],
+    /// What keys of orders begin with, those of balancers, and those of secrets.
+    places: [Vec<u8>; 3],
     book: Mutex<Book>,
     board: Arc<Board>,
     news: mpsc::Sender<News>,
@@ -62,12 +67,19 @@ struct Shared {
     rounds: watch::Sender<(u64, Option<String>)>,
     /// Whether the etcd was heard, or was found not to be.
     first: watch::Sender<bool>,
+    /// The same of the keyring.
+    first_keys: watch::Sender<bool>,
+    keyring: Mutex<Option<Keys>>,
     lease: Mutex<i64>,
 }
 
 impl Shared {
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keyring(&self) -> MutexGuard<'_, Option<Keys>> {
+        self.keyring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells of all orders.
@@ -120,6 +132,17 @@ impl Default for Fleet {
     }
 }
 
+/// What is known before the fleet is heard.
+#[derive(Debug)]
+pub struct Known<'a> {
+    /// What was kept of its orders.
+    pub orders: Option<&'a str>,
+    /// What this balancer was asked for alone, if nothing was.
+    pub alone: &'a Overlay,
+    /// Its affinity keys, or those to begin with.
+    pub keyring: Option<Keys>,
+}
+
 /// An order that others are to hear.
 #[derive(Debug)]
 pub struct Sent {
@@ -156,22 +179,17 @@ impl Sent {
 }
 
 impl Fleet {
-    /// Is in the fleet that the configuration says from now on, or in none. `known` is what was kept of
-    /// it, and `alone` what is wanted so far. Whether it is another one than before.
-    pub fn follow(
-        &mut self,
-        settings: Option<&Arc<types::Fleet>>,
-        host: &str,
-        (known, alone): (Option<&str>, &Overlay),
-    ) -> bool {
+    /// Is in the fleet that the configuration says from now on, or in none.
+    pub fn follow(&mut self, settings: Option<&Arc<types::Fleet>>, host: &str, known: Known<'_>) {
         if self.running.as_ref().map(|it| &it.settings) == settings {
-            return false;
+            return;
         }
         self.running = None;
         let name = settings.map(|it| it.name.clone().unwrap_or_else(|| host.to_owned()));
         self.board.join(name.clone());
-        let Some((settings, name)) = settings.zip(name) else { return true };
-        let kept = known.map(Book::of_text).transpose().unwrap_or_else(|error| {
+        let Some((settings, name)) = settings.zip(name) else { return };
+        let Known { orders, alone, keyring } = known;
+        let kept = orders.map(Book::of_text).transpose().unwrap_or_else(|error| {
             tracing::warn!(error, "reading what the fleet wanted failed");
             None
         });
@@ -179,38 +197,50 @@ impl Fleet {
         let place = |of: &str| format!("{}{of}/", settings.keys.prefix).into_bytes();
         let shared = Arc::new(Shared {
             name,
-            places: [place("orders"), place("nodes")],
+            places: [place("orders"), place("nodes"), place("secret")],
             book: Mutex::new(book),
             board: Arc::clone(&self.board),
             news: self.sender.clone(),
             ring: Notify::new(),
             rounds: watch::Sender::new((0, None)),
             first: watch::Sender::new(false),
+            first_keys: watch::Sender::new(!settings.keyring),
+            keyring: Mutex::new(keyring.filter(|_| settings.keyring)),
             lease: Mutex::new(0),
         });
         shared.note();
         let client = || Client::new(&settings.keys.etcd).patient_for(PATIENCE);
         let quiet = settings.keys.refresh;
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(exchange::hear(Arc::clone(&shared), client(), quiet)).abort_handle(),
             tokio::spawn(exchange::write(Arc::clone(&shared), client())).abort_handle(),
             tokio::spawn(exchange::look(Arc::clone(&shared), client(), quiet)).abort_handle(),
         ];
+        if settings.keyring {
+            let task = keyring::follow(Arc::clone(&shared), [client(), client()], quiet);
+            tasks.push(tokio::spawn(task).abort_handle());
+        }
         let settings = Arc::clone(settings);
         self.running = Some(Running { settings, shared, tasks, publishing: None });
         if let Some(teller) = self.teller.clone() {
             self.publish(teller);
         }
-        true
     }
 
     /// Resolves when the etcd was heard, or found not to be; or at `deadline`.
     pub async fn first(&self, deadline: Instant) {
         if let Some(running) = &self.running {
             let mut first = running.shared.first.subscribe();
+            let mut keys = running.shared.first_keys.subscribe();
             // Whoever waits can't do more than go on.
             let _ = timeout_at(deadline, first.wait_for(|is_over| *is_over)).await;
+            let _ = timeout_at(deadline, keys.wait_for(|is_over| *is_over)).await;
         }
+    }
+
+    /// The affinity keys, if they are the fleet's.
+    pub fn keyring(&self) -> Option<Keys> {
+        self.running.as_ref()?.shared.keyring().clone()
     }
 
     /// Says to the others how this balancer is, from now on.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,16 +12,19 @@ use tokio::sync::oneshot;
 
 use crate::admin::desk::Done;
 use crate::admin::problem::Problem;
+use crate::affinity::token::Keyring;
 use crate::config::found::Found;
 use crate::config::overlay::{self, Key, Overlay, Override, Shares};
 use crate::config::types::Config;
 use crate::config::{effective, is_name};
 use crate::fleet::summary::{MOST_SERVICES, Service, Summary};
-use crate::fleet::{Fleet, News, Teller};
+use crate::fleet::keyring::Keys;
+use crate::fleet::{Fleet, Known, News, Teller};
 use crate::instance::Lane;
 use crate::observe::events::{Event, FleetStage};
 use crate::rehearsal::guard;
-use crate::run::server::Server;
+use crate::run::keys::{KeyError, OwnKey};
+use crate::run::server::{Server, has_affinity};
 use crate::run::{state_file, steering};
 use crate::snapshot::{Layers, Live, Phase, Snapshot};
 
@@ -31,20 +34,45 @@ const FIRST_WORD: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(1
 
 /// The fleet of a process that begins, and what is to be served by it. What the process before it heard
 /// counts until it is heard.
-pub(super) async fn begin(layers: Layers, config_file: Option<&Path>) -> (Fleet, Layers) {
+pub(super) async fn begin(
+    layers: Layers,
+    config_file: Option<&Path>,
+    own_key: &mut OwnKey,
+) -> Result<(Fleet, Layers), KeyError> {
     let mut fleet = Fleet::default();
     let filed = Arc::clone(&layers.filed);
-    let path = state_file::path_of_fleet(filed.admin.as_ref(), config_file);
-    let is_on = filed.fleet.is_some();
-    let known = path.filter(|_| is_on).and_then(|path| state_file::load_fleet(&path));
-    fleet.follow(filed.fleet.as_ref(), &host(), (known.as_deref(), &layers.overlay));
-    let wait = FIRST_WORD[usize::from(known.is_some())];
+    let Some(settings) = &filed.fleet else { return Ok((fleet, layers)) };
+    let kept = |path: Option<PathBuf>| path.and_then(|path| state_file::load_fleet(&path));
+    let orders = kept(state_file::path_of_fleet(filed.admin.as_ref(), config_file));
+    let (mut keyring, mut is_known) = (None, orders.is_some());
+    if settings.keyring {
+        let path = state_file::path_of_keyring(filed.admin.as_ref(), config_file);
+        let heard = kept(path).and_then(|text| Keys::of_text(&text).ok());
+        is_known &= heard.is_some();
+        keyring = Some(heard.map_or_else(|| own_key.first_of_fleet(&filed.affinity_keys), Ok)?);
+    }
+    let known = Known { orders: orders.as_deref(), alone: &layers.overlay, keyring };
+    fleet.follow(Some(settings), &host(), known);
+    let wait = FIRST_WORD[usize::from(is_known)];
     fleet.first(tokio::time::Instant::now() + wait).await;
     let layers = match fleet.overlay() {
         Some(overlay) => steering::with_shared(layers, overlay),
         None => layers,
     };
-    (fleet, layers)
+    Ok((fleet, layers))
+}
+
+/// The keyring to serve by: the fleet's, or the configuration's.
+pub(super) fn keyring(
+    own_key: &mut OwnKey,
+    fleet: &Fleet,
+    config: &Config,
+) -> Result<Keyring, KeyError> {
+    let is_shared = config.fleet.as_ref().is_some_and(|fleet| fleet.keyring);
+    match fleet.keyring().filter(|_| is_shared) {
+        Some(keys) => Ok(own_key.of_fleet(&keys, &config.affinity_keys)),
+        None => own_key.keyring(&config.affinity_keys, has_affinity(config)),
+    }
 }
 
 /// The name of this machine, as far as it is one for a balancer.
@@ -82,7 +110,33 @@ impl Server {
     pub(super) fn follow_fleet(&mut self) {
         let settings = self.layers.filed.fleet.clone();
         let alone = Arc::clone(&self.layers.overlay);
-        self.fleet.follow(settings.as_ref(), &host(), (None, &alone));
+        let is_shared = settings.as_ref().is_some_and(|fleet| fleet.keyring);
+        let keyring = match self.fleet.keyring() {
+            Some(keys) if is_shared => Some(keys),
+            None if is_shared => self.own_key.first_of_fleet(&self.layers.filed.affinity_keys).ok(),
+            Some(_) | None => None,
+        };
+        let known = Known { orders: None, alone: &alone, keyring };
+        self.fleet.follow(settings.as_ref(), &host(), known);
+    }
+
+    /// Seals and opens tokens by the fleet's keyring from now on.
+    async fn take_keyring(&mut self) {
+        let Some(keys) = self.fleet.keyring() else { return };
+        let keyring = self.own_key.of_fleet(&keys, &self.layers.filed.affinity_keys);
+        if keyring.ids() != self.live.snapshot().keyring.ids() {
+            tracing::info!(keys = keyring.len(), "affinity keys of the fleet");
+            let published = self.live.publish(self.layers.clone(), Arc::new(keyring));
+            self.prober.follow(published.snapshot.versions());
+        }
+        let admin = self.config.admin.as_ref();
+        let Some(path) = state_file::path_of_keyring(admin, self.file.as_deref()) else { return };
+        let (file, text) = (path.clone(), keys.to_text());
+        let store = move || state_file::store_fleet(&file, &(text, false));
+        if let Err(error) = steering::on_disk(store).await {
+            let file = path.display();
+            tracing::warn!(%file, %error, "a restart without the fleet will not know its affinity keys");
+        }
     }
 
     /// Says in the fleet how this balancer is: nobody else of its name does.
@@ -140,6 +194,7 @@ impl Server {
     pub(super) async fn heed_fleet(&mut self, news: News) {
         match news {
             News::Orders => self.take_shared().await,
+            News::Keyring => self.take_keyring().await,
             News::Heard => {
                 tracing::info!("the fleet is heard");
                 self.live.journal.note(Event::Fleet(FleetStage::Heard));

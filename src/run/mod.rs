@@ -5,6 +5,7 @@ mod doors;
 mod ending;
 mod finding;
 mod fleet;
+mod fleet_keys;
 mod handover;
 mod inherited;
 mod keys;
@@ -41,6 +42,7 @@ use crate::run::steering::Word;
 use crate::tls::server::TlsError;
 
 pub use ending::Drained;
+pub use fleet_keys::{FleetKeysError, fleet_keys, push_fleet_keys, rotate_fleet_keys};
 pub use handover::HandoverError;
 pub use keys::{KeyError, new_key};
 pub use privileges::{PrivilegeError, look_up};

@@ -90,7 +90,7 @@ pub struct Server {
     pub(super) workers: Vec<Worker>,
     pub(super) doors: Doors,
     pub(super) prober: health::prober::Prober,
-    own_key: OwnKey,
+    pub(super) own_key: OwnKey,
     /// The configuration's file, if there is one.
     pub(super) file: Option<PathBuf>,
     /// What is served by, one over the other.
@@ -132,7 +132,8 @@ impl Server {
         let Begun { sources, found, reports } = finding::begin(&loaded.config, config_file).await;
         let filed = Arc::new(loaded.config);
         let (layers, keeps_less) = steering::layers(filed, found, overlay, config_file);
-        let (fleet, layers) = fleet::begin(layers, config_file).await;
+        let mut own_key = OwnKey::new(config_file);
+        let (fleet, layers) = fleet::begin(layers, config_file, &mut own_key).await?;
         let config = layers.served();
         for note in &loaded.notes {
             tracing::info!("{note}");
@@ -151,8 +152,7 @@ impl Server {
         privileges::give_up(config.user.as_ref(), &loaded.watched)?;
         // By whoever it is opened again by after it was rotated.
         access::follow(access::prepare(config.access_log.as_ref())?);
-        let mut own_key = OwnKey::new(config_file);
-        let keyring = own_key.keyring(&config.affinity_keys, has_affinity(&config))?;
+        let keyring = fleet::keyring(&mut own_key, &fleet, &config)?;
         warn_unverified(None, &config);
         let automatic = Arc::clone(doors.automatic());
         let keeper = Keeper::new(Arc::clone(&automatic));
@@ -355,7 +355,7 @@ impl Server {
         let unserved = self.doors.bind(config, self.workers.len(), nothing)?;
         let log = access::prepare(config.access_log.as_ref())?;
         // Last, since it may leave a file.
-        let keyring = self.own_key.keyring(&config.affinity_keys, has_affinity(config))?;
+        let keyring = fleet::keyring(&mut self.own_key, &self.fleet, config)?;
         Ok((keyring, unserved, log))
     }
 
@@ -438,7 +438,7 @@ fn crew(live: &Arc<Live>, count: usize) -> (NoStealRuntime, Vec<Worker>) {
 }
 
 /// Whether tokens are issued.
-fn has_affinity(config: &Config) -> bool {
+pub(super) fn has_affinity(config: &Config) -> bool {
     let versions = config.services.iter().flat_map(|service| &service.versions);
     let mut affinities = versions.filter_map(|version| version.affinity.as_ref());
     affinities.any(|affinity| affinity.by.is_none())

@@ -40,15 +40,20 @@ pub(super) fn path_of_fleet(admin: Option<&Admin>, config: Option<&Path>) -> Opt
     Some(beside(&path(admin, config)?.with_extension(""), ".fleet"))
 }
 
-/// What the fleet wanted when the process before heard it; nothing if there was none, and nothing, with a
-/// warning, if it cannot be read.
+/// Where the fleet's affinity keys are kept, beside that file: a file of keys like any other.
+pub(super) fn path_of_keyring(admin: Option<&Admin>, config: Option<&Path>) -> Option<PathBuf> {
+    Some(beside(&path(admin, config)?.with_extension(""), ".keyring"))
+}
+
+/// What the process before heard of the fleet; nothing if there was none, and nothing, with a warning, if it
+/// cannot be read.
 pub(super) fn load_fleet(path: &Path) -> Option<String> {
     match read(path) {
         Ok(text) => Some(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
             let file = path.display();
-            tracing::warn!(%file, %error, "reading what the fleet wanted failed");
+            tracing::warn!(%file, %error, "reading what was heard of the fleet failed");
             None
         }
     }

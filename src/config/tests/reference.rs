@@ -48,7 +48,8 @@ fn reference_yaml_shows_the_defaults() {
 }
 
 /// Forms that stand in comments of reference.yaml, since they exclude the forms that stand there.
-const OTHER_FORMS: [&str; 10] = [
+const OTHER_FORMS: [&str; 11] = [
+    "instances: [a:1]\nfleet: {etcd: {endpoints: ['https://a:1'], prefix: a}}\n",
     "instances: [a:1]\ntracing: {endpoint: 'http://a/'}\n",
     "instances: [a:1]\naccess_log: {}\n",
     "instances: [a:1]\naffinity_keys: {keys: [AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=]}\n",
@@ -80,7 +81,7 @@ fn asked_of_tls() -> BTreeSet<(&'static str, &'static str)> {
 }
 
 /// Every kind of map that the code reads; a kind that is missing here is found by its parent's row.
-const KINDS: [&str; 46] = [
+const KINDS: [&str; 48] = [
     "configuration",
     "listener",
     "access",
@@ -94,6 +95,8 @@ const KINDS: [&str; 46] = [
     "hsts",
     "forwarding",
     "admin",
+    "fleet",
+    "etcd",
     "access_log",
     "tracing",
     "affinity_keys",

@@ -9,6 +9,8 @@ pub struct Fleet {
     pub keys: EtcdKeys,
     /// What this balancer is called there; the host's name, if nothing is said.
     pub name: Option<String>,
+    /// Whether its affinity keys are the fleet's.
+    pub keyring: bool,
 }
 
 impl Fleet {

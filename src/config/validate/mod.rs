@@ -14,7 +14,7 @@ mod etcd;
 mod fleet;
 mod instance_tls;
 mod instances;
-mod keys;
+pub(super) mod keys;
 pub(super) mod names;
 mod retry;
 mod route;

@@ -12,7 +12,7 @@ use burdock::config::Loaded;
 use burdock::config::overrides::Overrides;
 use burdock::drill::{self, DrillError, Verdict};
 use burdock::observe::{access, log, sink};
-use burdock::run::{Ended, FleetKeysError, Server, Settings, Source, StartError};
+use burdock::run::{Ended, FleetConfigError, FleetKeysError, Server, Settings, Source, StartError};
 use burdock::{config, demo, operate, run, top};
 use clap::Parser;
 
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
             block_on(async { Ok(operate::check(&file, &access).await) })
         }
         Command::Keys(Keys::New) => new_key(),
-        Command::Fleet(Fleet::Keys(command)) => block_on(fleet_keys(command)),
+        Command::Fleet(command) => block_on(fleet_config(command)),
         Command::Drill(drill) => rehearse(drill),
         Command::Upgrade { pid_file } => upgrade(&pid_file),
         Command::Completions { shell } => Ok(operate::manual::completions(shell)),
@@ -115,6 +115,33 @@ async fn fleet_keys(command: FleetKeys) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Err(FleetKeysError::Config(errors)) => {
+            eprintln!("{errors}");
+            Ok(ExitCode::from(REJECTED))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn fleet_config(command: Fleet) -> anyhow::Result<ExitCode> {
+    let done = match command {
+        Fleet::Show { shared } => run::show_fleet_config(&shared.config).await.map(|text| {
+            print!("{text}");
+        }),
+        Fleet::Diff { file, shared } => {
+            run::diff_fleet_config(&shared.config, &file).await.map(|changes| {
+                changes.iter().for_each(|change| println!("{change}"));
+            })
+        }
+        Fleet::Push { file, shared } => {
+            run::push_fleet_config(&shared.config, &file).await.map(|warnings| {
+                warnings.iter().for_each(|warning| eprintln!("{warning}"));
+            })
+        }
+        Fleet::Keys(command) => return fleet_keys(command).await,
+    };
+    match done {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(FleetConfigError::Config(errors)) => {
             eprintln!("{errors}");
             Ok(ExitCode::from(REJECTED))
         }

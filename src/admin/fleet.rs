@@ -82,6 +82,10 @@ pub(super) fn warnings(standing: &Standing, nodes: &[Node]) -> Vec<String> {
     if let Some(problem) = &standing.keyring {
         told.push(format!("the fleet's keyring: {problem}"));
     }
+    if let Some(problem) = &standing.config {
+        let what = "is refused, and the last good one counts";
+        told.push(format!("the fleet's configuration {what}: {problem}"));
+    }
     let pending = standing.orders.pending;
     if pending > 0 {
         told.push(format!("{pending} of the fleet's orders are not written: others have not heard"));

@@ -10,6 +10,28 @@ use crate::config;
 /// `burdock fleet`.
 #[derive(Debug, Subcommand)]
 pub enum Fleet {
+    /// Print what is shared of the configuration, where balancers have `fleet.config`.
+    Show {
+        /// Which fleet.
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Say what a file would change of it.
+    Diff {
+        /// The file: services and what else is no balancer's own.
+        file: PathBuf,
+        /// Which fleet.
+        #[command(flatten)]
+        shared: Shared,
+    },
+    /// Put a file in its place, if it makes sense.
+    Push {
+        /// The file: services and what else is no balancer's own.
+        file: PathBuf,
+        /// Which fleet.
+        #[command(flatten)]
+        shared: Shared,
+    },
     /// The affinity keys of a fleet whose balancers have `fleet.keyring`.
     #[command(subcommand)]
     Keys(FleetKeys),

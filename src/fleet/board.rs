@@ -92,6 +92,8 @@ pub struct Standing {
     pub losses: u64,
     /// What is wrong with the keyring.
     pub keyring: Option<String>,
+    /// What is wrong with what is shared of the configuration.
+    pub config: Option<String>,
     /// Whether another one calls itself alike.
     pub is_twin: bool,
 }
@@ -161,6 +163,13 @@ impl Board {
         let is_news = standing.keyring != problem;
         standing.keyring = problem;
         is_news
+    }
+
+    /// What is wrong with what is shared of the configuration.
+    pub fn note_config(&self, problem: Option<String>) {
+        if let Some(standing) = &mut self.state().standing {
+            standing.config = problem;
+        }
     }
 
     /// What this balancer says of itself.

@@ -3,7 +3,7 @@
 //! Nothing of this is on a request's path, and losing the etcd changes nothing: what was wanted still
 //! is, and what is said meanwhile is written when it is back. What becomes of what is wanted is for
 //! others to say. [`Fleet`] is what they hold; [`row`] is the form of orders, [`book`] all of them,
-//! `exchange` the tasks that hear and write, [`keyring`] the affinity keys that are shared, [`board`] what is
+//! `exchange` the tasks that hear and write, [`keyring`] and [`text`] what else is shared, [`board`] what is
 //! told of it.
 
 mod book;
@@ -12,6 +12,7 @@ mod exchange;
 pub mod keyring;
 pub mod row;
 pub mod summary;
+pub mod text;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,6 +47,8 @@ pub enum News {
     Orders,
     /// The keyring is another one.
     Keyring,
+    /// What is shared of the configuration is heard.
+    Config,
     /// The etcd is heard, for the first time or again.
     Heard,
     /// It is heard no longer.
@@ -56,8 +59,8 @@ pub enum News {
 #[derive(Debug)]
 struct Shared {
     name: String,
-    /// What keys of orders begin with, those of balancers, and those of secrets.
-    places: [Vec<u8>; 3],
+    /// What keys of orders begin with, those of balancers, of secrets, and of the configuration.
+    places: [Vec<u8>; 4],
     book: Mutex<Book>,
     board: Arc<Board>,
     news: mpsc::Sender<News>,
@@ -70,6 +73,7 @@ struct Shared {
     /// The same of the keyring.
     first_keys: watch::Sender<bool>,
     keyring: Mutex<Option<Keys>>,
+    config: Mutex<Option<Arc<str>>>,
     lease: Mutex<i64>,
 }
 
@@ -80,6 +84,10 @@ impl Shared {
 
     fn keyring(&self) -> MutexGuard<'_, Option<Keys>> {
         self.keyring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn config(&self) -> MutexGuard<'_, Option<Arc<str>>> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells of all orders.
@@ -197,7 +205,7 @@ impl Fleet {
         let place = |of: &str| format!("{}{of}/", settings.keys.prefix).into_bytes();
         let shared = Arc::new(Shared {
             name,
-            places: [place("orders"), place("nodes"), place("secret")],
+            places: [place("orders"), place("nodes"), place("secret"), place("shared")],
             book: Mutex::new(book),
             board: Arc::clone(&self.board),
             news: self.sender.clone(),
@@ -205,6 +213,7 @@ impl Fleet {
             rounds: watch::Sender::new((0, None)),
             first: watch::Sender::new(false),
             first_keys: watch::Sender::new(!settings.keyring),
+            config: Mutex::default(),
             keyring: Mutex::new(keyring.filter(|_| settings.keyring)),
             lease: Mutex::new(0),
         });
@@ -218,6 +227,10 @@ impl Fleet {
         ];
         if settings.keyring {
             let task = keyring::follow(Arc::clone(&shared), [client(), client()], quiet);
+            tasks.push(tokio::spawn(task).abort_handle());
+        }
+        if settings.config {
+            let task = text::follow(Arc::clone(&shared), client(), quiet);
             tasks.push(tokio::spawn(task).abort_handle());
         }
         let settings = Arc::clone(settings);
@@ -241,6 +254,11 @@ impl Fleet {
     /// The affinity keys, if they are the fleet's.
     pub fn keyring(&self) -> Option<Keys> {
         self.running.as_ref()?.shared.keyring().clone()
+    }
+
+    /// What is shared of the configuration, if it was heard.
+    pub fn config(&self) -> Option<Arc<str>> {
+        self.running.as_ref()?.shared.config().clone()
     }
 
     /// Says to the others how this balancer is, from now on.

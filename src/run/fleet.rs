@@ -195,6 +195,8 @@ impl Server {
         match news {
             News::Orders => self.take_shared().await,
             News::Keyring => self.take_keyring().await,
+            // Whoever has a file reads it again.
+            News::Config => {}
             News::Heard => {
                 tracing::info!("the fleet is heard");
                 self.live.journal.note(Event::Fleet(FleetStage::Heard));

@@ -59,6 +59,8 @@ pub enum Cause {
     File,
     /// The admin API: somebody waits for an answer.
     Api,
+    /// What the fleet shares may have changed.
+    Fleet,
 }
 
 /// What a process leaves to the one after it.
@@ -77,6 +79,7 @@ impl std::fmt::Display for Cause {
             Self::Signal => "SIGHUP",
             Self::File => "a file changed",
             Self::Api => "the admin API",
+            Self::Fleet => "the fleet",
         })
     }
 }
@@ -104,6 +107,8 @@ pub struct Server {
     pub(super) fleet: Fleet,
     /// What others are to hear of the order that is obeyed.
     pub(super) sent: Vec<Sent>,
+    /// What is served of what the fleet shares.
+    pub(super) shared_text: Option<Arc<str>>,
 }
 
 impl std::fmt::Debug for Server {
@@ -189,6 +194,7 @@ impl Server {
             keeper,
             fleet,
             sent: Vec::new(),
+            shared_text: None,
         };
         server.attend();
         server.retire(&published, &config, None);

@@ -45,6 +45,11 @@ pub(super) fn path_of_keyring(admin: Option<&Admin>, config: Option<&Path>) -> O
     Some(beside(&path(admin, config)?.with_extension(""), ".keyring"))
 }
 
+/// Where the fleet's part of the configuration is kept, beside that file.
+pub(super) fn path_of_config(admin: Option<&Admin>, config: Option<&Path>) -> Option<PathBuf> {
+    Some(beside(&path(admin, config)?.with_extension(""), ".shared"))
+}
+
 /// What the process before heard of the fleet; nothing if there was none, and nothing, with a warning, if it
 /// cannot be read.
 pub(super) fn load_fleet(path: &Path) -> Option<String> {

@@ -3,6 +3,7 @@
 mod accepted;
 mod app_yaml;
 mod changes;
+mod fleet;
 mod instance_tls;
 mod problems;
 mod ranges;

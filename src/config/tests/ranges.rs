@@ -51,6 +51,11 @@ const TOP: &[Row] = &[
         &["on", "null", "a"],
     ),
     (
+        "fleet: { etcd: { endpoints: [\"http://a:1\"], prefix: /f }, config: @ }",
+        &["false"],
+        &["on", "null", "true"],
+    ),
+    (
         "tracing: @",
         &["off", "none", "false", "{ endpoint: \"http://127.0.0.1:4318/v1/traces\" }"],
         &["on", "true", "{}", "null", "\"http://a/\"", "[]"],

@@ -77,7 +77,7 @@ pub struct Config {
     pub upgrade: Drain,
     /// Who a process that was started as root becomes; read at the start only.
     pub user: Option<User>,
-    /// At least one; names are unique.
+    /// At least one, unless they are the fleet's and not known yet; names are unique.
     pub services: Vec<Service>,
 }
 

@@ -13,13 +13,14 @@ pub(super) fn fleet(node: &Node<'_>) -> Option<Fleet> {
     }
     let name = fields.take("name").map_or(Some(None), |node| name(&node));
     let keyring = fields.boolean("keyring", false);
+    let config = fields.boolean("config", false);
     fields.finish();
     let mut keys = etcd_keys(&etcd?)?;
     // Else the keys of a fleet `a` would be among those of a fleet `ab`, or the other way round.
     if !keys.prefix.ends_with('/') {
         keys.prefix.push('/');
     }
-    Some(Fleet { keys, name: name?, keyring })
+    Some(Fleet { keys, name: name?, keyring, config })
 }
 
 fn name(node: &Node<'_>) -> Option<Option<String>> {

@@ -32,6 +32,8 @@ struct Status {
     totals: Rates,
     listeners: Vec<Listener>,
     services: Vec<Service>,
+    /// How this balancer stands in its fleet.
+    fleet: Option<Fleet>,
     /// The drill that runs.
     drill: Option<Value>,
     differences: Vec<Difference>,
@@ -66,6 +68,12 @@ struct Reloaded {
 struct Connections {
     open: u64,
     total: u64,
+}
+
+#[derive(Serialize)]
+struct Fleet {
+    name: String,
+    connected: bool,
 }
 
 #[derive(Serialize)]
@@ -163,6 +171,7 @@ fn status(desk: &Desk, snapshot: &Snapshot, wanted: &[String], with_instances: b
         totals: totals(live),
         listeners: listeners(live, &snapshot.config),
         services,
+        fleet: live.fleet.standing().map(|it| Fleet { name: it.name, connected: it.connected }),
         drill: live.rehearsals.look(|running, _| running.map(drill::running)),
         differences: differences(snapshot),
         warnings: warnings(desk, &last),

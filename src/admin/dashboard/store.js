@@ -14,7 +14,7 @@ const LOOK_INTERVAL = { small: 3_000, large: 15_000, largeFrom: 500, after: 300 
 // Drains that are watched one by one, each second.
 const DRAINS_WATCHED = 12;
 // What changes more than figures, so that /status is asked again at once.
-const STRUCTURAL = ["drain", "reload", "instance", "warning", "doctor", "panic", "upgrade", "drill"];
+const STRUCTURAL = ["drain", "reload", "instance", "warning", "doctor", "panic", "upgrade", "drill", "fleet"];
 
 export class Store extends EventTarget {
   status = null;

@@ -139,7 +139,10 @@ pub(super) async fn publish(shared: Arc<Shared>, mut client: Client, teller: Tel
             Ok(()) => {
                 pace = Pace::default();
                 *shared.lease.lock().unwrap_or_else(PoisonError::into_inner) = lease;
-                sleep(PERIOD).await;
+                tokio::select! {
+                    () = sleep(PERIOD) => {}
+                    () = shared.word.notified() => {}
+                }
             }
             Err(error) => {
                 tracing::debug!(%error, "telling the fleet of this balancer failed");

@@ -66,6 +66,8 @@ struct Shared {
     news: mpsc::Sender<News>,
     /// There is something to write.
     ring: Notify,
+    /// There is something new to say of this balancer.
+    word: Notify,
     /// Counts what was tried to be written, with what went wrong last.
     rounds: watch::Sender<(u64, Option<String>)>,
     /// Whether the etcd was heard, or was found not to be.
@@ -210,6 +212,7 @@ impl Fleet {
             board: Arc::clone(&self.board),
             news: self.sender.clone(),
             ring: Notify::new(),
+            word: Notify::new(),
             rounds: watch::Sender::new((0, None)),
             first: watch::Sender::new(false),
             first_keys: watch::Sender::new(!settings.keyring),
@@ -268,6 +271,13 @@ impl Fleet {
             let client = Client::new(&running.settings.keys.etcd).patient_for(PATIENCE);
             let task = exchange::publish(Arc::clone(&running.shared), client, teller);
             running.publishing = Some(tokio::spawn(task).abort_handle());
+        }
+    }
+
+    /// Says it at once, since something has changed that others wait for.
+    pub fn say_now(&self) {
+        if let Some(running) = &self.running {
+            running.shared.word.notify_one();
         }
     }
 

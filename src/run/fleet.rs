@@ -128,6 +128,7 @@ impl Server {
             tracing::info!(keys = keyring.len(), "affinity keys of the fleet");
             let published = self.live.publish(self.layers.clone(), Arc::new(keyring));
             self.prober.follow(published.snapshot.versions());
+            self.fleet.say_now();
         }
         let admin = self.config.admin.as_ref();
         let Some(path) = state_file::path_of_keyring(admin, self.file.as_deref()) else { return };

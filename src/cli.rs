@@ -1,5 +1,6 @@
 //! The command line's shape; what the words do is in `main.rs`.
 
+mod fleet;
 mod operate;
 
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use clap_complete::Shell;
 
 use crate::observe::log::Format;
 
+pub use fleet::{Fleet, FleetKeys, Shared};
 pub use operate::{Access, Explain, Operate, RampArguments, RampChange, RampLimits, Weight};
 
 /// A sticky load balancer in front of any HTTP backend.
@@ -61,6 +63,9 @@ pub enum Command {
     /// Keys of affinity tokens.
     #[command(subcommand)]
     Keys(Keys),
+    /// What the balancers of a fleet share, by the etcd that a configuration names.
+    #[command(subcommand)]
+    Fleet(Fleet),
     /// Rehearse a failure: inject faults, measure what clients notice, hold it against limits.
     #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Drill(Drill),

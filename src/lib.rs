@@ -14,7 +14,7 @@
 //! Beside it: [`config`] (file -> validated types), [`snapshot`] (what a request may read), [`proxy_protocol`]
 //! (who a client is behind proxies that pass bytes on), [`tls`] (certificates, tickets, secured streams), [`outward`]
 //! (what Burdock asks on its own account), [`acme`] (certificates from a CA), [`health`] (checks and breaker), [`discovery`]
-//! (instances that are found), [`etcd`] (keys, leases, watches), [`observe`] (logs), [`trace`] (spans),
+//! (instances that are found), [`etcd`] (keys, leases, watches), [`fleet`] (what balancers share), [`observe`] (logs), [`trace`] (spans),
 //! [`admin`] (its API, metrics), [`doctor`] (classic mistakes), [`rehearsal`] (a drill on this balancer),
 //! [`run`] (puts all of it together), [`demo`] (embedded instances), [`cli`] (the command line's shape). Outside all of it, and only by the
 //! admin API: [`operate`] (commands for a running balancer), [`top`] (a live view of it); and by the wire
@@ -57,7 +57,7 @@
 //! Rooms depend downwards only, and a test holds them to it: `config::types`, then `tls` and `config`,
 //! which looks with it at what it has read, then the pure decisions (`route`, `affinity`, `balance`, `doctor`,
 //! `proxy_protocol`, the machines of `health`, `proxy::retry`,
-//! `proxy::headers`, `proxy::error`, `tunnel::frames`) and `outward`, then `etcd`, `instance`, `acme`, `discovery` and `trace`, then
+//! `proxy::headers`, `proxy::error`, `tunnel::frames`) and `outward`, then `etcd`, `instance`, `acme`, `discovery`, `fleet` and `trace`, then
 //! `rehearsal`, then `snapshot`, then `proxy`, `tunnel`, `listener`, `admin` and the prober, then `run`. `operate`
 //! and `top` use none of them.
 
@@ -72,6 +72,7 @@ pub mod discovery;
 pub mod doctor;
 pub mod drill;
 pub mod etcd;
+pub mod fleet;
 pub mod health;
 pub mod instance;
 pub mod listener;

@@ -5,12 +5,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use burdock::cli::{Access, Cli, Command, Demo, Drill, Keys, Operate, Reports, Run};
+use burdock::cli::{
+    Access, Cli, Command, Demo, Drill, Fleet, FleetKeys, Keys, Operate, Reports, Run,
+};
 use burdock::config::Loaded;
 use burdock::config::overrides::Overrides;
 use burdock::drill::{self, DrillError, Verdict};
 use burdock::observe::{access, log, sink};
-use burdock::run::{Ended, Server, Settings, Source, StartError};
+use burdock::run::{Ended, FleetConfigError, FleetKeysError, Server, Settings, Source, StartError};
 use burdock::{config, demo, operate, run, top};
 use clap::Parser;
 
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
             block_on(async { Ok(operate::check(&file, &access).await) })
         }
         Command::Keys(Keys::New) => new_key(),
+        Command::Fleet(command) => block_on(fleet_config(command)),
         Command::Drill(drill) => rehearse(drill),
         Command::Upgrade { pid_file } => upgrade(&pid_file),
         Command::Completions { shell } => Ok(operate::manual::completions(shell)),
@@ -94,6 +97,56 @@ fn check(file: &Path) -> ExitCode {
 fn new_key() -> anyhow::Result<ExitCode> {
     println!("{}", run::new_key()?);
     Ok(ExitCode::SUCCESS)
+}
+
+async fn fleet_keys(command: FleetKeys) -> anyhow::Result<ExitCode> {
+    let ids = match &command {
+        FleetKeys::Show { shared } => run::fleet_keys(&shared.config).await,
+        FleetKeys::Push { file, shared } => run::push_fleet_keys(&shared.config, file).await,
+        FleetKeys::Rotate { keep, wait, shared } => {
+            run::rotate_fleet_keys(&shared.config, *keep, *wait).await
+        }
+    };
+    match ids {
+        Ok(ids) => {
+            for (place, id) in ids.iter().enumerate() {
+                println!("{id} {}", if place == 0 { "seals and opens" } else { "opens" });
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(FleetKeysError::Config(errors)) => {
+            eprintln!("{errors}");
+            Ok(ExitCode::from(REJECTED))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn fleet_config(command: Fleet) -> anyhow::Result<ExitCode> {
+    let done = match command {
+        Fleet::Show { shared } => run::show_fleet_config(&shared.config).await.map(|text| {
+            print!("{text}");
+        }),
+        Fleet::Diff { file, shared } => {
+            run::diff_fleet_config(&shared.config, &file).await.map(|changes| {
+                changes.iter().for_each(|change| println!("{change}"));
+            })
+        }
+        Fleet::Push { file, shared } => {
+            run::push_fleet_config(&shared.config, &file).await.map(|warnings| {
+                warnings.iter().for_each(|warning| eprintln!("{warning}"));
+            })
+        }
+        Fleet::Keys(command) => return fleet_keys(command).await,
+    };
+    match done {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(FleetConfigError::Config(errors)) => {
+            eprintln!("{errors}");
+            Ok(ExitCode::from(REJECTED))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn upgrade(pid_file: &Path) -> anyhow::Result<ExitCode> {

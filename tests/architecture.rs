@@ -26,6 +26,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("acme", 3),
     ("instance", 3),
     ("discovery", 3),
+    ("fleet", 3),
     ("trace", 3),
     ("trace::context", 2),
     ("health::probe", 3),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::burdock::scratch;
+use support::etcd::Etcd;
 use support::{Api, Backend, Burdock, Client, FAST_CHECKS, Load, Request, yaml};
 use support_clients::process::Process;
 use support_clients::{browser, listening, program};
@@ -162,6 +163,29 @@ async fn told(burdock: &Burdock, instance: &str) -> Value {
     let request = Request::get(&path).with("Authorization", &format!("Bearer {TOKEN}"));
     let answer = Client::new(burdock.admin()).send(&request).await;
     serde_json::from_str(&answer.text()).expect("an instance")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_balancer_of_a_fleet_is_shown_and_marked_when_it_is_gone() {
+    let folder = scratch();
+    let mut etcd = Etcd::start(&folder).await;
+    let a = Backend::start("a").await;
+    let text = |name: &str| {
+        let etcd = format!("{{ endpoints: [\"{}\"], prefix: /f }}", etcd.url());
+        yaml(&[&a], &format!("fleet: {{ name: {name}, etcd: {etcd} }}\n"))
+    };
+    let here = Burdock::start(&text("lb-1")).await;
+    let mut other = Burdock::start(&text("lb-2")).await;
+    let mut page = Page::open(&format!("http://{}", here.admin()));
+    page.sees("#fleet-text", "as lb-1 knows it: heard; 0 orders");
+    page.sees("#fleet-nodes tr[data-node=lb-1]", "this one");
+    page.sees("#fleet-nodes tr[data-node=lb-2][data-presence=fresh]", &other.admin().to_string());
+    other.signal(libc::SIGTERM);
+    other.exit_code().await;
+    page.sees("#fleet-nodes tr[data-node=lb-2][data-presence=gone]", "gone, heard");
+    etcd.kill();
+    page.sees("#fleet-text", "not heard");
+    page.sees("#warnings", "all goes on as it is");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -70,7 +70,12 @@ fn planned(live: &Live, overrides: &Overrides, body: &[u8]) -> Result<Plan, Prob
         .map_err(|errors| rejected(&errors, &proposal.file))?;
     let applied = overrides.apply(&mut loaded, &proposal.file);
     applied.map_err(|errors| rejected(&errors, &proposal.file))?;
-    Ok(plan::plan(&live.snapshot(), &loaded.config, &loaded.warnings))
+    let snapshot = live.snapshot();
+    if loaded.config.is_shared() {
+        // As it is now: whoever changes that asks the fleet.
+        loaded.config = loaded.config.with_shared(&snapshot.filed);
+    }
+    Ok(plan::plan(&snapshot, &loaded.config, &loaded.warnings))
 }
 
 /// Every problem. What is wrong within other files is not told: whoever may ask this need not be one who

@@ -51,6 +51,7 @@ const FILES: &[(&str, &[u8])] = files![
     "dialogs.js",
     "dom.js",
     "explain.js",
+    "fleet.js",
     "format.js",
     "overview.js",
     "row.js",

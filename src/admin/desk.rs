@@ -119,9 +119,14 @@ pub enum Done {
     Steered {
         /// Whether it was added by this.
         is_new: bool,
+        /// Why other balancers of the fleet have not heard it yet, if they have not.
+        untold: Option<String>,
     },
     /// Requests are shared otherwise.
-    Split,
+    Split {
+        /// The same.
+        untold: Option<String>,
+    },
     /// The ramp is as it is wanted.
     Ramp,
     /// So many tunnels are to be moved.
@@ -129,6 +134,32 @@ pub enum Done {
         /// How many.
         tunnels: usize,
     },
+}
+
+impl Done {
+    /// An instance that is known was steered.
+    pub fn steered() -> Self {
+        Self::Steered { is_new: false, untold: None }
+    }
+
+    /// The same, which other balancers have not heard yet for this reason.
+    #[must_use]
+    pub fn without_others(self, why: String) -> Self {
+        match self {
+            Self::Steered { is_new, .. } => Self::Steered { is_new, untold: Some(why) },
+            Self::Split { .. } => Self::Split { untold: Some(why) },
+            Self::Reloaded { .. } | Self::Ramp | Self::Rebalancing { .. } => self,
+        }
+    }
+
+    /// A sentence for whoever asked, if others have not heard it.
+    pub fn warning(&self) -> Option<String> {
+        let (Self::Steered { untold: Some(why), .. } | Self::Split { untold: Some(why) }) = self
+        else {
+            return None;
+        };
+        Some(format!("done here; the other balancers of the fleet have not heard it yet: {why}"))
+    }
 }
 
 /// An order, and who waits for what comes of it.

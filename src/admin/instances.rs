@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
 
 use crate::admin::desk::{Desk, Done, Order, Wish};
@@ -78,11 +78,12 @@ pub(super) async fn add(
     let weight = checked(&weight)?;
     let key = key(service, version, &name);
     let done = desk.ask(Order::Add { key: key.clone(), address, weight }).await?;
+    let warning = done.warning();
     let status = match done {
-        Done::Steered { is_new: true } => StatusCode::CREATED,
+        Done::Steered { is_new: true, .. } => StatusCode::CREATED,
         _ => StatusCode::OK,
     };
-    shown(desk, &key, status)
+    shown(desk, &key, status, warning)
 }
 
 /// `/instances/SERVICE/VERSION/NAME`
@@ -96,17 +97,17 @@ pub(super) async fn one(
     match question.method {
         Method::PATCH => {
             let wish = wish(body(question)?)?;
-            desk.ask(Order::Steer { key: key.clone(), wish }).await?;
-            shown(desk, &key, StatusCode::OK)
+            let done = desk.ask(Order::Steer { key: key.clone(), wish }).await?;
+            shown(desk, &key, StatusCode::OK, done.warning())
         }
         Method::DELETE => {
             let deadline = question.query.one("deadline")?.map(drain).transpose()?;
             // Held while it goes, so that there is something to show of one that is gone at once.
             let instance = find(desk, &key)?;
-            desk.ask(Order::Remove { key, deadline }).await?;
-            Ok(show(&instance, StatusCode::ACCEPTED))
+            let done = desk.ask(Order::Remove { key, deadline }).await?;
+            Ok(show(&instance, StatusCode::ACCEPTED, done.warning()))
         }
-        _ => shown(desk, &key, StatusCode::OK),
+        _ => shown(desk, &key, StatusCode::OK, None),
     }
 }
 
@@ -158,13 +159,28 @@ pub(super) fn key(service: &str, version: &str, name: &str) -> Key {
     Key { service: service.to_owned(), version: version.to_owned(), name: name.to_owned() }
 }
 
-fn shown(desk: &Desk, key: &Key, status: StatusCode) -> Result<Reply, Problem> {
-    let instance = find(desk, key)?;
-    Ok(show(&instance, status))
+/// An instance, and what is to be known of what was asked.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    instance: shapes::Instance,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
 }
 
-fn show(instance: &Instance, status: StatusCode) -> Reply {
-    reply::json(status, &shapes::Instance::of(instance, Instant::now()))
+fn shown(
+    desk: &Desk,
+    key: &Key,
+    status: StatusCode,
+    warning: Option<String>,
+) -> Result<Reply, Problem> {
+    let instance = find(desk, key)?;
+    Ok(show(&instance, status, warning))
+}
+
+fn show(instance: &Instance, status: StatusCode, warning: Option<String>) -> Reply {
+    let instance = shapes::Instance::of(instance, Instant::now());
+    reply::json(status, &Shown { instance, warning })
 }
 
 /// The instance of this name: of several the one that has its sessions.

@@ -12,6 +12,7 @@ pub mod desk;
 mod door;
 mod drill;
 pub mod events;
+mod fleet;
 mod history;
 mod instances;
 pub mod live;

@@ -14,8 +14,8 @@ use crate::admin::desk::Desk;
 use crate::admin::problem::Problem;
 use crate::admin::reply::{self, PLAIN, Reply};
 use crate::admin::{
-    ask, auth, configuration, dashboard, drill, events, history, instances, live, metrics, openapi,
-    ramp, rebalance, reload, split, status,
+    ask, auth, configuration, dashboard, drill, events, fleet, history, instances, live, metrics,
+    openapi, ramp, rebalance, reload, split, status,
 };
 
 /// Bytes of a request's body.
@@ -49,6 +49,7 @@ enum Resource<'a> {
     Live,
     History,
     Status,
+    Fleet,
     Version(&'a str, &'a str),
     Instance(&'a str, &'a str, &'a str),
     Rebalance(&'a str, &'a str),
@@ -75,6 +76,7 @@ impl<'a> Resource<'a> {
             ["api", "v1", "live"] => Self::Live,
             ["api", "v1", "history"] => Self::History,
             ["api", "v1", "status"] => Self::Status,
+            ["api", "v1", "fleet"] => Self::Fleet,
             ["api", "v1", "instances", service, version] => Self::Version(service, version),
             ["api", "v1", "instances", service, version, name] => {
                 Self::Instance(service, version, name)
@@ -104,7 +106,9 @@ impl<'a> Resource<'a> {
             Self::Events | Self::Live | Self::History | Self::Explain | Self::OpenApi => {
                 "GET, HEAD"
             }
-            Self::Health | Self::Metrics | Self::Status | Self::Configuration => "GET, HEAD",
+            Self::Health | Self::Metrics | Self::Status | Self::Fleet | Self::Configuration => {
+                "GET, HEAD"
+            }
             Self::Version(..) | Self::Rebalance(..) | Self::Reload | Self::Check => "POST",
             Self::Instance(..) => "GET, HEAD, PATCH, DELETE",
             Self::Drill => "GET, HEAD, POST, DELETE",
@@ -186,6 +190,7 @@ async fn ask(desk: &Arc<Desk>, of: Resource<'_>, question: &Question) -> Result<
         Resource::Live => live::answer(desk),
         Resource::History => Ok(history::answer(desk)),
         Resource::Status => status::answer(desk, question).await,
+        Resource::Fleet => fleet::answer(desk),
         Resource::Version(service, version) => {
             instances::add(desk, (service, version), question).await
         }

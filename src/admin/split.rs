@@ -31,6 +31,9 @@ struct Shown {
     source: &'static str,
     /// From 0 to 1.
     shares: BTreeMap<String, f64>,
+    /// What is to be known of what was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
 }
 
 pub(super) async fn answer(
@@ -48,8 +51,9 @@ pub(super) async fn answer(
         Method::DELETE => None,
         _ => return Ok(reply::json(StatusCode::OK, &shown(desk, service)?)),
     };
-    desk.ask(Order::Split { service: service.to_owned(), allocations }).await?;
-    Ok(reply::json(StatusCode::OK, &shown(desk, service)?))
+    let done = desk.ask(Order::Split { service: service.to_owned(), allocations }).await?;
+    let told = Shown { warning: done.warning(), ..shown(desk, service)? };
+    Ok(reply::json(StatusCode::OK, &told))
 }
 
 /// In ten-thousandths.
@@ -82,6 +86,7 @@ fn shown(desk: &Desk, name: &str) -> Result<Shown, Problem> {
         split: TrafficSplit::of(split),
         source: if snapshot.overlay.shares(name).is_some() { "api" } else { "file" },
         shares: service.versions.iter().map(share).collect(),
+        warning: None,
     })
 }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::admin::desk::Desk;
 use crate::admin::drill;
+use crate::admin::fleet;
 use crate::admin::problem::Problem;
 use crate::admin::ramp;
 use crate::admin::reply::{self, Reply};
@@ -32,6 +33,8 @@ struct Status {
     totals: Rates,
     listeners: Vec<Listener>,
     services: Vec<Service>,
+    /// How this balancer stands in its fleet.
+    fleet: Option<Fleet>,
     /// The drill that runs.
     drill: Option<Value>,
     differences: Vec<Difference>,
@@ -66,6 +69,12 @@ struct Reloaded {
 struct Connections {
     open: u64,
     total: u64,
+}
+
+#[derive(Serialize)]
+struct Fleet {
+    name: String,
+    connected: bool,
 }
 
 #[derive(Serialize)]
@@ -166,6 +175,7 @@ fn status(desk: &Desk, snapshot: &Snapshot, wanted: &[String], with_instances: b
         totals: totals(live),
         listeners: listeners(live, &snapshot.config),
         services,
+        fleet: live.fleet.standing().map(|it| Fleet { name: it.name, connected: it.connected }),
         drill: live.rehearsals.look(|running, _| running.map(drill::running)),
         differences: differences(snapshot),
         warnings: warnings(desk, &last),
@@ -254,7 +264,19 @@ fn warnings(desk: &Desk, last: &LastReload) -> Vec<Warning> {
         since: instant(since),
         count: finding.count,
     });
-    of_file.chain(unkept).chain(found).collect()
+    let standing = desk.live.fleet.standing();
+    let of_fleet = standing.iter().flat_map(|standing| {
+        let since = instant(standing.since.unwrap_or(desk.started));
+        let told = fleet::warnings(standing, &desk.live.fleet.nodes()).into_iter();
+        told.map(move |message| Warning {
+            code: "fleet",
+            message,
+            cure: None,
+            since: since.clone(),
+            count: 1,
+        })
+    });
+    of_file.chain(unkept).chain(of_fleet).chain(found).collect()
 }
 
 fn or_any(hosts: &[String]) -> Vec<String> {

@@ -169,6 +169,11 @@ impl Keyring {
         decode(payload, mark).ok_or(Rejection::Malformed)
     }
 
+    /// What each key is known by, as tokens say it: no secret. The one that seals is the first.
+    pub fn ids(&self) -> Vec<String> {
+        self.keys.iter().map(|key| format!("{:08x}", u32::from_be_bytes(key.id))).collect()
+    }
+
     /// How many keys there are.
     pub fn len(&self) -> usize {
         self.keys.len()

@@ -13,6 +13,9 @@ const ADDRESS: &str = "http://127.0.0.1:9900";
 pub enum Operate {
     /// One look at a running balancer: services, instances, what is wrong.
     Status {
+        /// All balancers of the fleet instead, as the one that is asked knows them.
+        #[arg(long)]
+        fleet: bool,
         /// Whom to ask.
         #[command(flatten)]
         access: Access,

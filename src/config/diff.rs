@@ -243,6 +243,7 @@ fn settings(old: &Config, new: &Config, changes: &mut Vec<Change>) {
         ("forwarding", old.forwarding != new.forwarding),
         ("admin", admin(old) != admin(new)),
         ("access_log", old.access_log != new.access_log),
+        ("fleet", old.fleet != new.fleet),
         ("tracing", old.tracing != new.tracing),
         ("timeouts", old.client_timeouts != new.client_timeouts),
         ("limits", old.client_limits != new.client_limits),

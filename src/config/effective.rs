@@ -6,9 +6,11 @@
 mod acme;
 mod discovery;
 mod etcd;
+mod fleet;
 mod logs;
 mod route;
 mod service;
+mod shared;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -39,35 +41,11 @@ pub fn effective(config: &Config) -> String {
         out.depth -= 2;
     }
     out.list("trusted_proxies", config.trusted_proxies.iter().map(|n| scalar(&n.to_string())));
-    out.map("forwarding", |out| {
-        out.key("x_forwarded", config.forwarding.x_forwarded);
-        out.key("forwarded", config.forwarding.forwarded);
-        out.key("request_id", config.forwarding.request_id);
-        out.key(
-            "via",
-            config.forwarding.via.as_ref().map_or("off".into(), |via| scalar(via.name())),
-        );
-    });
     admin(&mut out, config.admin.as_ref());
+    fleet::fleet(&mut out, config.fleet.as_deref());
     affinity_keys(&mut out, &config.affinity_keys);
     logs::access_log(&mut out, config.access_log.as_ref());
     logs::tracing(&mut out, config.tracing.as_deref());
-    out.map("timeouts", |out| {
-        out.duration("header_read", config.client_timeouts.header_read);
-        out.duration("keep_alive", config.client_timeouts.keep_alive);
-    });
-    out.map("limits", |out| {
-        let limits = &config.client_limits;
-        out.optional("connections", limits.connections);
-        out.optional("connections_per_client", limits.connections_per_client);
-        out.key("ipv6_prefix", limits.ipv6_prefix);
-        out.key("head", format_size(limits.head as u64));
-        out.key("fields", limits.fields);
-        out.key("uri", format_size(limits.uri as u64));
-        out.key("retry_memory", format_size(limits.retry_memory));
-    });
-    drain(&mut out, "shutdown", &config.shutdown);
-    drain(&mut out, "upgrade", &config.upgrade);
     match &config.user {
         None => out.key("user", "none"),
         Some(User { name, group: None }) => out.key("user", scalar(name)),
@@ -75,11 +53,10 @@ pub fn effective(config: &Config) -> String {
             out.key("user", scalar(&format!("{name}:{group}")))
         }
     }
-    out.map("services", |out| {
-        for it in &config.services {
-            out.map(&scalar(&it.name), |out| service::service(out, it));
-        }
-    });
+    match config.services.is_empty() {
+        true => out.comment("the rest is the fleet's"),
+        false => shared::shared(&mut out, config),
+    }
     out.text
 }
 

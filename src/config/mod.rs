@@ -57,6 +57,20 @@ pub struct Loaded {
     pub overrides: Overrides,
 }
 
+impl Loaded {
+    /// This balancer's own file with what its fleet shares.
+    #[must_use]
+    pub fn with_shared(mut self, shared: Self) -> Self {
+        self.config = self.config.with_shared(&shared.config);
+        self.notes.extend(shared.notes);
+        self.warnings.extend(shared.warnings);
+        self.watched.extend(shared.watched);
+        // What is to be cured stands there.
+        self.places = shared.places;
+        self
+    }
+}
+
 /// Reads a configuration file. Relative paths in it start at its own folder.
 pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
     let text = read::named(path).map_err(|error| {
@@ -67,6 +81,22 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
 
 /// Reads the text of a configuration file that is, or would be, at `origin`.
 pub fn parse(text: &str, origin: &Path) -> Result<Loaded, ConfigErrors> {
+    let tree = whole(text, origin)?;
+    let folder = origin.parent().unwrap_or(Path::new("")).to_owned();
+    let sink = Sink { folder, ..Sink::default() };
+    sink.watch(origin);
+    validated(&tree, origin, sink, validate::config)
+}
+
+/// Reads what a fleet shares of its configurations. Problems are told of `origin`, which is no file here;
+/// relative paths start at `folder`.
+pub fn parse_shared(text: &str, origin: &Path, folder: &Path) -> Result<Loaded, ConfigErrors> {
+    let tree = whole(text, origin)?;
+    let sink = Sink { folder: folder.to_owned(), ..Sink::default() };
+    validated(&tree, origin, sink, validate::shared)
+}
+
+fn whole(text: &str, origin: &Path) -> Result<Tree, ConfigErrors> {
     let tree = tree::read(text).map_err(|error| {
         let (line, message) = (error.line, error.message);
         let problem = Problem { file: origin.to_owned(), line, path: String::new(), message };
@@ -76,10 +106,7 @@ pub fn parse(text: &str, origin: &Path) -> Result<Loaded, ConfigErrors> {
         let message = "the file is empty; needed: at least `instances: [HOST:PORT]`".to_owned();
         return Err(ConfigErrors::whole_file(origin, message));
     }
-    let folder = origin.parent().unwrap_or(Path::new("")).to_owned();
-    let sink = Sink { folder, ..Sink::default() };
-    sink.watch(origin);
-    validated(&tree, origin, sink)
+    Ok(tree)
 }
 
 /// Reads a file of another kind by the same rules: every problem at once, each with its place.
@@ -117,7 +144,12 @@ pub fn from_app_yaml(app_yaml: &Path, instances: &[String]) -> Result<Loaded, Co
         return Err(ConfigErrors::whole_file(app_yaml, "the path is not UTF-8".to_owned()));
     };
     let entries = vec![entry("instances", texts(instances)), entry("app_yaml", text(path))];
-    validated(&without_line(Data::Map(entries)), Path::new(COMMAND_LINE), Sink::default())
+    validated(
+        &without_line(Data::Map(entries)),
+        Path::new(COMMAND_LINE),
+        Sink::default(),
+        validate::config,
+    )
 }
 
 /// A duration as a configuration writes it, such as `30s`.
@@ -135,6 +167,16 @@ pub fn hundredths(text: &str) -> Option<u32> {
     units::parse_percent(&format!("{text}%")).ok()
 }
 
+/// The keys in the text of a key file, newest first, or what is wrong with it. No message repeats a key.
+pub fn keys(text: &str) -> Result<Vec<[u8; 32]>, String> {
+    let (keys, problems) = validate::keys::lines(text);
+    match problems.first() {
+        None => Ok(keys),
+        Some((0, message)) => Err(message.clone()),
+        Some((line, message)) => Err(format!("line {line}: {message}")),
+    }
+}
+
 /// Whether an instance may be called this.
 pub fn is_name(text: &str) -> bool {
     validate::names::is_name(text)
@@ -150,11 +192,17 @@ pub fn minimal(instances: &[String], session_affinity: bool) -> Result<Config, C
     let affinity = without_line(Data::Bool(session_affinity));
     let entries = vec![entry("instances", texts(instances)), entry("session_affinity", affinity)];
     let tree = without_line(Data::Map(entries));
-    validated(&tree, Path::new(COMMAND_LINE), Sink::default()).map(|loaded| loaded.config)
+    validated(&tree, Path::new(COMMAND_LINE), Sink::default(), validate::config)
+        .map(|loaded| loaded.config)
 }
 
-fn validated(tree: &Tree, file: &Path, sink: Sink) -> Result<Loaded, ConfigErrors> {
-    let config = validate::config(&Node::root(tree, file, &sink));
+fn validated(
+    tree: &Tree,
+    file: &Path,
+    sink: Sink,
+    read: impl FnOnce(&Node<'_>) -> Option<Config>,
+) -> Result<Loaded, ConfigErrors> {
+    let config = read(&Node::root(tree, file, &sink));
     let problems = sink.problems.into_inner();
     match config {
         Some(config) if problems.is_empty() => {
@@ -163,7 +211,7 @@ fn validated(tree: &Tree, file: &Path, sink: Sink) -> Result<Loaded, ConfigError
             let notes = if ignored.is_empty() { Vec::new() } else { vec![note()] };
             let warnings = sink.warnings.into_inner();
             let watched = sink.watched.into_inner();
-            let is_file = watched.iter().any(|watched| watched == file);
+            let is_file = file != Path::new(COMMAND_LINE);
             let places = if is_file { Places::of(tree, file) } else { Places::default() };
             let overrides = Overrides::default();
             Ok(Loaded { config, notes, warnings, watched, places, overrides })

@@ -32,7 +32,7 @@ const MAX_ABSENT: usize = 1000;
 /// As in a configuration.
 pub const MAX_WEIGHT: u32 = 1000;
 /// Milliseconds since the Unix epoch in the year 10000, which no date is written for.
-const END_OF_TIME: u64 = 253_402_300_800_000;
+pub const END_OF_TIME: u64 = 253_402_300_800_000;
 
 /// Who an override is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -415,15 +415,16 @@ fn key(service: &str, version: &str, name: &str) -> Key {
     Key { service: service.to_owned(), version: version.to_owned(), name: name.to_owned() }
 }
 
-/// A state by its word in the configuration.
-mod word {
+/// A state by its word in the configuration, for serde.
+pub mod word {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
     use crate::config::types::State;
 
     #[expect(clippy::ref_option, reason = "serde asks for it")]
-    pub(super) fn serialize<S: Serializer>(
+    /// Its word.
+    pub fn serialize<S: Serializer>(
         state: &Option<State>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -433,7 +434,8 @@ mod word {
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    /// From its word.
+    pub fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<State>, D::Error> {
         let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };

@@ -67,6 +67,11 @@ impl Follower {
         }
     }
 
+    /// Which cluster was heard, and until which revision all of it is told.
+    pub fn heard(&self) -> (u64, i64) {
+        (self.cluster, self.revision)
+    }
+
     /// Begins anew: all is told next.
     pub fn begin(&mut self) {
         self.watch = None;

@@ -82,6 +82,15 @@ pub enum UpgradeStage {
     Failed(String),
 }
 
+/// What became of the fleet's etcd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FleetStage {
+    /// It is heard, for the first time or again.
+    Heard,
+    /// It is not heard, for this reason.
+    Lost(String),
+}
+
 /// Something that has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -150,6 +159,8 @@ pub enum Event {
     },
     /// Another process is to take over.
     Upgrade(UpgradeStage),
+    /// The fleet is heard, or not.
+    Fleet(FleetStage),
     /// A drill of this name.
     Drill(String, DrillStage),
     /// The versions of a service have other shares.
@@ -205,6 +216,7 @@ impl Event {
             Self::Panic { .. } => Kind::Panic,
             Self::Restart { .. } => Kind::Restart,
             Self::Upgrade(_) => Kind::Upgrade,
+            Self::Fleet(_) => Kind::Fleet,
             Self::Split { .. } => Kind::Split,
             Self::Ramp(..) => Kind::Ramp,
             Self::Tunnels(..) => Kind::Tunnels,
@@ -225,6 +237,7 @@ impl Event {
             Self::Health { to: Health::Unready | Health::Unanswered, .. }
             | Self::Breaker(_, BreakerChange::Opened(..) | BreakerChange::Held)
             | Self::Restart { .. }
+            | Self::Fleet(FleetStage::Lost(_))
             | Self::Doctor { raised: true, .. }
             | Self::Ramp(_, RampStage::Held { .. } | RampStage::Forgotten { .. })
             | Self::Drill(_, DrillStage::Injected { .. } | DrillStage::Aborted { .. })
@@ -237,6 +250,7 @@ impl Event {
             | Self::Instances { .. }
             | Self::Panic { is_on: false, .. }
             | Self::Doctor { raised: false, .. }
+            | Self::Fleet(FleetStage::Heard)
             | Self::Upgrade(UpgradeStage::Began | UpgradeStage::TakenOver(_))
             | Self::Drill(
                 _,
@@ -265,6 +279,7 @@ impl Event {
             | Self::Reloaded { .. }
             | Self::Rejected { .. }
             | Self::Drill(..)
+            | Self::Fleet(_)
             | Self::Split { .. }
             | Self::Upgrade(_) => None,
         }
@@ -310,6 +325,10 @@ impl Event {
                 format!("process {process} has taken over")
             }
             Self::Upgrade(UpgradeStage::Failed(error)) => format!("the upgrade failed: {error}"),
+            Self::Fleet(FleetStage::Heard) => "the fleet is heard".to_owned(),
+            Self::Fleet(FleetStage::Lost(why)) => {
+                format!("the fleet is not heard, and all goes on as it is: {}", cut(why))
+            }
             Self::Split { service, from, to, why } => {
                 format!("traffic split of {service}: {from} -> {to}: {why}")
             }
@@ -363,6 +382,8 @@ impl Event {
                 json!({ "on": is_on, "ready": ready, "instances": instances })
             }
             Self::Restart { from, to, .. } => json!({ "from": cut(from), "to": cut(to) }),
+            Self::Fleet(FleetStage::Heard) => json!({ "stage": "heard" }),
+            Self::Fleet(FleetStage::Lost(why)) => json!({ "stage": "lost", "reason": cut(why) }),
             Self::Upgrade(UpgradeStage::Began) => json!({ "stage": "began" }),
             Self::Upgrade(UpgradeStage::TakenOver(process)) => {
                 json!({ "stage": "taken_over", "process": process })

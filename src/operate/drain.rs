@@ -129,6 +129,7 @@ pub(super) async fn run(
         body["deadline"] = deadline.into();
     }
     let answer = client.send(Method::PATCH, &path("instances", &id), &body).await?;
+    steer::warn(&answer);
     if !wait {
         return print(access, &answer, |value| {
             let instance: Instance = client.read(value)?;

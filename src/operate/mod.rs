@@ -6,6 +6,7 @@
 pub mod client;
 mod drain;
 mod events;
+mod fleet;
 pub mod manual;
 mod ramp;
 pub mod shapes;
@@ -35,7 +36,8 @@ const REJECTED: u8 = 3;
 /// Does what `command` says; `top` has a room of its own.
 pub async fn run(command: Operate) -> ExitCode {
     let done = match command {
-        Operate::Status { access } => status(&access).await,
+        Operate::Status { fleet: false, access } => status(&access).await,
+        Operate::Status { fleet: true, access } => fleet::status(&access).await,
         Operate::Drain { instance, deadline, wait, access } => {
             drain::run(&access, &instance, deadline.as_deref(), wait).await
         }

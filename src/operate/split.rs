@@ -28,6 +28,7 @@ pub(super) async fn run(
             client.send(Method::PUT, &at, &json!({ "allocations": allocations })).await?
         }
     };
+    super::steer::warn(&answer);
     print(access, &answer, |value| Ok(told(&read(&client, value)?)))
 }
 

@@ -40,12 +40,20 @@ async fn change(access: &Access, asked: &str, body: &Value) -> Result<ExitCode, 
     let client = client_of(access)?;
     let id = instance(&client, asked).await?;
     let answer = client.send(Method::PATCH, &path("instances", &id), body).await?;
+    warn(&answer);
     print(access, &answer, |value| {
         let instance: Instance = client.read(value)?;
         let (state, tone) = words::standing(&instance);
         let state = paper().paint(&state, tone);
         Ok(format!("{}: {state}, weight {}\n", safe(&instance.id), words::weight(&instance)))
     })
+}
+
+/// Says what is to be known of what was asked.
+pub(super) fn warn(answer: &Value) {
+    if let Some(warning) = answer["warning"].as_str() {
+        eprintln!("warning: {}", safe(warning));
+    }
 }
 
 /// Moves tunnels of a version to where there are too few.

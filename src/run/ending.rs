@@ -37,6 +37,7 @@ impl Server {
         self.keeper.stop();
         self.doors.close();
         self.say_draining(timeout);
+        self.fleet.leave().await;
         let now = Instant::now();
         let drained = tokio::select! {
             biased;
@@ -60,6 +61,7 @@ impl Server {
         self.doors.close_admin();
         self.desk.streams.end();
         self.say_draining(timeout);
+        self.fleet.leave().await;
         let until = Instant::now() + timeout;
         let versions = self.config.services.iter().flat_map(|service| &service.versions);
         let graces = versions.map(|version| version.websocket.close_grace);

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::config::found::{Found, Member, Unbelieved, Whose, asked};
-use crate::config::overlay::Overlay;
 use crate::config::types::{Admin, Config};
 use crate::discovery::board::Outcome;
 use crate::discovery::{Report, Sources};
@@ -72,8 +71,7 @@ impl Server {
                 tell(&whose, &before, now);
                 self.note(&whose, Outcome::Changed(now.len()));
                 self.layers.found = Arc::new(found);
-                let overlay = Overlay::clone(&self.layers.overlay);
-                let layers = steering::with_overlay(self.layers.clone(), overlay);
+                let layers = self.relayered(self.layers.clone());
                 let forgets = layers.overlay != self.layers.overlay;
                 self.layers = layers;
                 self.serve_layers(None);

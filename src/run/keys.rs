@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::affinity::token::Keyring;
 use crate::config::types::AffinityKeys;
+use crate::fleet::keyring::Keys;
 
 /// The name of the kept key, beside the configuration.
 const FILE: &str = "burdock.affinity.key";
@@ -45,12 +46,36 @@ impl OwnKey {
         if let Some(keyring) = Keyring::new(&keys.inline) {
             return Ok(keyring);
         }
-        let key = match self.key {
-            Some(key) => key,
-            None if has_affinity => *self.key.insert(find_or_make(self.folder.as_deref())?),
-            None => random()?,
-        };
+        let key = if has_affinity { self.lasting()? } else { self.key.map_or_else(random, Ok)? };
         Ok(Keyring::new(&[key]).expect("one key is a keyring"))
+    }
+
+    /// A key that lasts.
+    fn lasting(&mut self) -> Result<[u8; 32], KeyError> {
+        match self.key {
+            Some(key) => Ok(key),
+            None => Ok(*self.key.insert(find_or_make(self.folder.as_deref())?)),
+        }
+    }
+
+    /// The keyring of a fleet that has none yet: what tokens are sealed with here.
+    pub(super) fn first_of_fleet(&mut self, keys: &AffinityKeys) -> Result<Keys, KeyError> {
+        match Keys::new(keys.inline.clone()) {
+            Some(keys) => Ok(keys),
+            None => Ok(Keys::new(vec![self.lasting()?]).expect("one key is a keyring")),
+        }
+    }
+
+    /// The fleet's keyring; what tokens were sealed with here before is opened too.
+    pub(super) fn of_fleet(&self, fleet: &Keys, keys: &AffinityKeys) -> Keyring {
+        let own = keys.inline.iter().chain(&self.key);
+        let mut all = fleet.all().to_vec();
+        for key in own {
+            if !all.contains(key) {
+                all.push(*key);
+            }
+        }
+        Keyring::new(&all).expect("a fleet's keyring has a key")
     }
 }
 
@@ -59,7 +84,7 @@ pub fn new_key() -> Result<String, KeyError> {
     random().map(|key| STANDARD.encode(key))
 }
 
-fn random() -> Result<[u8; 32], KeyError> {
+pub(super) fn random() -> Result<[u8; 32], KeyError> {
     let mut key = [0; 32];
     getrandom::fill(&mut key)?;
     Ok(key)

@@ -4,6 +4,9 @@
 mod doors;
 mod ending;
 mod finding;
+mod fleet;
+mod fleet_config;
+mod fleet_keys;
 mod handover;
 mod inherited;
 mod keys;
@@ -29,6 +32,8 @@ use crate::admin::problem::Problem;
 use crate::config::overrides::Overrides;
 use crate::config::{self, ConfigErrors, Loaded};
 use crate::discovery::watch;
+use crate::fleet::News;
+use crate::fleet::text::TextError;
 use crate::listener::{BindError, descriptors};
 use crate::observe::access;
 use crate::observe::events::UpgradeStage;
@@ -41,6 +46,8 @@ use crate::run::steering::Word;
 use crate::tls::server::TlsError;
 
 pub use ending::Drained;
+pub use fleet_config::{FleetConfigError, diff_fleet_config, push_fleet_config, show_fleet_config};
+pub use fleet_keys::{FleetKeysError, fleet_keys, push_fleet_keys, rotate_fleet_keys};
 pub use handover::HandoverError;
 pub use keys::{KeyError, new_key};
 pub use privileges::{PrivilegeError, look_up};
@@ -115,6 +122,9 @@ pub enum StartError {
     /// Taking over would have interrupted a service.
     #[error("taking over: no instance of {0} is ready, and the process before has one")]
     Unserved(String),
+    /// The part of the configuration that is the fleet's.
+    #[error("the fleet's configuration: {0}")]
+    FleetConfig(#[source] TextError),
     /// The file of the access log.
     #[error(transparent)]
     AccessLog(#[from] OpenError),
@@ -145,7 +155,7 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
         Some((predecessor, inherited)) => (Some(predecessor), inherited),
         None => (None, Inherited::from_systemd().map_err(StartError::Sockets)?),
     };
-    let loaded = settings.load()?;
+    let (loaded, text) = fleet_config::begin(settings.load()?, settings.path()).await?;
     descriptors::raise();
     let mut watcher = watch::Watcher::new(&loaded.watched);
     let before = Before {
@@ -154,6 +164,7 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
         overlay: predecessor.as_ref().map(|before| before.overlay.clone()),
     };
     let mut server = Server::succeed(loaded, Some(settings.path()), before).await?;
+    server.keep_text(text).await;
     let pid_file = settings.pid_file.as_deref().map(PidFile::at);
     // First, so that the process before this one doesn't find its own id there at its end.
     sign(pid_file.as_ref());
@@ -162,6 +173,7 @@ pub async fn run(settings: Settings) -> Result<Ended, StartError> {
         tracing::warn!(%error, "the process before this one does not know that it is relieved");
     }
     server.keep_certificates();
+    server.join_fleet();
     systemd::ready();
     let mut pulse = systemd::watchdog().map(tokio::time::interval);
     let mut handover: Option<Handover> = None;
@@ -225,6 +237,14 @@ async fn heed(
         // What another process begins with must not change any more.
         Word::Ramps if is_leaving => return server.pass_over_ramps(),
         Word::Ramps => return server.look_at_ramps().await,
+        Word::Shared(News::Config) => {
+            if server.is_text_new() && !is_leaving {
+                // What came of it is told in the log and the status.
+                let _ = reload(server, settings, watcher, Cause::Fleet).await;
+            }
+            return;
+        }
+        Word::Shared(news) => return server.heed_fleet(news).await,
         Word::Asked(asked) => asked,
     };
     let settled = match &asked.order {
@@ -232,8 +252,7 @@ async fn heed(
         _ if is_leaving => Err(steering::under_way()),
         other => server.obey(other.clone()).await,
     };
-    // Whoever asked may be gone.
-    let _ = asked.answer.send(settled);
+    server.answer(asked.answer, settled);
 }
 
 /// Leaves to `process` what is new, and finishes what is old.
@@ -315,11 +334,18 @@ async fn reload(
 ) -> Result<Done, Problem> {
     systemd::reloading();
     watcher.renew();
-    let settled = match settings.load() {
-        Ok(loaded) => {
+    let read = match settings.load() {
+        Ok(loaded) => server.complete(loaded, settings.path(), cause).await,
+        Err(errors) => Err(errors),
+    };
+    let settled = match read {
+        Ok((loaded, text)) => {
             watcher.follow(&loaded.watched);
             let warnings = loaded.warnings.clone();
             let reloaded = server.reload(loaded, cause).await;
+            if reloaded.is_ok() {
+                server.keep_text(text).await;
+            }
             reloaded.map_err(|error| steering::rejected(vec![error.to_string()])).map(|changes| {
                 Done::Reloaded { generation: server.generation(), changes, warnings }
             })

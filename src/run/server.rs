@@ -18,6 +18,7 @@ use crate::config::types::{Config, Drain, Service, Version, Workers};
 use crate::config::{ConfigErrors, Loaded, diff};
 use crate::discovery::Sources;
 use crate::doctor;
+use crate::fleet::{Fleet, Sent};
 use crate::health::prober::Prober;
 use crate::health::{self, Membership};
 use crate::instance::{self, Departure, Instance, Roster};
@@ -32,7 +33,7 @@ use crate::run::finding::{self, Begun};
 use crate::run::handover::{Estate, HandoverError};
 use crate::run::inherited::Inherited;
 use crate::run::keys::OwnKey;
-use crate::run::{privileges, steering};
+use crate::run::{fleet, privileges, steering};
 use crate::snapshot::{self, Layers, Live, Published, Snapshot, drains};
 use crate::trace::export;
 use crate::tunnel::rebalance;
@@ -58,6 +59,8 @@ pub enum Cause {
     File,
     /// The admin API: somebody waits for an answer.
     Api,
+    /// What the fleet shares may have changed.
+    Fleet,
 }
 
 /// What a process leaves to the one after it.
@@ -76,6 +79,7 @@ impl std::fmt::Display for Cause {
             Self::Signal => "SIGHUP",
             Self::File => "a file changed",
             Self::Api => "the admin API",
+            Self::Fleet => "the fleet",
         })
     }
 }
@@ -89,7 +93,7 @@ pub struct Server {
     pub(super) workers: Vec<Worker>,
     pub(super) doors: Doors,
     pub(super) prober: health::prober::Prober,
-    own_key: OwnKey,
+    pub(super) own_key: OwnKey,
     /// The configuration's file, if there is one.
     pub(super) file: Option<PathBuf>,
     /// What is served by, one over the other.
@@ -102,6 +106,11 @@ pub struct Server {
     pub(super) keeper: Keeper,
     /// When ramps were looked at last.
     pub(super) ramps_seen: Instant,
+    pub(super) fleet: Fleet,
+    /// What others are to hear of the order that is obeyed.
+    pub(super) sent: Vec<Sent>,
+    /// What is served of what the fleet shares.
+    pub(super) shared_text: Option<Arc<str>>,
 }
 
 impl std::fmt::Debug for Server {
@@ -116,6 +125,7 @@ impl Server {
         let before = Before { inherited: Inherited::default(), served: &[], overlay: None };
         let mut server = Self::succeed(loaded, config_file, before).await?;
         server.keep_certificates();
+        server.join_fleet();
         Ok(server)
     }
 
@@ -129,6 +139,8 @@ impl Server {
         let Begun { sources, found, reports } = finding::begin(&loaded.config, config_file).await;
         let filed = Arc::new(loaded.config);
         let (layers, keeps_less) = steering::layers(filed, found, overlay, config_file);
+        let mut own_key = OwnKey::new(config_file);
+        let (fleet, layers) = fleet::begin(layers, config_file, &mut own_key).await?;
         let config = layers.served();
         for note in &loaded.notes {
             tracing::info!("{note}");
@@ -147,14 +159,13 @@ impl Server {
         privileges::give_up(config.user.as_ref(), &loaded.watched)?;
         // By whoever it is opened again by after it was rotated.
         access::follow(access::prepare(config.access_log.as_ref())?);
-        let mut own_key = OwnKey::new(config_file);
-        let keyring = own_key.keyring(&config.affinity_keys, has_affinity(&config))?;
+        let keyring = fleet::keyring(&mut own_key, &fleet, &config)?;
         warn_unverified(None, &config);
         let automatic = Arc::clone(doors.automatic());
         let keeper = Keeper::new(Arc::clone(&automatic));
         keeper.follow(&config);
         let (live, published) = Live::new(layers.clone(), Arc::new(keyring), count);
-        let live = Arc::new(live.with(automatic));
+        let live = Arc::new(live.with(automatic).telling(Arc::clone(fleet.board())));
         live.findings.locate(loaded.places);
         warn(&live.journal, &loaded.warnings);
         let prober = Prober::new({
@@ -183,6 +194,9 @@ impl Server {
             sources,
             keeper,
             ramps_seen: Instant::now(),
+            fleet,
+            sent: Vec::new(),
+            shared_text: None,
         };
         server.attend();
         server.retire(&published, &config, None);
@@ -294,7 +308,7 @@ impl Server {
             return Ok(Vec::new());
         }
         let found = self.seeded(&filed);
-        let layers = steering::over(filed, found, Overlay::clone(&self.layers.overlay));
+        let layers = self.layered(filed, found);
         let config = layers.served();
         let (keyring, unserved, log) = match self.prepare(&config) {
             Ok(prepared) => prepared,
@@ -316,9 +330,11 @@ impl Server {
         self.follow_sources(&Arc::clone(&self.layers.filed));
         self.reconsider_ramps(&before.overlay);
         let forgotten = self.reconsider_shares(&before.overlay);
+        self.follow_fleet();
         self.retire(&published, &config, None);
         self.keeper.follow(&config);
         self.exchange(&config, unserved);
+        self.tell_fleet_anew();
         warn_unverified(Some(&self.config), &config);
         let token = |config: &Config| config.admin.as_ref().and_then(|admin| admin.token.clone());
         if token(&self.config) != token(&config) {
@@ -351,7 +367,7 @@ impl Server {
         let unserved = self.doors.bind(config, self.workers.len(), nothing)?;
         let log = access::prepare(config.access_log.as_ref())?;
         // Last, since it may leave a file.
-        let keyring = self.own_key.keyring(&config.affinity_keys, has_affinity(config))?;
+        let keyring = fleet::keyring(&mut self.own_key, &self.fleet, config)?;
         Ok((keyring, unserved, log))
     }
 
@@ -434,7 +450,7 @@ fn crew(live: &Arc<Live>, count: usize) -> (NoStealRuntime, Vec<Worker>) {
 }
 
 /// Whether tokens are issued.
-fn has_affinity(config: &Config) -> bool {
+pub(super) fn has_affinity(config: &Config) -> bool {
     let versions = config.services.iter().flat_map(|service| &service.versions);
     let mut affinities = versions.filter_map(|version| version.affinity.as_ref());
     affinities.any(|affinity| affinity.by.is_none())

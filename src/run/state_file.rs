@@ -1,5 +1,5 @@
-//! Where what was changed at run time, and what was found, outlives the process: two small files beside
-//! the configuration.
+//! Where what was changed at run time, what was found, and what the fleet wants outlive the process: small
+//! files beside the configuration.
 //!
 //! It is replaced whole, so that a crash leaves the old one or the new one. A file that cannot be
 //! read is told of and left alone until there is something to write.
@@ -33,6 +33,40 @@ pub(super) fn path(admin: Option<&Admin>, config: Option<&Path>) -> Option<PathB
 /// Where what was found is kept, beside that file.
 pub(super) fn path_of_found(admin: Option<&Admin>, config: Option<&Path>) -> Option<PathBuf> {
     Some(beside(&path(admin, config)?.with_extension(""), ".found"))
+}
+
+/// Where what the fleet wants is kept, beside that file.
+pub(super) fn path_of_fleet(admin: Option<&Admin>, config: Option<&Path>) -> Option<PathBuf> {
+    Some(beside(&path(admin, config)?.with_extension(""), ".fleet"))
+}
+
+/// Where the fleet's affinity keys are kept, beside that file: a file of keys like any other.
+pub(super) fn path_of_keyring(admin: Option<&Admin>, config: Option<&Path>) -> Option<PathBuf> {
+    Some(beside(&path(admin, config)?.with_extension(""), ".keyring"))
+}
+
+/// Where the fleet's part of the configuration is kept, beside that file.
+pub(super) fn path_of_config(admin: Option<&Admin>, config: Option<&Path>) -> Option<PathBuf> {
+    Some(beside(&path(admin, config)?.with_extension(""), ".shared"))
+}
+
+/// What the process before heard of the fleet; nothing if there was none, and nothing, with a warning, if it
+/// cannot be read.
+pub(super) fn load_fleet(path: &Path) -> Option<String> {
+    match read(path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            let file = path.display();
+            tracing::warn!(%file, %error, "reading what was heard of the fleet failed");
+            None
+        }
+    }
+}
+
+/// Writes that anew. Blocks.
+pub(super) fn store_fleet(path: &Path, (text, says_nothing): &(String, bool)) -> io::Result<()> {
+    replace(path, text, *says_nothing)
 }
 
 /// What was found by the process before; nothing, with a warning, if it cannot be read. Whatever it is,

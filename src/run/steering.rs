@@ -14,6 +14,7 @@ use crate::config::found::Found;
 use crate::config::overlay::{self, Added, Key, MAX_ADDED, Overlay, Override, Shares};
 use crate::config::types::{Config, Drain, Service, State};
 use crate::discovery::Report;
+use crate::fleet::News;
 use crate::instance::{Departure, Instance};
 use crate::observe::events::Event;
 use crate::rehearsal::guard;
@@ -30,6 +31,8 @@ pub(super) enum Word {
     Told(Report),
     /// To look at ramps.
     Ramps,
+    /// What the fleet wants, or that it is not heard.
+    Shared(News),
 }
 
 /// A disk that takes longer to keep an overlay is told of, and waited for no longer.
@@ -68,6 +71,14 @@ pub(super) fn with_overlay(layers: Layers, mut overlay: Overlay) -> Layers {
     Layers { overlay: Arc::new(overlay), ..layers }
 }
 
+/// The same with what the fleet wants: what has no place here has one elsewhere, and is not forgotten.
+pub(super) fn with_shared(layers: Layers, mut overlay: Overlay) -> Layers {
+    for passed_over in overlay.prune(&layers.named()) {
+        tracing::debug!("what the fleet wants has no place here: {passed_over}");
+    }
+    Layers { overlay: Arc::new(overlay), ..layers }
+}
+
 /// A drain that is over at this time from now on.
 pub(super) fn within(timeout: Duration, drain: Drain) -> Drain {
     Drain { timeout, spread: drain.spread.min(timeout) }
@@ -94,6 +105,7 @@ impl Server {
             Some(asked) = self.orders.recv() => Word::Asked(asked),
             report = self.sources.next() => Word::Told(report),
             () = ramps => Word::Ramps,
+            news = self.fleet.next() => Word::Shared(news),
         }
     }
 
@@ -113,11 +125,12 @@ impl Server {
             };
             match word {
                 Word::Asked(Asked { order, answer }) => {
-                    // Whoever asked may be gone.
-                    let _ = answer.send(self.obey(order).await);
+                    let settled = self.obey(order).await;
+                    self.answer(answer, settled);
                 }
                 Word::Told(report) => self.hear(report).await,
                 Word::Ramps => self.look_at_ramps().await,
+                Word::Shared(news) => self.heed_fleet(news).await,
             }
         }
     }
@@ -178,13 +191,14 @@ impl Server {
             tracing::info!(instance = %key, state, weight, by = "api", "steered");
             let mut overlay = Overlay::clone(&self.layers.overlay);
             let is_hastened = wanted.deadline != before.deadline && was == is;
+            self.share_wish(key, (&before, &wanted), now);
             overlay.set(key.clone(), wanted);
             self.put(overlay, None).await;
             if is_hastened {
                 self.hasten_known(key);
             }
         }
-        Ok(Done::Steered { is_new: false })
+        Ok(Done::steered())
     }
 
     async fn add(
@@ -198,7 +212,7 @@ impl Server {
         let version = version.ok_or_else(|| Problem::unknown(format!("no version of {key}")))?;
         if let Some(known) = overlay::file_instance(version, &key.name) {
             return match known.address == address {
-                true => Ok(Done::Steered { is_new: false }),
+                true => Ok(Done::steered()),
                 false => Err(Problem::conflict(format!("{key} is at {}", known.address))),
             };
         }
@@ -211,9 +225,11 @@ impl Server {
         tracing::info!(instance = %key, address, weight, by = "api", "instance added");
         let added = Some(Added { address, weight });
         let mut overlay = Overlay::clone(&self.layers.overlay);
-        overlay.set(key, Override { added, since: millis(now), ..Override::default() });
+        let wanted = Override { added, since: millis(now), ..Override::default() };
+        self.share_wish(&key, (&Override::default(), &wanted), now);
+        overlay.set(key, wanted);
         self.put(overlay, None).await;
-        Ok(Done::Steered { is_new: true })
+        Ok(Done::Steered { is_new: true, untold: None })
     }
 
     async fn remove(&mut self, key: &Key, deadline: Option<Duration>) -> Result<Done, Problem> {
@@ -230,10 +246,13 @@ impl Server {
         }
         if is_added {
             tracing::info!(instance = %key, by = "api", "instance removed");
-            overlay.remove(key);
+            if let Some(before) = overlay.remove(key) {
+                let now = SystemTime::now();
+                self.share_wish(key, (&before, &Override::default()), now);
+            }
             self.put(overlay, deadline).await;
         }
-        Ok(Done::Steered { is_new: false })
+        Ok(Done::steered())
     }
 
     async fn split(
@@ -264,10 +283,12 @@ impl Server {
             let since = millis(now);
             // It has no say in these any more, nor a way back from them.
             overlay.forget_ramp(&name);
-            overlay.set_shares(name, wanted.map(|allocations| Shares { allocations, since }));
+            let wanted = wanted.map(|allocations| Shares { allocations, since });
+            self.share_split(&name, (overlay.shares(&name).cloned(), &wanted), now);
+            overlay.set_shares(name, wanted);
             self.put(overlay, None).await;
         }
-        Ok(Done::Split)
+        Ok(Done::Split { untold: None })
     }
 
     /// Tells of shares that the file leaves no place for any more; gives a sentence on each.
@@ -332,10 +353,15 @@ impl Server {
     /// Writes the overlay where the next process finds it.
     pub(super) async fn keep(&self) {
         let path = state_file::path(self.config.admin.as_ref(), self.file.as_deref());
+        let shared = state_file::path_of_fleet(self.config.admin.as_ref(), self.file.as_deref());
         let mut problem = None;
         if let Some(path) = path {
             let (file, overlay) = (path.clone(), Arc::clone(&self.layers.overlay));
-            let store = move || state_file::store(&file, &overlay);
+            let shared = shared.zip(self.fleet.to_text());
+            let store = move || {
+                state_file::store(&file, &overlay)?;
+                shared.map_or(Ok(()), |(file, text)| state_file::store_fleet(&file, &text))
+            };
             if let Err(error) = on_disk(store).await {
                 let told = format!("writing {}: {error}", path.display());
                 tracing::warn!("a restart would forget what was changed at run time: {told}");
@@ -354,7 +380,7 @@ impl Server {
         instance.drain_by(within(left, drain))
     }
 
-    fn hasten_known(&self, key: &Key) {
+    pub(super) fn hasten_known(&self, key: &Key) {
         let snapshot = self.live.snapshot();
         let Some(roster) = snapshot.roster(&key.service, &key.version) else { return };
         let members = roster.members();

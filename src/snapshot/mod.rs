@@ -26,6 +26,7 @@ use crate::config::overlay::{Key, Overlay};
 use crate::config::types::{self, Config};
 use crate::discovery::board::Board;
 use crate::doctor::findings::Findings;
+use crate::fleet::board::Board as Fleet;
 use crate::instance::Namer;
 use crate::instance::kept::Ledger;
 use crate::instance::roster::{Reconciled, Roster};
@@ -252,6 +253,8 @@ pub struct Live {
     pub findings: Findings,
     /// Who tells which instances there are.
     pub sources: Board,
+    /// How this balancer stands in its fleet.
+    pub fleet: Arc<Fleet>,
     /// How long connections may rest.
     pub room: Room,
     /// Bodies that are held for another attempt.
@@ -304,6 +307,7 @@ impl Live {
             bound: Mutex::default(),
             findings: Findings::default(),
             sources: Board::default(),
+            fleet: Arc::default(),
             room: Room::default(),
             kept: Arc::default(),
             spans: Arc::default(),
@@ -323,6 +327,12 @@ impl Live {
     #[must_use]
     pub fn with(self, automatic: Arc<Automatic>) -> Self {
         Self { automatic, ..self }
+    }
+
+    /// The same, which tells of this fleet.
+    #[must_use]
+    pub fn telling(self, fleet: Arc<Fleet>) -> Self {
+        Self { fleet, ..self }
     }
 
     /// What this worker counts of the requests that come in at `address`. Kept for as long as it is

@@ -1,7 +1,7 @@
 // The page: makes its parts, gives each what it knows as that changes, and hears keys.
 //
 // dom, format, standing and series are pure; api speaks to Burdock; store keeps what is known; overview,
-// charts, topology, table, timeline and detail draw it; changes and dialogs ask and act.
+// charts, topology, table, timeline, fleet and detail draw it; changes and dialogs ask and act.
 
 import { onTokenWanted, token } from "./api.js";
 import { Changes } from "./changes.js";
@@ -10,6 +10,7 @@ import { Detail } from "./detail.js";
 import { askToken, tellShortcuts } from "./dialogs.js";
 import { $, element, setData, setText } from "./dom.js";
 import { openExplain } from "./explain.js";
+import { Fleet } from "./fleet.js";
 import { duration } from "./format.js";
 import { Overview } from "./overview.js";
 import { Store } from "./store.js";
@@ -65,6 +66,12 @@ const table = new Table(
   store,
   acts,
 );
+const fleet = new Fleet({
+  section: $("fleet"),
+  text: $("fleet-text"),
+  head: $("fleet-head"),
+  body: $("fleet-nodes"),
+});
 const timeline = new Timeline(
   {
     list: $("event-list"),
@@ -100,6 +107,7 @@ for (const part of ["tick", "history", "events"]) store.addEventListener(part, (
 store.addEventListener("status", () => overview.updateNotices());
 store.addEventListener("status", welcome);
 store.addEventListener("status", tellDrill);
+store.addEventListener("status", () => fleet.look(store.status));
 store.addEventListener("link", tellLink);
 setInterval(tellLink, 1_000);
 

@@ -15,7 +15,7 @@ const LOOK_INTERVAL = { small: 3_000, large: 15_000, largeFrom: 500, after: 300 
 const DRAINS_WATCHED = 12;
 // What changes more than figures, so that /status is asked again at once.
 const STRUCTURAL = [
-  "drain", "reload", "instance", "warning", "doctor", "panic", "upgrade", "drill", "split", "ramp",
+  "drain", "reload", "instance", "warning", "doctor", "panic", "upgrade", "drill", "split", "ramp", "fleet",
 ];
 
 export class Store extends EventTarget {

@@ -39,6 +39,16 @@ pub const NAMES: &[(&str, &str, &str)] = &[
         "counter",
         "Times that it changed nothing: unheard, or naming too few or too many.",
     ),
+    ("burdock_fleet_connected", "gauge", "1 while the fleet's etcd is heard; 0 if not."),
+    ("burdock_fleet_losses_total", "counter", "Times that it was not heard any more."),
+    ("burdock_fleet_balancers", "gauge", "Balancers of the fleet, by whether they are heard."),
+    ("burdock_fleet_orders", "gauge", "Instances and services of which the fleet wants something."),
+    (
+        "burdock_fleet_orders_pending",
+        "gauge",
+        "Those of which other balancers have not heard what was said here.",
+    ),
+    ("burdock_fleet_keys_left_out", "gauge", "Keys of the fleet that make no sense."),
     ("burdock_upgrades_failed_total", "counter", "Upgrades in which no process took over."),
     ("burdock_client_connections", "gauge", "Open client connections, tunnels not counted."),
     (

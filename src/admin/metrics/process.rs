@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::admin::metrics::rows::{Labels, Rows, latency_bounds};
+use crate::fleet::board::Presence;
 use crate::listener::descriptors;
 use crate::observe::counters::Handshake;
 use crate::observe::events::Kind;
@@ -34,6 +35,10 @@ pub(super) fn write(rows: &mut Rows<'_>, live: &Live, snapshot: &Snapshot) -> bo
         }
         name if name.starts_with("burdock_discovery_") => {
             sources(rows, live);
+            return true;
+        }
+        name if name.starts_with("burdock_fleet_") => {
+            fleet(rows, live);
             return true;
         }
         "burdock_start_timestamp_seconds" => return instant(rows, live.started),
@@ -138,6 +143,24 @@ fn sources(rows: &mut Rows<'_>, live: &Live) {
                 let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
                 rows.number(&labels, format_args!("{:.3}", since.as_secs_f64()));
             }
+        }
+    }
+}
+
+/// What is shared with other balancers, if anything is.
+fn fleet(rows: &mut Rows<'_>, live: &Live) {
+    let (none, Some(standing)) = (Labels::default(), live.fleet.standing()) else { return };
+    match rows.name {
+        "burdock_fleet_connected" => rows.number(&none, u64::from(standing.connected)),
+        "burdock_fleet_losses_total" => rows.number(&none, standing.losses),
+        "burdock_fleet_orders" => rows.number(&none, standing.orders.rows),
+        "burdock_fleet_orders_pending" => rows.number(&none, standing.orders.pending),
+        "burdock_fleet_keys_left_out" => rows.number(&none, standing.orders.strange.len()),
+        _ => {
+            let nodes = live.fleet.nodes();
+            let counted = |presence| nodes.iter().filter(|it| it.presence == presence).count();
+            let states = Labels::each("state", Presence::ALL.map(Presence::label));
+            rows.counts(&none, &states, Presence::ALL.map(|it| counted(it) as u64));
         }
     }
 }

@@ -101,7 +101,8 @@ fn settings_of_the_process_and_listeners() {
     let new = "instances: [a:1]\nworkers: 2\nlisteners: [\":80\"]\ntrusted_proxies: [10.0.0.0/8]\n\
                forwarding: {forwarded: true}\nadmin: off\naccess_log: false\ntracing: {endpoint: 'http://a/'}\n\
                timeouts: {keep_alive: 1s}\nlimits: {uri: 1}\nshutdown: {timeout: 60s}\n\
-               upgrade: {timeout: 60s}\nuser: www-data\n";
+               upgrade: {timeout: 60s}\nuser: www-data\n\
+               fleet: {etcd: {endpoints: ['http://a:1'], prefix: /f}}\n";
     assert_eq!(
         changes("instances: [a:1]", new),
         [
@@ -111,6 +112,7 @@ fn settings_of_the_process_and_listeners() {
             "forwarding: changed",
             "admin: changed",
             "access_log: changed",
+            "fleet: changed",
             "tracing: changed",
             "timeouts: changed",
             "limits: changed",

@@ -4,6 +4,7 @@ mod accepted;
 mod app_yaml;
 mod changes;
 mod etcd;
+mod fleet;
 mod instance_tls;
 mod problems;
 mod ranges;

@@ -34,7 +34,7 @@ zzz: 1
     let expected = "\
 c.yaml:1: workers: found the number 0; allowed: auto, or a whole number from 1 to 1024
 c.yaml:2: listners: unknown key, did you mean `listeners`?; allowed in configuration: workers, \
-trusted_proxies, listeners, forwarding, admin, affinity_keys, access_log, tracing, timeouts, limits, shutdown, \
+fleet, trusted_proxies, listeners, forwarding, admin, affinity_keys, access_log, tracing, timeouts, limits, shutdown, \
 upgrade, user, services
 c.yaml:4: timeouts.conect: unknown key, did you mean `connect`?; allowed in timeouts: header_read, \
 keep_alive, connect, first_byte, idle
@@ -58,7 +58,7 @@ c.yaml:20: services.chat.versions.v1.websocket.lifetime_jitter: found \"51%\"; a
 from 0% to 50%, such as 5% or 0.5%
 c.yaml:23: services.chat.versions.v1.drain.spread: longer than `timeout`; allowed: up to the value of \
 `timeout`
-c.yaml:24: zzz: unknown key; allowed in configuration: workers, trusted_proxies, listeners, \
+c.yaml:24: zzz: unknown key; allowed in configuration: workers, fleet, trusted_proxies, listeners, \
 forwarding, admin, affinity_keys, access_log, tracing, timeouts, limits, shutdown, upgrade, user, services";
     assert_eq!(errors(text), expected);
 }

@@ -36,6 +36,26 @@ const TOP: &[Row] = &[
         &["0%", "101%", "0.001%", "1", "none", "null"],
     ),
     (
+        "fleet: @",
+        &["off", "none", "false", "{ etcd: { endpoints: [\"http://a:1\"], prefix: /f/ } }"],
+        &["on", "true", "{}", "null", "{ name: a }", "{ etcd: { endpoints: [\"http://a:1\"] } }"],
+    ),
+    (
+        "fleet: { etcd: { endpoints: [\"http://a:1\"], prefix: /f }, name: @ }",
+        &["auto", "lb-1", "\"[::1]:80\""],
+        &["\"\"", "\"a b\"", "a/b", "null", "1"],
+    ),
+    (
+        "fleet: { etcd: { endpoints: [\"http://a:1\"], prefix: /f }, keyring: @ }",
+        &["true", "false"],
+        &["on", "null", "a"],
+    ),
+    (
+        "fleet: { etcd: { endpoints: [\"http://a:1\"], prefix: /f }, config: @ }",
+        &["false"],
+        &["on", "null", "true"],
+    ),
+    (
         "tracing: @",
         &["off", "none", "false", "{ endpoint: \"http://127.0.0.1:4318/v1/traces\" }"],
         &["on", "true", "{}", "null", "\"http://a/\"", "[]"],

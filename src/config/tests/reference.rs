@@ -48,7 +48,8 @@ fn reference_yaml_shows_the_defaults() {
 }
 
 /// Forms that stand in comments of reference.yaml, since they exclude the forms that stand there.
-const OTHER_FORMS: [&str; 14] = [
+const OTHER_FORMS: [&str; 15] = [
+    "instances: [a:1]\nfleet: {etcd: {endpoints: ['https://a:1'], prefix: a}}\n",
     "instances: [a:1]\ntracing: {endpoint: 'http://a/'}\n",
     "instances: [a:1]\naccess_log: {}\n",
     "instances: [a:1]\naffinity_keys: {keys: [AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=]}\n",
@@ -85,7 +86,7 @@ fn asked_of_tls() -> BTreeSet<(&'static str, &'static str)> {
 }
 
 /// Every kind of map that the code reads; a kind that is missing here is found by its parent's row.
-const KINDS: [&str; 50] = [
+const KINDS: [&str; 52] = [
     "configuration",
     "listener",
     "access",
@@ -99,6 +100,8 @@ const KINDS: [&str; 50] = [
     "hsts",
     "forwarding",
     "admin",
+    "fleet",
+    "etcd",
     "access_log",
     "tracing",
     "affinity_keys",

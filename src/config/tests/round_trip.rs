@@ -37,6 +37,8 @@ fn texts_of_many_shapes_come_back_equal() {
         "instances: [a:1]\naccess_log: off",
         "instances: [a:1]\ntracing: {endpoint: 'http://[::1]:1/v1', sample: 0.5%, trust: none, service_name: 'a: b'}",
         "instances: [a:1]\ntracing: {endpoint: 'https://a/', sample: 0%, trust: all}",
+        "instances: [a:1]\nfleet: {etcd: {endpoints: ['http://[::1]:2379', 'http://b:1/'], prefix: '/a: b'}, name: lb-1}",
+        "instances: [a:1]\nfleet: {etcd: {endpoints: ['https://a:1'], prefix: x/}, keyring: true}",
         "instances: [a:1]\nadmin: {address: 127.0.0.1:9900}\ntrusted_proxies: ['::1', 10.0.0.0/8]",
         "instances: [a:1]\nbreaker: off\nretry: {max_body: 0, budget: 0.05%}\nbalance: random",
         "instances: [a:1]\nbalance: hash\nhash_by: query a:b\nwebsocket: {max_lifetime: none}",

@@ -10,6 +10,7 @@ mod clients;
 mod discovery;
 mod docker;
 mod etcd;
+mod fleet;
 mod health;
 mod instance_tls;
 mod kubernetes;
@@ -35,6 +36,7 @@ pub use clients::{Acceptance, Access, ClientLimits, Limits, ProxyVersion, RateLi
 pub use discovery::{Discovery, Dns, Names, Source};
 pub use docker::Docker;
 pub use etcd::{Etcd, EtcdKeys, EtcdUser};
+pub use fleet::Fleet;
 pub use health::{Breaker, Check, CheckTls, Concurrency, InitialState, OnRestart};
 pub use instance_tls::{ClientCertificate, InstanceTls};
 pub use kubernetes::{Kubernetes, SlicePort};
@@ -63,6 +65,8 @@ pub struct Config {
     pub forwarding: Forwarding,
     /// Where `/metrics` and `/healthz` are served; `None` switches the admin listener off.
     pub admin: Option<Admin>,
+    /// What is shared with other balancers; `None` for nothing.
+    pub fleet: Option<Arc<Fleet>>,
     /// Keys that seal and open affinity tokens.
     pub affinity_keys: AffinityKeys,
     /// What is written of finished requests and tunnels; `None` for nothing.
@@ -79,7 +83,7 @@ pub struct Config {
     pub upgrade: Drain,
     /// Who a process that was started as root becomes; read at the start only.
     pub user: Option<User>,
-    /// At least one; names are unique.
+    /// At least one, unless they are the fleet's and not known yet; names are unique.
     pub services: Vec<Service>,
 }
 

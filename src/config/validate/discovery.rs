@@ -76,7 +76,8 @@ fn file(node: &Node<'_>) -> Option<PathBuf> {
     Some(absolute(node.sink.resolve(path)))
 }
 
-fn etcd_keys(node: &Node<'_>) -> Option<EtcdKeys> {
+/// An etcd, and what keys there begin with.
+pub(super) fn etcd_keys(node: &Node<'_>) -> Option<EtcdKeys> {
     let mut fields = node.fields("etcd")?;
     let etcd = etcd(&mut fields);
     let prefix = fields.take("prefix");

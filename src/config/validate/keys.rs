@@ -86,15 +86,20 @@ pub(super) fn key_file(node: &Node<'_>) -> Option<(PathBuf, Vec<[u8; 32]>)> {
             return None;
         }
     };
-    let (mut keys, mut seen) = (Vec::new(), HashSet::new());
-    let problem = |line: usize, message: &str| {
-        node.sink.problems.borrow_mut().push(Problem {
-            file: path.clone(),
-            line,
-            path: String::new(),
-            message: message.to_owned(),
-        });
-    };
+    let (keys, problems) = lines(&text);
+    node.sink.problems.borrow_mut().extend(problems.into_iter().map(|(line, message)| Problem {
+        file: path.clone(),
+        line,
+        path: String::new(),
+        message,
+    }));
+    Some((absolute(path), keys))
+}
+
+/// The keys in such a text, newest first; and each problem with its line.
+pub(in crate::config) fn lines(text: &str) -> (Vec<[u8; 32]>, Vec<(usize, String)>) {
+    let (mut keys, mut seen, mut problems) = (Vec::new(), HashSet::new(), Vec::new());
+    let mut problem = |line: usize, message: &str| problems.push((line, message.to_owned()));
     for (index, line) in text.lines().enumerate() {
         let content = line.split('#').next().unwrap_or_default().trim();
         match decode(content) {
@@ -107,7 +112,7 @@ pub(super) fn key_file(node: &Node<'_>) -> Option<(PathBuf, Vec<[u8; 32]>)> {
     if keys.is_empty() {
         problem(0, &format!("no key; needed: at least one, each {KEY}"));
     }
-    Some((absolute(path), keys))
+    (keys, problems)
 }
 
 /// The same file from whatever folder the effective configuration is loaded again.

@@ -12,9 +12,10 @@ mod clients;
 mod discovery;
 mod docker;
 mod etcd;
+mod fleet;
 mod instance_tls;
 mod instances;
-mod keys;
+pub(super) mod keys;
 mod kubernetes;
 mod mirror;
 pub(super) mod names;
@@ -46,9 +47,46 @@ pub(super) const LIMIT: RangeInclusive<Duration> = Duration::from_millis(1)..=LO
 /// For waits that may be skipped.
 const WAIT: RangeInclusive<Duration> = Duration::ZERO..=LONGEST;
 
+/// What is each balancer's own where a fleet shares the rest.
+const OWN: [&str; 9] = [
+    "workers",
+    "listeners",
+    "trusted_proxies",
+    "admin",
+    "fleet",
+    "affinity_keys",
+    "access_log",
+    "tracing",
+    "user",
+];
+/// That rest, but for what a version may have at the top level.
+const SHARED: [&str; 6] = ["services", "forwarding", "timeouts", "limits", "shutdown", "upgrade"];
+
 pub(super) fn config(root: &Node<'_>) -> Option<Config> {
+    let fields = root.fields("configuration")?;
+    read(fields)
+}
+
+/// What a fleet shares of the configurations of its balancers.
+pub(super) fn shared(root: &Node<'_>) -> Option<Config> {
     let mut fields = root.fields("configuration")?;
+    for node in OWN.into_iter().filter_map(|key| fields.remove(key)) {
+        node.problem("not a thing of the fleet; allowed: in the file of each balancer");
+    }
+    read(fields)
+}
+
+fn read(mut fields: Fields<'_>) -> Option<Config> {
     let workers = fields.take("workers").and_then(|node| workers(&node));
+    let fleet = fields.switched("fleet", fleet::fleet).map(Arc::new);
+    let is_shared = fleet.as_ref().is_some_and(|fleet| fleet.config);
+    if is_shared {
+        let shared = SHARED.into_iter().chain(version::VERSION_KEYS);
+        for node in shared.filter_map(|key| fields.remove(key)) {
+            let why = "the fleet's, since `fleet.config` is true; allowed: in what `burdock fleet push` takes";
+            node.problem(why);
+        }
+    }
     let trusted_proxies = fields.take("trusted_proxies").map(|node| clients::networks(&node));
     let trusted_proxies = trusted_proxies.unwrap_or_default();
     let listeners = listeners(&mut fields, !trusted_proxies.is_empty());
@@ -64,7 +102,11 @@ pub(super) fn config(root: &Node<'_>) -> Option<Config> {
     let shutdown = drain(&mut fields, "shutdown");
     let upgrade = drain(&mut fields, "upgrade");
     let user = fields.take("user").and_then(|node| user(&node));
-    let services = service::services(&mut fields, version::Defaults { timeouts, limits });
+    let defaults = version::Defaults { timeouts, limits };
+    let services = match is_shared {
+        true => Vec::new(),
+        false => service::services(&mut fields, defaults),
+    };
     fields.finish();
     Some(Config {
         workers: workers.unwrap_or(Workers::Auto),
@@ -72,6 +114,7 @@ pub(super) fn config(root: &Node<'_>) -> Option<Config> {
         trusted_proxies,
         forwarding: forwarding.unwrap_or_default(),
         admin,
+        fleet,
         affinity_keys: affinity_keys.unwrap_or_else(AffinityKeys::default),
         access_log,
         tracing,

@@ -29,13 +29,15 @@ pub enum Kind {
     Doctor,
     /// Drills.
     Drill,
+    /// What is shared with other balancers.
+    Fleet,
     /// All else that is not as it should be.
     Warning,
 }
 
 impl Kind {
     /// Every kind, in the order of the metric's rows.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Health,
         Self::Breaker,
         Self::Drain,
@@ -49,6 +51,7 @@ impl Kind {
         Self::Tunnels,
         Self::Doctor,
         Self::Drill,
+        Self::Fleet,
         Self::Warning,
     ];
 
@@ -68,6 +71,7 @@ impl Kind {
             Self::Tunnels => "tunnels",
             Self::Doctor => "doctor",
             Self::Drill => "drill",
+            Self::Fleet => "fleet",
             Self::Warning => "warning",
         }
     }

@@ -87,11 +87,13 @@ fn what_is_copied_is_what_the_build_needs() {
             copy(&root().join(from), &to);
         }
     }
-    // Every target of Cargo.toml must be there, or cargo refuses the whole.
+    // Every target of Cargo.toml must be there, or cargo refuses the whole. One that it does not name
+    // is missed only after that, and before anything is compiled.
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["metadata", "--no-deps", "--offline", "--locked", "--format-version=1"]);
-    let said = cargo.current_dir(&folder).output().expect("cargo");
-    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    cargo.args(["build", "--offline", "--locked", "--bin", "none-of-this-name"]);
+    let said = cargo.current_dir(&folder).output().expect("cargo").stderr;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(said.contains("no bin target named `none-of-this-name`"), "{said}");
     for file in
         ["src/admin/dashboard/index.html", "src/admin/openapi.json", "src/drill/report/page.css"]
     {

@@ -183,6 +183,17 @@ impl Stage {
     }
 }
 
+impl Drop for Stage {
+    /// Whoever has taken over is no child of this test, and must end with it all the same.
+    fn drop(&mut self) {
+        let pid = std::fs::read_to_string(self.folder.join("run/pid")).ok();
+        let pid = pid.and_then(|pid| pid.trim().parse::<i32>().ok());
+        if let Some(heir) = pid.filter(|pid| *pid != self.burdock.pid()) {
+            signal_process(heir, libc::SIGTERM);
+        }
+    }
+}
+
 /// The files that documents name.
 fn furnish(folder: &Path, backends: &[Backend]) {
     let list: Vec<_> = backends
@@ -215,7 +226,7 @@ async fn every_command_that_a_document_shows_works() {
         .into_iter()
         .flat_map(|path| self::commands(&std::fs::read_to_string(path).expect("a document")))
         .collect();
-    // Whoever takes over is no child of this test.
+    // What comes behind it would find another process.
     commands.sort_by_key(|command| command.starts_with("burdock upgrade"));
     let (mut run, mut exempt) = (0, vec![0; EXEMPT.len()]);
     for command in &commands {
@@ -241,7 +252,7 @@ async fn every_command_that_a_document_shows_works() {
     let pid = std::fs::read_to_string(stage.folder.join("run/pid")).expect("the heir's pid");
     let pid: i32 = pid.trim().parse().expect("a number");
     assert_ne!(pid, stage.burdock.pid(), "the documents show an upgrade");
-    signal_process(pid, libc::SIGTERM);
+    drop(stage);
     let gone = PathBuf::from(format!("/proc/{pid}"));
     eventually("the end of the heir", || (!gone.exists()).then_some(())).await;
 }

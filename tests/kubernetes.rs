@@ -351,18 +351,24 @@ async fn ten_thousand_pods_come_in_pages_and_one_of_them_in_one_line() {
     assert!(took < Duration::from_secs(15), "{took:?}");
 }
 
-#[test]
-fn the_manifest_allows_what_is_asked_for_and_nothing_else() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kubernetes/rbac.yaml");
+/// The documents of a manifest.
+fn manifest<const N: usize>(name: &str) -> [Value; N] {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kubernetes").join(name);
     let text = std::fs::read_to_string(file).expect("the manifest");
     let documents = text.split("\n---\n").map(|it| serde_yaml::from_str(it).expect("YAML"));
-    let [account, role, binding]: [Value; 3] = documents.collect::<Vec<_>>().try_into().unwrap();
-    assert_eq!(account["kind"], "ServiceAccount");
+    documents.collect::<Vec<_>>().try_into().expect("so many documents")
+}
+
+#[test]
+fn the_manifest_allows_what_is_asked_for_and_nothing_else() {
+    let [role, binding] = manifest("rbac.yaml");
+    let [account] = manifest("serviceaccount.yaml");
     let slices = json!([{
         "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"],
         "verbs": ["get", "list", "watch"],
     }]);
     assert_eq!((&role["kind"], &role["rules"]), (&json!("Role"), &slices));
     assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
-    assert_eq!(binding["subjects"][0]["name"], account["metadata"]["name"]);
+    let subject = json!([{ "kind": "ServiceAccount", "name": account["metadata"]["name"] }]);
+    assert_eq!((&binding["kind"], &binding["subjects"]), (&json!("RoleBinding"), &subject));
 }

@@ -344,7 +344,7 @@ async fn slow_answers_hold_it_or_take_it_back() {
     assert!(told["reason"].to_string().contains(", 3 times "), "{told}");
     assert_eq!(shares(&mut api).await["v2"], 0.1, "as before that ramp");
     v1.misbehaves(Fault::Late(Duration::from_millis(40)));
-    begin(&mut api, json!({ "roll_back_on_latency": "3x" })).await;
+    begin(&mut api, json!({ "roll_back_on_latency": "20x" })).await;
     stage(&mut api, "done").await;
     newcomers.stop().await;
 }

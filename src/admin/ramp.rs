@@ -253,7 +253,7 @@ pub(super) fn of(desk: &Desk, snapshot: &Snapshot, name: &str) -> Option<Shown> 
         step: ramp.step,
         steps,
         interval_seconds: plan.interval().as_secs_f64(),
-        left_seconds: ramp.stage.is_active().then(|| left.as_secs_f64()),
+        left_seconds: ramp.stage.is_active().then_some(left.as_secs_f64()),
         hold_on_errors: limits.hold_errors.map(parts),
         roll_back_on_errors: limits.back_errors.map(parts),
         hold_on_latency: limits.hold_latency.map(told),

@@ -233,13 +233,14 @@ impl Watch {
         }
         self.unserved = None;
         let finding = judge(&plan.limits, &look.own, &look.others);
-        if let Finding::Back(reason) = finding {
-            return self.back(reason, has_refuge);
-        }
-        if now.saturating_duration_since(self.began) < plan.interval() {
-            return Next::Wait;
-        }
+        let is_over = now.saturating_duration_since(self.began) >= plan.interval();
+        // Of two that suffer from the same, the one that is seen first must not look the worse.
+        let is_compared = look.others.requests >= plan.limits.min_requests;
         match finding {
+            Finding::Back(reason) if is_over || is_compared => {
+                return self.back(reason, has_refuge);
+            }
+            _ if !is_over => return Next::Wait,
             Finding::TooFew(reason) => {
                 self.held = Some(reason);
                 return Next::Wait;

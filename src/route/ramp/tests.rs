@@ -183,6 +183,15 @@ fn it_goes_back_at_once_and_not_for_nothing() {
     rig.look.own = Seen::default();
     assert_eq!(rig.pass(1), "0unserved");
     assert_eq!(rig.pass(1), "0unservedback: unserved");
+    // The others may fail as often, and only be seen later; but not for ever.
+    let mut rig = Rig::new();
+    (rig.look.own.faults, rig.look.others) = (500, seen(99, 99, 20));
+    rig.look.now += SECOND / 2;
+    assert_eq!(rig.watch.look(&rig.plan, (0, false), &rig.look), Next::Wait);
+    rig.look.others = seen(100, 99, 20);
+    assert_eq!(rig.watch.look(&rig.plan, (0, false), &rig.look), Next::Wait);
+    rig.look.others = seen(99, 99, 20);
+    assert_eq!(rig.pass(1), "0back: errors");
     // One that comes back in time goes on.
     let mut rig = Rig::new();
     for _ in 0..5 {

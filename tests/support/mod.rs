@@ -23,6 +23,7 @@ pub mod burdock;
 pub mod client;
 pub mod docker;
 pub mod etcd;
+pub mod fleet;
 pub mod h2;
 pub mod kubernetes;
 pub mod load;

@@ -168,7 +168,7 @@ fn route(bencher: Bencher<'_, '_>, services: usize) {
         |n: usize| format!("  s{n}: {{ hosts: [s{n}.example.com], instances: ['127.0.0.1:1'] }}\n");
     let config = parsed(&format!("services:\n{}", (0..services).map(one).collect::<String>()));
     let router = Router::build(config.services.iter());
-    bencher.bench_local(|| router.find(black_box("s0.example.com:8080"), black_box("/a/b?c")));
+    bencher.bench_local(|| router.route(black_box("s0.example.com:8080"), black_box("/a/b?c")));
 }
 
 /// Of as many routes: hosts and wildcards with ten paths each, a path that is long, and nothing that fits
@@ -191,7 +191,7 @@ fn route_many(bencher: Bencher<'_, '_>, routes: usize) {
     let last = (routes / 10).saturating_sub(1) | 1;
     let host = format!("www.eu.s{last}.example.com:8443");
     bencher
-        .bench_local(|| router.find(black_box(&host), black_box("/app7/api/v7/users/17/orders")));
+        .bench_local(|| router.route(black_box(&host), black_box("/app7/api/v7/users/17/orders")));
 }
 
 /// The same on one host.
@@ -203,7 +203,7 @@ fn route_paths(bencher: Bencher<'_, '_>, routes: usize) {
     let text = format!("services: {{ s: {{ paths: [{paths}], instances: ['127.0.0.1:1'] }} }}");
     let router = Router::build(parsed(&text).services.iter());
     let path = format!("/tenant{}/app/api/users/17", routes / 2);
-    bencher.bench_local(|| router.find(black_box("a.example.com"), black_box(&path)));
+    bencher.bench_local(|| router.route(black_box("a.example.com"), black_box(&path)));
 }
 
 /// A browser's request on its way to an instance.

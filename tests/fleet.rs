@@ -4,16 +4,61 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::burdock::scratch;
+use support::burdock::{run_in, scratch};
 use support::etcd::Etcd;
-use support::fleet::{Roaming, again, balancer, command, config, fleet, heard, wait_fleet};
-use support::{Api, Backend, Burdock, DEADLINE, pause};
+use support::roaming::Roaming;
+use support::{Api, Backend, Burdock, DEADLINE, pause, yaml};
 
 /// An order is obeyed everywhere within this.
 const SOON: Duration = Duration::from_secs(1);
+const REST: &str = "session_affinity: true\ndrain: { timeout: 120s, spread: 1s }\n\
+    affinity_keys: [q83vq83vq83vq83vq83vq83vq83vq83vq83vq83vq80=]\n";
+
+fn config(name: &str, backends: &[&Backend], etcd: &str) -> String {
+    let fleet = format!(
+        "fleet: {{ name: {name}, etcd: {{ endpoints: [\"{etcd}\"], prefix: /burdock/test }} }}\n"
+    );
+    yaml(backends, &format!("{REST}{fleet}"))
+}
+
+async fn balancer(name: &str, backends: &[&Backend], etcd: &Etcd) -> Burdock {
+    let burdock = Burdock::start(&config(name, backends, &etcd.url())).await;
+    heard(&burdock, true).await;
+    burdock
+}
+
+/// A new process over the same files.
+async fn again(burdock: &Burdock) -> Burdock {
+    let (directory, config) = (burdock.directory.clone(), burdock.config.clone());
+    Burdock::spawn(directory, config, &["run", "-c", "burdock.yaml"]).await
+}
+
+async fn fleet(burdock: &Burdock) -> Value {
+    let (status, told) = Api::of(burdock).get("fleet").await;
+    assert_eq!(status, 200, "{told}");
+    told
+}
+
+/// Polls what a balancer says of its fleet.
+async fn wait_fleet(burdock: &Burdock, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let begun = Instant::now();
+    loop {
+        let told = fleet(burdock).await;
+        if wanted(&told) {
+            return told;
+        }
+        assert!(begun.elapsed() < DEADLINE, "never {what}, at last: {told}");
+        pause().await;
+    }
+}
+
+async fn heard(burdock: &Burdock, is_heard: bool) {
+    wait_fleet(burdock, "heard as it should be", |it| it["connected"] == is_heard).await;
+}
 
 /// Waits until an instance is in a state at a balancer; gives how long after `begun` that was.
 async fn obeys(burdock: &Burdock, name: &str, state: &str, begun: Instant) -> Duration {
@@ -343,4 +388,19 @@ async fn every_balancer_is_seen_at_any_of_them() {
     let _twin = balancer("a", &[&x], &etcd).await;
     let is_told = |it: &Value| it["warnings"].to_string().contains("calls itself a too");
     wait_fleet(&a, "two of one name", is_told).await;
+}
+
+/// What a command prints that asks this balancer.
+async fn command(burdock: &Burdock, arguments: &[&str]) -> String {
+    let (folder, admin): (PathBuf, _) = (burdock.directory.clone(), burdock.admin().to_string());
+    let arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
+    let run = move || {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let url = format!("http://{admin}");
+        run_in(Path::new(&folder), &arguments, &[("BURDOCK_ADMIN", &url)])
+    };
+    let output = tokio::task::spawn_blocking(run).await.expect("a command");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout)
 }

@@ -1,20 +1,71 @@
-//! Affinity keys that a fleet shares: they are rotated without a session that moves, and a key that not every
-//! balancer has seals nothing.
+//! Affinity keys that balancers share by an etcd: begun by the first, rotated under load, lost by nobody.
 
 mod support;
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use support::burdock::{run_in, scratch};
 use support::etcd::Etcd;
-use support::fleet::{Roaming, again, command, config, fleet, heard, wait_fleet};
-use support::{Backend, Burdock, DEADLINE, pause};
+use support::roaming::Roaming;
+use support::{Api, Backend, Burdock, DEADLINE, pause, yaml};
+
+async fn fleet(burdock: &Burdock) -> Value {
+    let (status, told) = Api::of(burdock).get("fleet").await;
+    assert_eq!(status, 200, "{told}");
+    told
+}
+
+/// Polls what a balancer says of its fleet.
+async fn wait_fleet(burdock: &Burdock, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let begun = Instant::now();
+    loop {
+        let told = fleet(burdock).await;
+        if wanted(&told) {
+            return told;
+        }
+        assert!(begun.elapsed() < DEADLINE, "never {what}, at last: {told}");
+        pause().await;
+    }
+}
+
+async fn heard(burdock: &Burdock, is_heard: bool) {
+    wait_fleet(burdock, "heard as it should be", |it| it["connected"] == is_heard).await;
+}
+
+/// A new process over the same files.
+async fn again(burdock: &Burdock) -> Burdock {
+    let (directory, config) = (burdock.directory.clone(), burdock.config.clone());
+    Burdock::spawn(directory, config, &["run", "-c", "burdock.yaml"]).await
+}
+
+/// What a command prints that asks this balancer.
+async fn command(burdock: &Burdock, arguments: &[&str]) -> String {
+    let (folder, admin): (PathBuf, _) = (burdock.directory.clone(), burdock.admin().to_string());
+    let arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
+    let run = move || {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let url = format!("http://{admin}");
+        run_in(Path::new(&folder), &arguments, &[("BURDOCK_ADMIN", &url)])
+    };
+    let output = tokio::task::spawn_blocking(run).await.expect("a command");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout)
+}
 
 /// A balancer whose affinity keys are the fleet's; `own` are keys of its own.
 async fn sharing_keys(name: &str, backends: &[&Backend], etcd: &Etcd, own: &str) -> Burdock {
-    let text = config(name, backends, &etcd.url()).replace("fleet: {", "fleet: { keyring: true,");
-    let keys = "affinity_keys: [q83vq83vq83vq83vq83vq83vq83vq83vq83vq83vq80=]\n";
-    let burdock = Burdock::start(&text.replace(keys, own)).await;
+    let text = yaml(
+        backends,
+        &format!(
+            "session_affinity: true\n{own}fleet: {{ name: {name}, keyring: true, \
+         etcd: {{ endpoints: [\"{}\"], prefix: /burdock/test }} }}\n",
+            etcd.url()
+        ),
+    );
+    let burdock = Burdock::start(&text).await;
     heard(&burdock, true).await;
     burdock
 }

@@ -422,7 +422,6 @@ pub mod word {
 
     use crate::config::types::State;
 
-    #[expect(clippy::ref_option, reason = "serde asks for it")]
     /// Its word.
     pub fn serialize<S: Serializer>(
         state: &Option<State>,

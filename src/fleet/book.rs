@@ -133,7 +133,7 @@ impl Book {
         words: (&Override, &Override),
         told: (&str, u64),
     ) -> bool {
-        self.change(Subject::Instance(key.clone()), |row| row.want(words, told))
+        self.change(&Subject::Instance(key.clone()), |row| row.want(words, told))
     }
 
     /// The same of the versions of a service.
@@ -143,18 +143,18 @@ impl Book {
         words: (Option<&Shares>, Option<&Shares>),
         told: (&str, u64),
     ) -> bool {
-        self.change(Subject::Service { split: service.to_owned() }, |row| row.share(words, told))
+        self.change(&Subject::Service { split: service.to_owned() }, |row| row.share(words, told))
     }
 
-    fn change(&mut self, subject: Subject, change: impl FnOnce(&mut Row)) -> bool {
-        if self.entries.len() >= MOST && !self.entries.contains_key(&subject) {
+    fn change(&mut self, subject: &Subject, change: impl FnOnce(&mut Row)) -> bool {
+        if self.entries.len() >= MOST && !self.entries.contains_key(subject) {
             return false;
         }
         let entry = self.entries.entry(subject.clone()).or_default();
         change(&mut entry.row);
         self.is_to_keep = true;
         if entry.row.is_empty() {
-            self.entries.remove(&subject);
+            self.entries.remove(subject);
         }
         true
     }
@@ -206,7 +206,7 @@ impl Book {
         let Some(subject) = subject(&pair.key, prefix) else {
             return self.complain(shown(), "it names nobody");
         };
-        let told = Row::of_text(&pair.value);
+        let told = Row::of_text(&pair.value, &subject);
         if let Err(error) = &told {
             self.complain(shown(), &error.to_string());
         } else {
@@ -350,7 +350,7 @@ impl Book {
         }
         let mut book = Self { stand: document.stand, ..Self::default() };
         for Line { subject, row, pending } in document.rows.into_iter().take(MOST) {
-            if row.is_sane() && !row.is_empty() && is_sane(&subject) {
+            if row.is_sane_of(&subject) && !row.is_empty() && is_sane(&subject) {
                 // Of which revision is found out when it is heard.
                 let seen = (!pending).then(|| (0, row.clone()));
                 book.entries.insert(subject, Entry { row, seen, is_newer: false });

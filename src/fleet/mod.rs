@@ -196,7 +196,7 @@ impl Fleet {
         if self.running.as_ref().map(|it| &it.settings) == settings {
             return;
         }
-        self.running = None;
+        let before = self.running.take();
         let name = settings.map(|it| it.name.clone().unwrap_or_else(|| host.to_owned()));
         self.board.join(name.clone());
         let Some((settings, name)) = settings.zip(name) else { return };
@@ -205,7 +205,10 @@ impl Fleet {
             tracing::warn!(error, "reading what the fleet wanted failed");
             None
         });
-        let book = kept.unwrap_or_else(|| Book::of_overlay(alone, &name));
+        // Where only the balancer's own part is another one, nothing was said in vain.
+        let before = before.filter(|it| it.settings.keys == settings.keys);
+        let book = before.map(|it| it.shared.book().clone()).or(kept);
+        let book = book.unwrap_or_else(|| Book::of_overlay(alone, &name));
         let place = |of: &str| format!("{}{of}/", settings.keys.prefix).into_bytes();
         let shared = Arc::new(Shared {
             name,

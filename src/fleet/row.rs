@@ -16,7 +16,7 @@ use crate::config::{is_address, is_name};
 /// The version of the text; a newer one is left alone.
 const FORMAT: u32 = 1;
 /// The longest text of a row.
-const LONGEST: usize = 256 * 1024;
+const LONGEST: usize = 16 * 1024;
 /// No clock is so wrong; and there is room for words that come after such a one.
 const LATEST: u64 = END_OF_TIME / 2;
 /// Where instances stand below the fleet's prefix, and where services do.
@@ -135,7 +135,7 @@ impl Row {
     }
 
     /// From such text.
-    pub(super) fn of_text(text: &[u8]) -> Result<Self, RowError> {
+    pub(super) fn of_text(text: &[u8], subject: &Subject) -> Result<Self, RowError> {
         #[derive(Deserialize)]
         struct Format {
             format: u32,
@@ -152,14 +152,23 @@ impl Row {
             other => return Err(senseless(&format_args!("it has format {other}"))),
         }
         let Document { row, .. } = serde_json::from_slice(text).map_err(wrong)?;
-        match row.is_sane() {
+        match row.is_sane_of(subject) {
             true => Ok(row),
             false => Err(senseless(&"nobody can want that")),
         }
     }
 
     /// Whether a balancer could have been asked for this.
-    pub(super) fn is_sane(&self) -> bool {
+    pub(super) fn is_sane_of(&self, subject: &Subject) -> bool {
+        let is_of_service = matches!(subject, Subject::Service { .. });
+        let is_of_it = match is_of_service {
+            true => self.state.is_none() && self.weight.is_none() && self.added.is_none(),
+            false => self.split.is_none(),
+        };
+        is_of_it && self.is_sane()
+    }
+
+    fn is_sane(&self) -> bool {
         let Self { state, weight, added, split } = self;
         is_fine(state.as_ref(), |it| it.deadline.is_none_or(|deadline| deadline < END_OF_TIME))
             && is_fine(weight.as_ref(), |weight| *weight <= MAX_WEIGHT)
@@ -288,6 +297,11 @@ mod tests {
 
     use super::*;
 
+    fn instance() -> Subject {
+        let [service, version, name] = ["s", "v", "x"].map(str::to_owned);
+        Subject::Instance(Key { service, version, name })
+    }
+
     fn weighing(weight: Option<u32>, now: u64) -> Row {
         let mut row = Row::default();
         let before = Override { weight: Some(77), ..Override::default() };
@@ -326,12 +340,12 @@ mod tests {
 
         #[test]
         fn what_is_written_is_read(row in rows()) {
-            prop_assert_eq!(Row::of_text(&row.to_text()).unwrap(), row);
+            prop_assert_eq!(Row::of_text(&row.to_text(), &instance()).unwrap(), row);
         }
 
         #[test]
         fn whatever_stands_there_is_no_harm(text in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Row::of_text(&text);
+            let _ = Row::of_text(&text, &instance());
             let _ = Subject::of_key(&text);
         }
     }
@@ -379,11 +393,20 @@ mod tests {
             "{\"format\":1,\"weight\":{\"value\":1,\"since\":1,\"by\":\"a b\"}}",
             "{\"format\":1,\"state\":{\"value\":{\"state\":\"gone\"},\"since\":1}}",
             "{\"format\":1,\"added\":{\"value\":{\"address\":\"x\",\"weight\":1},\"since\":1}}",
-            "{\"format\":1,\"split\":{\"value\":{\"v1\":0},\"since\":1}}",
+            "{\"format\":1,\"split\":{\"value\":{\"v1\":1},\"since\":1}}",
         ] {
-            let told = Row::of_text(text.as_bytes());
+            let told = Row::of_text(text.as_bytes(), &instance());
             assert!(matches!(told, Err(RowError::Senseless(_))), "{text}: {told:?}");
         }
-        assert_eq!(Row::of_text(b"{\"format\":2,\"weight\":7}"), Err(RowError::Newer(2)));
+        let service = Subject::Service { split: "s".to_owned() };
+        let split = |weight: u32| {
+            format!("{{\"format\":1,\"split\":{{\"value\":{{\"v1\":{weight}}},\"since\":1}}}}")
+        };
+        assert!(Row::of_text(split(0).as_bytes(), &service).is_err());
+        assert!(Row::of_text(split(1).as_bytes(), &service).unwrap().shares().is_some());
+        let weight = b"{\"format\":1,\"weight\":{\"value\":1,\"since\":1}}";
+        assert!(Row::of_text(weight, &service).is_err());
+        let newer = Row::of_text(b"{\"format\":2,\"weight\":7}", &instance());
+        assert_eq!(newer, Err(RowError::Newer(2)));
     }
 }

@@ -139,8 +139,6 @@ impl Server {
         let Begun { sources, found, reports } = finding::begin(&loaded.config, config_file).await;
         let filed = Arc::new(loaded.config);
         let (layers, keeps_less) = steering::layers(filed, found, overlay, config_file);
-        let mut own_key = OwnKey::new(config_file);
-        let (fleet, layers) = fleet::begin(layers, config_file, &mut own_key).await?;
         let config = layers.served();
         for note in &loaded.notes {
             tracing::info!("{note}");
@@ -159,6 +157,9 @@ impl Server {
         privileges::give_up(config.user.as_ref(), &loaded.watched)?;
         // By whoever it is opened again by after it was rotated.
         access::follow(access::prepare(config.access_log.as_ref())?);
+        let mut own_key = OwnKey::new(config_file);
+        let (fleet, layers) = fleet::begin(layers, config_file, &mut own_key).await?;
+        let config = layers.served();
         let keyring = fleet::keyring(&mut own_key, &fleet, &config)?;
         warn_unverified(None, &config);
         let automatic = Arc::clone(doors.automatic());

@@ -66,6 +66,8 @@ export class Store extends EventTarget {
   // Asks for /status, now or when the answer that is under way has come.
   async look() {
     clearTimeout(this.#look.timer);
+    // Else the next look would be put off for one that is not to come any more.
+    this.#look.at = 0;
     if (this.#look.running) return this.#lookIn(LOOK_INTERVAL.after);
     this.#look.running = true;
     try {

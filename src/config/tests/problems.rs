@@ -73,7 +73,7 @@ const FIRST: &[(&str, usize, &str, &str)] = &[
         "- a\n",
         1,
         "",
-        "found a list; allowed: a map of configuration keys: workers, trusted_proxies, ",
+        "found a list; allowed: a map of configuration keys: workers, fleet, trusted_proxies, ",
     ),
     ("access_log: true\n", 1, "", "`instances` is missing; needed: a list of addresses"),
     ("\n\nsession_affinity: true\n", 3, "", "`instances` is missing"),

@@ -53,7 +53,7 @@ const TOP: &[Row] = &[
     (
         "fleet: { etcd: { endpoints: [\"http://a:1\"], prefix: /f }, config: @ }",
         &["false"],
-        &["on", "null", "true"],
+        &["on", "null", "1"],
     ),
     (
         "tracing: @",

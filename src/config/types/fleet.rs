@@ -27,7 +27,7 @@ impl Config {
         Self {
             forwarding: shared.forwarding.clone(),
             client_timeouts: shared.client_timeouts,
-            client_limits: shared.client_limits.clone(),
+            client_limits: shared.client_limits,
             shutdown: shared.shutdown,
             upgrade: shared.upgrade,
             services: shared.services.clone(),

@@ -37,8 +37,7 @@ use std::time::Duration;
 use super::node::{Fields, Node};
 use super::tree::Data;
 use super::types::{
-    AccessLog, AffinityKeys, ClientTimeouts, Config, Drain, Forwarding, Listener, Timeouts, User,
-    Via, Workers,
+    AccessLog, ClientTimeouts, Config, Drain, Forwarding, Listener, Timeouts, User, Via, Workers,
 };
 
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
@@ -115,7 +114,7 @@ fn read(mut fields: Fields<'_>) -> Option<Config> {
         forwarding: forwarding.unwrap_or_default(),
         admin,
         fleet,
-        affinity_keys: affinity_keys.unwrap_or_else(AffinityKeys::default),
+        affinity_keys: affinity_keys.unwrap_or_default(),
         access_log,
         tracing,
         client_timeouts,

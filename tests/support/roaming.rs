@@ -1,79 +1,16 @@
-//! Balancers that share an etcd.
+//! Sessions behind something that knows several balancers, such as an L4 balancer: each request goes to
+//! the next one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use serde_json::Value;
 use tokio::task::JoinSet;
 
-use super::burdock::run_in;
-use super::client::Request;
-use super::etcd::Etcd;
-use super::{Api, Backend, Burdock, Client, DEADLINE, eventually, pause, yaml};
-
-pub const REST: &str = "session_affinity: true\ndrain: { timeout: 120s, spread: 1s }\n\
-    affinity_keys: [q83vq83vq83vq83vq83vq83vq83vq83vq83vq83vq80=]\n";
-
-pub fn config(name: &str, backends: &[&Backend], etcd: &str) -> String {
-    let fleet = format!(
-        "fleet: {{ name: {name}, etcd: {{ endpoints: [\"{etcd}\"], prefix: /burdock/test }} }}\n"
-    );
-    yaml(backends, &format!("{REST}{fleet}"))
-}
-
-pub async fn balancer(name: &str, backends: &[&Backend], etcd: &Etcd) -> Burdock {
-    let burdock = Burdock::start(&config(name, backends, &etcd.url())).await;
-    heard(&burdock, true).await;
-    burdock
-}
-
-/// A new process over the same files.
-pub async fn again(burdock: &Burdock) -> Burdock {
-    let (directory, config) = (burdock.directory.clone(), burdock.config.clone());
-    Burdock::spawn(directory, config, &["run", "-c", "burdock.yaml"]).await
-}
-
-pub async fn fleet(burdock: &Burdock) -> Value {
-    let (status, told) = Api::of(burdock).get("fleet").await;
-    assert_eq!(status, 200, "{told}");
-    told
-}
-
-/// Polls what a balancer says of its fleet.
-pub async fn wait_fleet(burdock: &Burdock, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let begun = Instant::now();
-    loop {
-        let told = fleet(burdock).await;
-        if wanted(&told) {
-            return told;
-        }
-        assert!(begun.elapsed() < DEADLINE, "never {what}, at last: {told}");
-        pause().await;
-    }
-}
-
-pub async fn heard(burdock: &Burdock, is_heard: bool) {
-    wait_fleet(burdock, "heard as it should be", |it| it["connected"] == is_heard).await;
-}
-
-/// What a command prints that asks this balancer.
-pub async fn command(burdock: &Burdock, arguments: &[&str]) -> String {
-    let (folder, admin): (PathBuf, _) = (burdock.directory.clone(), burdock.admin().to_string());
-    let arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
-    let run = move || {
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let url = format!("http://{admin}");
-        run_in(Path::new(&folder), &arguments, &[("BURDOCK_ADMIN", &url)])
-    };
-    let output = tokio::task::spawn_blocking(run).await.expect("a command");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    text(&output.stdout)
-}
+use super::client::{Client, Request};
+use super::{Burdock, eventually};
 
 /// What sessions saw that ask one balancer after the other.
 #[derive(Debug, Default)]
@@ -89,11 +26,11 @@ pub struct Seen {
 /// Sessions with one cookie jar each, behind something that knows the balancers: each request goes to
 /// the next one.
 pub struct Roaming {
-    pub alive: Arc<Mutex<Vec<SocketAddr>>>,
-    pub seen: Arc<Mutex<Seen>>,
-    pub done: Arc<AtomicUsize>,
-    pub stop: Arc<AtomicBool>,
-    pub tasks: JoinSet<()>,
+    alive: Arc<Mutex<Vec<SocketAddr>>>,
+    seen: Arc<Mutex<Seen>>,
+    done: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    tasks: JoinSet<()>,
 }
 
 impl Roaming {

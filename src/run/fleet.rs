@@ -90,7 +90,7 @@ impl Server {
         match self.fleet.overlay() {
             None => steering::over(filed, found, overlay),
             Some(shared) => {
-                let layers = steering::over(filed, found, Overlay::default());
+                let layers = steering::over(filed, found, overlay.ramps_alone());
                 steering::with_shared(layers, shared)
             }
         }

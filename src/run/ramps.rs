@@ -62,6 +62,8 @@ impl Server {
                 }
             }
         }
+        // Nobody waits for what the fleet hears of it.
+        self.sent.clear();
     }
 
     /// Looks at none this time.
@@ -125,6 +127,11 @@ impl Server {
                 |it: &BTreeMap<_, _>| filed.is_some_and(|split| split.allocations == *it);
             let reached = reached.filter(|reached| !is_filed(reached));
             let shares = reached.map(|allocations| Shares { allocations, since: now });
+            self.share_split(
+                &service,
+                (overlay.shares(&service).cloned(), &shares),
+                SystemTime::now(),
+            );
             overlay.set_shares(service.clone(), shares);
         }
         ramp.turn(stage, why, now);
@@ -147,6 +154,8 @@ impl Server {
         let mut overlay = Overlay::clone(&self.layers.overlay);
         if !ramp.stage.is_active() {
             // What was there before may have no place any more.
+            let before = overlay.shares(&service).cloned();
+            self.share_split(&service, (before, &ramp.shares), SystemTime::now());
             overlay.set_shares(service.clone(), ramp.shares.clone());
             overlay.prune(&self.layers.named());
         }

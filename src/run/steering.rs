@@ -71,8 +71,12 @@ pub(super) fn with_overlay(layers: Layers, mut overlay: Overlay) -> Layers {
     Layers { overlay: Arc::new(overlay), ..layers }
 }
 
-/// The same with what the fleet wants: what has no place here has one elsewhere, and is not forgotten.
+/// The same with what the fleet wants: what has no place here has one elsewhere, and is not forgotten. Ramps
+/// are this balancer's own.
 pub(super) fn with_shared(layers: Layers, mut overlay: Overlay) -> Layers {
+    for (service, ramp) in layers.overlay.ramps() {
+        overlay.set_ramp(service.to_owned(), ramp.clone());
+    }
     for passed_over in overlay.prune(&layers.named()) {
         tracing::debug!("what the fleet wants has no place here: {passed_over}");
     }

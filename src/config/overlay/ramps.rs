@@ -282,6 +282,12 @@ impl Overlay {
         self.ramps.remove(service);
     }
 
+    /// Nothing but these: they are each balancer's own, whatever a fleet wants besides.
+    #[must_use]
+    pub fn ramps_alone(&self) -> Self {
+        Self { ramps: self.ramps.clone(), ..Self::default() }
+    }
+
     /// One row for each.
     pub fn ramp_rows(&self) -> impl Iterator<Item = RampRow> {
         self.ramps()

@@ -10,7 +10,7 @@ use support::burdock::{binary, scratch, signal_process};
 use support::{Backend, Burdock, HEADER, eventually};
 
 /// What is not run: how such a command begins, and why not.
-const EXEMPT: [(&str, &str); 16] = [
+const EXEMPT: [(&str, &str); 20] = [
     ("docker ", "needs an engine; tests/deploy does what can be done without"),
     ("kubectl ", "needs a cluster; tests/deploy checks the manifests"),
     ("systemctl ", "needs systemd as the first process; tests/systemd.rs checks the units"),
@@ -30,6 +30,13 @@ const EXEMPT: [(&str, &str); 16] = [
     ("node tests/clients", "tests/socketio.rs, conformance.rs and dashboard.rs run them"),
     ("burdock drill", "takes half a minute; tests/drill.rs and live_drill.rs play every one"),
     ("burdock top", "wants a terminal; src/top/tests.rs draws it"),
+    (
+        "burdock ramp",
+        "takes half an hour, and splits are refused meanwhile; tests/ramp.rs plays it",
+    ),
+    ("burdock fleet", "needs an etcd; tests/fleet_config.rs and fleet_keys.rs run it"),
+    ("burdock status --fleet", "needs an etcd; tests/fleet.rs runs it"),
+    ("etcdctl ", "needs an etcd; tests/etcd.rs makes users like that"),
 ];
 
 /// Words that a line of an indented block begins with if it is a command.

@@ -11,7 +11,7 @@ use burdock::config::types::{Etcd as Settings, EtcdUser};
 use burdock::etcd::{Change, Client, EtcdError, Event, Follower, Swapped};
 use support::burdock::scratch;
 use support::etcd::{Etcd, Relay};
-use support::within;
+use support::{DEADLINE, pause, within};
 
 /// A watch is made anew after so long.
 const QUIET: Duration = Duration::from_millis(300);
@@ -263,6 +263,15 @@ async fn a_path_that_swallows_everything_loses_no_change() {
     seen.knows("what was said meanwhile", &[("/a/2", "two")]).await;
 }
 
+/// Without a leader, while one is elected, nothing is written.
+async fn put_at_last(client: &mut Client, key: &[u8], value: &[u8]) {
+    let deadline = Instant::now() + DEADLINE;
+    while let Err(error) = client.put(key, value, 0).await {
+        assert!(Instant::now() < deadline, "never written: {error}");
+        pause().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_are_dead_or_without_a_leader_are_left_for_others() {
     let folder = scratch();
@@ -274,14 +283,14 @@ async fn members_that_are_dead_or_without_a_leader_are_left_for_others() {
     seen.knows("the first look", &[("/a/1", "one")]).await;
 
     members[0].kill();
-    client.put(b"/a/2", b"two", 0).await.unwrap();
+    put_at_last(&mut client, b"/a/2", b"two").await;
     seen.knows("two are enough", &[("/a/1", "one"), ("/a/2", "two")]).await;
     members[1].kill();
     let told = seen.fails("one is not").await;
     let only = self::client(&urls[2..]).list(PREFIX, 10).await.unwrap_err();
     assert!(!only.to_string().contains("connecting"), "it is there, and knows nothing: {only}");
     members[1].again().await;
-    client.put(b"/a/3", b"three", 0).await.unwrap();
+    put_at_last(&mut client, b"/a/3", b"three").await;
     let all = [("/a/1", "one"), ("/a/2", "two"), ("/a/3", "three")];
     seen.knows(&format!("two again, after {told}"), &all).await;
 }

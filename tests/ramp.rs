@@ -88,8 +88,9 @@ struct Heir(i32);
 
 impl Heir {
     fn of(burdock: &Burdock) -> Self {
-        let named = std::fs::read_to_string(burdock.directory.join("burdock.pid")).unwrap();
-        Self(named.trim().parse().unwrap())
+        let named =
+            std::fs::read_to_string(burdock.directory.join("burdock.pid")).expect("a pid file");
+        Self(named.trim().parse().expect("a number"))
     }
 }
 
@@ -102,7 +103,7 @@ impl Drop for Heir {
 async fn begin(api: &mut Api, plan: Value) -> Value {
     let mut whole = json!({ "version": "v2", "from": "10%", "to": "60%", "over": "2s",
         "min_requests": 10 });
-    for (key, value) in plan.as_object().unwrap() {
+    for (key, value) in plan.as_object().expect("a map") {
         whole[key] = value.clone();
     }
     let (status, told) = api.post("services/app/ramp", whole).await;
@@ -161,7 +162,7 @@ async fn events(api: &mut Api) -> Vec<String> {
     let (_, all) = api.get("events?format=json").await;
     let events = all["events"].as_array().unwrap_or_else(|| panic!("{all}"));
     let ramps = events.iter().filter(|event| event["kind"] == "ramp");
-    ramps.map(|event| event["text"].as_str().unwrap().to_owned()).collect()
+    ramps.map(|event| event["text"].as_str().expect("text").to_owned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

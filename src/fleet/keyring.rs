@@ -2,7 +2,7 @@
 //! there what it has; each serves by what it heard last.
 //!
 //! Keys are secrets: no message repeats one. A new one is added behind the others first, so that
-//! everybody opens what it seals before anybody seals with it; [`rotate`] does that.
+//! everybody opens what it seals before anybody seals with it; `burdock fleet keys rotate` does that.
 
 use std::sync::Arc;
 use std::time::Duration;

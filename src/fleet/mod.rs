@@ -2,7 +2,7 @@
 //!
 //! Nothing of this is on a request's path, and losing the etcd changes nothing: what was wanted still
 //! is, and what is said meanwhile is written when it is back. What becomes of what is wanted is for
-//! others to say. [`Fleet`] is what they hold; [`row`] is the form of orders, [`book`] all of them,
+//! others to say. [`Fleet`] is what they hold; [`row`] is the form of orders, `book` all of them,
 //! `exchange` the tasks that hear and write, [`keyring`] and [`text`] what else is shared, [`board`] what is
 //! told of it.
 

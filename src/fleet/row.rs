@@ -2,7 +2,7 @@
 //! stands at a key.
 //!
 //! Each thing that is wanted has its own "since", and the newest word counts, whoever hears it when:
-//! [`Row::join`] gives the same in whatever order rows come. What is taken back stays as a word that
+//! `Row::join` gives the same in whatever order rows come. What is taken back stays as a word that
 //! says nothing, so that an older one doesn't come back. Pure: no clock, no network.
 
 use std::collections::BTreeMap;

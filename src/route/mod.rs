@@ -116,11 +116,21 @@ impl Router {
         let host = host.strip_suffix('.').unwrap_or(&host);
         let found = self.read(host, &plain(path));
         let place = |found: Option<Route<'_>>| found.map(|route| (route.service, route.part));
-        let mut others = Readings::of(path).others();
-        match others.any(|other| place(self.read(host, &other)) != place(found)) {
+        let mut others = self.tells_apart().then(|| Readings::of(path).others());
+        match others
+            .iter_mut()
+            .flatten()
+            .any(|other| place(self.read(host, &other)) != place(found))
+        {
             true => Err(Unrouted::Ambiguous),
             false => found.ok_or(Unrouted::Nobody),
         }
+    }
+
+    /// Whether there is more than one place to go.
+    fn tells_apart(&self) -> bool {
+        let is_only = matches!(&*self.any.0, [entry] if entry.prefix.is_empty());
+        self.has_hosts() || !is_only
     }
 
     fn has_hosts(&self) -> bool {

@@ -70,7 +70,11 @@ pub fn plain_bytes(path: &str) -> Vec<u8> {
 /// Whether no reading of it has a dot segment.
 pub fn is_tame(path: &str) -> bool {
     let may_have = path.contains('.') || path.contains('%');
-    !may_have || !segments(path, SLASH | BACKSLASH | PARAMETERS).iter().any(|it| is_dots(it))
+    let mut is_dotted = false;
+    if may_have {
+        walked(path, SLASH | BACKSLASH | PARAMETERS, || is_dotted = true);
+    }
+    !is_dotted
 }
 
 /// Whether there is but one reading, which is the path as it is.
@@ -84,62 +88,70 @@ fn text(path: Vec<u8>) -> String {
         .unwrap_or_else(|odd| String::from_utf8_lossy(odd.as_bytes()).into_owned())
 }
 
-fn is_dots(segment: &[u8]) -> bool {
-    matches!(segment, b"." | b"..")
-}
-
-/// The segments of a path, by one reading.
-fn segments(path: &str, reading: u8) -> Vec<Vec<u8>> {
-    let (mut segments, mut segment) = (Vec::new(), Vec::new());
-    let mut is_parameter = false;
+/// A path by one reading, with what its dot segments mean done. `is_dotted` is told of each of them. One pass
+/// and one buffer, since a client may send it long and odd.
+fn walked(path: &str, reading: u8, mut is_dotted: impl FnMut()) -> Vec<u8> {
     let bytes = path.as_bytes();
+    let mut text = Vec::with_capacity(bytes.len() + 1);
+    // Where segments begin that are kept.
+    let mut kept: Vec<usize> = Vec::new();
+    let (mut start, mut is_parameter) = (0, false);
     let mut at = usize::from(path.starts_with('/'));
-    while let Some(raw) = bytes.get(at) {
-        let escaped = escape(bytes, at);
-        let byte = escaped.unwrap_or(*raw);
+    text.push(b'/');
+    loop {
+        let raw = bytes.get(at).copied();
+        let escaped = raw.and_then(|_| escape(bytes, at));
+        let byte = escaped.or(raw);
         let parts = match byte {
-            b'/' => escaped.is_none() || reading & SLASH != 0,
-            b'\\' => reading & BACKSLASH != 0,
-            _ => false,
+            None => true,
+            Some(b'/') => escaped.is_none() || reading & SLASH != 0,
+            Some(b'\\') => reading & BACKSLASH != 0,
+            Some(_) => false,
         };
-        if parts {
-            segments.push(std::mem::take(&mut segment));
-            is_parameter = false;
-        } else if byte == b';' && reading & PARAMETERS != 0 {
-            is_parameter = true;
-        } else if !is_parameter && byte == b'/' {
+        match byte {
+            _ if parts => {
+                match &text[start + 1..] {
+                    b"" if reading & MERGED != 0 => text.truncate(start),
+                    b"." => {
+                        is_dotted();
+                        text.truncate(start);
+                    }
+                    b".." => {
+                        is_dotted();
+                        text.truncate(kept.pop().unwrap_or_default());
+                    }
+                    _ => kept.push(start),
+                }
+                start = text.len();
+                text.push(b'/');
+                is_parameter = false;
+            }
+            Some(b';') if reading & PARAMETERS != 0 => is_parameter = true,
+            _ if is_parameter => {}
             // As it is no slash, it must not look like one.
-            segment.extend_from_slice(b"%2F");
-        } else if !is_parameter {
-            segment.push(byte);
+            Some(b'/') => text.extend_from_slice(b"%2F"),
+            Some(byte) => text.push(byte),
+            None => {}
+        }
+        if byte.is_none() {
+            break;
         }
         at += if escaped.is_some() { 3 } else { 1 };
     }
-    segments.push(segment);
-    segments
+    text.truncate(start);
+    text
 }
 
 fn resolved(path: &str, reading: u8) -> Vec<u8> {
-    let mut kept: Vec<Vec<u8>> = Vec::new();
-    for segment in segments(path, reading) {
-        match &*segment {
-            b"" if reading & MERGED != 0 => {}
-            b"." => {}
-            b".." => {
-                kept.pop();
-            }
-            _ => kept.push(segment),
-        }
+    let mut text = walked(path, reading, || {});
+    while text.last() == Some(&b'/') {
+        text.pop();
     }
-    let mut path = Vec::with_capacity(path.len());
-    for segment in kept.iter().filter(|it| !it.is_empty()) {
-        path.push(b'/');
-        path.extend_from_slice(segment);
+    text.dedup_by(|next, before| (*next, *before) == (b'/', b'/'));
+    if text.is_empty() {
+        text.push(b'/');
     }
-    if path.is_empty() {
-        path.push(b'/');
-    }
-    path
+    text
 }
 
 /// The byte that is escaped here, if one is.

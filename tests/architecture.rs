@@ -22,6 +22,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("proxy::error", 2),
     ("tunnel::frames", 2),
     ("outward", 2),
+    ("memory", 0),
     ("etcd", 3),
     ("acme", 3),
     ("instance", 3),

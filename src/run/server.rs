@@ -23,6 +23,7 @@ use crate::health::prober::Prober;
 use crate::health::{self, Membership};
 use crate::instance::{self, Departure, Instance, Roster};
 use crate::listener::Worker;
+use crate::memory;
 use crate::observe::access::{self, Prepared};
 use crate::observe::events::{Event, UpgradeStage};
 use crate::observe::journal::Journal;
@@ -446,6 +447,7 @@ fn crew(live: &Arc<Live>, count: usize) -> (NoStealRuntime, Vec<Worker>) {
         let registry = Arc::clone(&worker.registry);
         handle.spawn(registry.watch(Arc::clone(live), worker.index));
         handle.spawn(sweep(worker.clone()));
+        handle.spawn(memory::give_back());
     }
     (runtime, workers)
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use support::burdock::{run_in, scratch};
 use support::etcd::Etcd;
 use support::roaming::Roaming;
-use support::{Api, Backend, Burdock, DEADLINE, pause, yaml};
+use support::{Api, Backend, Burdock, DEADLINE, eventually, pause, yaml};
 
 async fn fleet(burdock: &Burdock) -> Value {
     let (status, told) = Api::of(burdock).get("fleet").await;
@@ -146,6 +146,8 @@ async fn affinity_keys_are_shared_and_rotated_without_a_session_that_moves() {
     load.passes(100).await;
     etcd.anew().await;
     heard(&b, true).await;
+    let keyring = || etcd.ctl(&["get", "--print-value-only", "/burdock/test/secret/keyring"]);
+    eventually("it has the keyring again", || (!keyring().trim().is_empty()).then_some(())).await;
     let begun = ids(&command(&a, &["fleet", "keys", "show", "-c", "burdock.yaml"]).await);
     assert_eq!(begun, rotated);
     let seen = load.stop().await;

@@ -307,7 +307,7 @@ fn lock(source: &Mutex<Source>) -> MutexGuard<'_, Source> {
 pub enum RequestBody {
     /// Nothing.
     Empty,
-    /// What the client sends. Boxed: hyper moves a request about, and most have none.
+    /// What the client sends. Boxed: most have none.
     Upload(Box<Attempt>),
 }
 

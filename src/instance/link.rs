@@ -1,47 +1,33 @@
 //! A connection to an instance, driven by whoever waits for its answer.
 //!
-//! hyper gives a connection in two halves: one takes requests, the other does the work when it is
-//! polled. A task for the latter would cost each request three more turns of the scheduler and the
-//! wake-ups between them. So the task of the request polls both; idle in the pool, nobody does.
+//! A task of its own would cost each request three more turns of the scheduler and the wake-ups between
+//! them. So the task of the request moves it along; idle in the pool, nobody does.
 
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body::{Body, Frame};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{self, Connection, SendRequest};
-use hyper_util::rt::TokioIo;
+use http::Response;
+use http_body::{Frame, SizeHint};
 use tokio::time::Sleep;
 
 use crate::instance::Instance;
 use crate::instance::bell::Bell;
 use crate::instance::body::RequestBody;
-use crate::instance::ear::{Ear, Interim};
-use crate::instance::stream::{OpenError, Outbound, Wire};
+use crate::instance::http1::answer::Interim;
+use crate::instance::http1::dialog::{BrokenOff, Dialog, Failed};
+use crate::instance::http1::request::Outgoing;
+use crate::instance::stream::{OpenError, Wire};
 use crate::proxy_protocol::Introduction;
 use crate::tls::client::Alpn;
-
-/// The most that is read ahead of the client, and so the longest head of an answer.
-const MAX_BUFFER: usize = 64 * 1024;
-
-/// What hyper gives for a request: an answer, or the request itself if it was not sent.
-pub type Answered = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
 
 /// A connection that takes one request at a time.
 pub struct Link {
     introduction: Option<Introduction>,
-    sender: SendRequest<RequestBody>,
-    connection: Option<Connection<TokioIo<Outbound>, RequestBody>>,
-    /// Whether the connection has nothing more to do.
-    over: bool,
-    ear: Arc<Ear>,
+    dialog: Dialog,
     bell: Arc<Bell>,
     waker: Waker,
     timer: Timer,
@@ -71,7 +57,7 @@ impl Timer {
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("over", &self.over).finish_non_exhaustive()
+        f.debug_struct("Link").field("dialog", &self.dialog).finish_non_exhaustive()
     }
 }
 
@@ -88,27 +74,11 @@ impl Link {
         let epoch = lane.pool.epoch();
         let (address, target) = (instance.address(), instance.target());
         let wire = Wire::open(address, introduction, target.as_deref(), Alpn::Http1).await?;
-        let ear = Arc::new(Ear::default());
-        let io = TokioIo::new(Outbound::new(wire, Arc::clone(&ear)));
-        let handshake = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(io);
-        let (sender, connection) =
-            handshake.await.map_err(|error| OpenError::Connect(io::Error::other(error)))?;
         let bell = Arc::new(Bell::default());
         lane.bells.hang(&bell);
         let waker = Waker::from(Arc::clone(&bell));
-        let (connection, timer) = (Some(connection), Timer::default());
-        let over = false;
-        Ok(Box::new(Self {
-            introduction,
-            sender,
-            connection,
-            over,
-            ear,
-            bell,
-            waker,
-            timer,
-            epoch,
-        }))
+        let (dialog, timer) = (Dialog::new(wire), Timer::default());
+        Ok(Box::new(Self { introduction, dialog, bell, waker, timer, epoch }))
     }
 
     /// What it began with: whose it is.
@@ -116,30 +86,27 @@ impl Link {
         self.introduction.as_ref()
     }
 
-    /// Sends a request and waits for the head of its answer, or of an upgrade.
+    /// Begins a request: as much of it goes out as does so at once.
+    pub fn begin(&mut self, request: &Outgoing<'_>, body: RequestBody) {
+        // Nobody hears the bell yet; what rings before somebody does is looked at then.
+        self.dialog.begin(request, body, &mut Context::from_waker(&self.waker));
+    }
+
+    /// Goes on with it, and waits for the head of its answer, or of an upgrade.
     ///
     /// `patience` gives the instant until which to wait, or why not to wait any longer. It is asked
     /// again whenever something came that was no answer, and told whether that instant has passed.
     /// `interim` gets what comes before the answer.
     pub fn answer<E>(
         &mut self,
-        request: Request<RequestBody>,
         mut interim: impl FnMut(Interim),
         mut patience: impl FnMut(bool) -> Result<Instant, E>,
-    ) -> impl Future<Output = Result<Answered, E>> {
-        self.ear.listen();
-        // Boxed: it has room for the request, should it come back.
-        let mut answer = self.bell.muted(|| Box::pin(self.sender.try_send_request(request)));
+    ) -> impl Future<Output = Result<Result<Response<()>, Failed>, E>> {
         poll_fn(move |cx| {
-            self.drive(cx);
-            self.ear.heard().into_iter().for_each(&mut interim);
-            // It can only come out of `drive`, so nobody has to be woken for it.
-            let mut nobody = Context::from_waker(Waker::noop());
-            let polled = match answer.as_mut().poll(&mut nobody) {
-                Poll::Pending if self.ends() => answer.as_mut().poll(&mut nobody),
-                polled => polled,
-            };
-            if let Poll::Ready(answered) = polled {
+            self.bell.call(cx.waker());
+            let mut bell = Context::from_waker(&self.waker);
+            if let Poll::Ready(answered) = self.dialog.poll_head(&mut interim, &mut bell) {
+                self.bell.rest();
                 return Poll::Ready(Ok(answered));
             }
             let mut is_due = false;
@@ -155,87 +122,41 @@ impl Link {
         })
     }
 
-    /// The next part of an answer's body.
+    /// The next part of an answer's body. What is left of the request is sent meanwhile.
     pub fn poll_frame(
         &mut self,
-        incoming: &mut Incoming,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let read_already = self.take_frame(incoming);
-        if read_already.is_ready() {
-            return read_already;
-        }
-        self.bell.heed();
-        self.drive(cx);
-        let taken = match self.take_frame(incoming) {
-            Poll::Pending if self.ends() => self.take_frame(incoming),
-            taken => taken,
-        };
-        if taken.is_pending() && self.bell.missed() {
-            cx.waker().wake_by_ref();
-        }
-        taken
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        self.dialog.poll_frame(cx)
     }
 
-    fn take_frame(
-        &self,
-        incoming: &mut Incoming,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut nobody = Context::from_waker(Waker::noop());
-        self.bell.muted(|| Pin::new(incoming).poll_frame(&mut nobody))
+    /// Whether nothing more comes of an answer's body.
+    pub fn is_end_stream(&self) -> bool {
+        self.dialog.is_over()
     }
 
-    /// Moves everything as far as it goes; the task is woken when it goes further.
-    fn drive(&mut self, cx: &Context<'_>) {
-        let Some(connection) = self.connection.as_mut().filter(|_| !self.over) else { return };
-        self.bell.call(cx.waker());
-        // An error reaches whoever waits for an answer or for its body.
-        let driven = connection.poll_without_shutdown(&mut Context::from_waker(&self.waker));
-        self.over = driven.is_ready();
+    /// How much comes of an answer's body, as far as that is known.
+    pub fn size_hint(&self) -> SizeHint {
+        self.dialog.size_hint()
     }
 
-    /// Lets go of a connection that is over, which tells whoever still waits on it; whether it was.
-    fn ends(&mut self) -> bool {
-        self.over && self.connection.take().is_some()
+    /// Sends what can be sent of a request; ready when nothing more will be.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.dialog.poll_send(cx)
     }
 
-    /// Whether it could take a request now. It keeps no task from then on.
-    pub fn rest(&mut self) -> bool {
-        if !self.sender.is_ready() {
-            self.drive(&Context::from_waker(Waker::noop()));
-        }
-        self.bell.rest();
-        self.is_open()
+    /// Whether it could take a request now.
+    pub fn rests(&self) -> bool {
+        self.dialog.is_at_rest()
     }
 
     /// Whether it still stands after a rest.
     pub fn stands(&mut self) -> bool {
-        if self.bell.rang() {
-            self.drive(&Context::from_waker(Waker::noop()));
-        }
-        self.is_open()
-    }
-
-    fn is_open(&self) -> bool {
-        !self.over && self.sender.is_ready()
-    }
-
-    /// Goes on by itself until nothing is left to do: for a request that is not all sent when its
-    /// answer begins. A client that takes none of that answer may still be sending.
-    pub async fn run(mut self: Box<Self>) {
-        poll_fn(|cx| {
-            self.drive(cx);
-            match self.over || self.sender.is_ready() {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
-            }
-        })
-        .await;
+        self.dialog.stands()
     }
 
     /// What an upgraded connection was made on, and what was read of it beyond the answer.
-    pub async fn into_raw(mut self: Box<Self>) -> Option<(Wire, Bytes)> {
-        let parts = self.connection.take()?.without_shutdown().await.ok()?;
-        Some((parts.io.into_inner().into_inner(), parts.read_buf))
+    pub fn into_raw(self) -> (Wire, Bytes) {
+        self.dialog.into_raw()
     }
 }

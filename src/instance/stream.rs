@@ -1,21 +1,15 @@
-//! The socket of a connection, with two habits that hyper is better off with.
+//! The socket of a connection, and what leads to an instance.
 //!
 //! Small messages go out in one plain send: hyper hands over a head and a body as two slices, and to
 //! gather them in the kernel costs more than to copy a few hundred bytes first.
-//!
-//! [`Outbound`], towards an instance and secured or not, keeps a failed write to itself. An instance that answers early
-//! and closes makes the rest of an upload fail; hyper would give up there, with the answer unread.
-//! Reading on brings that answer, or the failure. And `ear` hears what it reads.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::instance::ear::Ear;
 use crate::proxy_protocol::{self, Introduction};
 use crate::tls::client::{Alpn, Target, ToInstance};
 
@@ -206,86 +200,6 @@ impl<Secured: AsyncWrite + Unpin> AsyncWrite for Line<Secured> {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
         }
-    }
-}
-
-/// A [`Wire`] that tells of failures by what is read.
-#[derive(Debug)]
-pub struct Outbound {
-    wire: Wire,
-    deaf: bool,
-    ear: Arc<Ear>,
-}
-
-impl Outbound {
-    /// Towards an instance.
-    pub(super) fn new(wire: Wire, ear: Arc<Ear>) -> Self {
-        Self { wire, deaf: false, ear }
-    }
-
-    /// What it was made of.
-    pub fn into_inner(self) -> Wire {
-        self.wire
-    }
-
-    fn write<T>(
-        &mut self,
-        write: impl FnOnce(Pin<&mut Wire>) -> Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if !self.deaf {
-            match write(Pin::new(&mut self.wire)) {
-                Poll::Ready(Err(_broken)) => self.deaf = true,
-                polled => return polled,
-            }
-        }
-        // What broke the socket also wakes whoever reads from it.
-        Poll::Pending
-    }
-}
-
-impl AsyncRead for Outbound {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let start = buffer.filled().len();
-        let read = Pin::new(&mut self.wire).poll_read(cx, buffer);
-        if read.is_ready() {
-            self.ear.hear(&buffer.filled()[start..]);
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Outbound {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.write(|wire| wire.poll_write(cx, bytes))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // What TLS has made of a message may have waited for room in the socket until now.
-        self.write(|wire| wire.poll_flush(cx))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.write(|wire| wire.poll_write_vectored(cx, parts))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.wire.is_write_vectored()
     }
 }
 

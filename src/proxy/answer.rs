@@ -1,6 +1,6 @@
 //! The answer on its way to the client: an instance's, passed on as it comes, or Burdock's own.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,11 +16,12 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::task::AbortHandle;
 
 use crate::instance::body::Upload;
-use crate::instance::link::Link;
+use crate::instance::http1::dialog::BrokenOff;
+use crate::instance::relay;
 use crate::instance::trunk::Sending;
 use crate::instance::{Distress, InFlight, Instance};
 use crate::observe::counters::TunnelEnd;
-use crate::proxy::coming::{Broken, Coming};
+use crate::proxy::coming::Coming;
 use crate::proxy::error::Reason;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::{Answer, Origin};
@@ -34,7 +35,7 @@ use crate::tunnel::registry::Entry;
 /// Why an answer broke off; the client's connection is cut, so that it can tell.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer broke off: {}", .0.label())]
-pub struct BrokenOff(Reason);
+pub struct Broken(Reason);
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ pub enum AnswerBody {
 #[derive(Debug)]
 enum Way {
     /// Whoever takes the answer; whether another request may follow.
-    Here(Box<Link>, bool),
+    Here(bool),
     /// The task of the connection, which others share.
     Shared,
     /// A task of its own: a client that takes none of an early answer may still be sending.
@@ -90,7 +91,7 @@ pub fn respond(
     answer: Answer,
     notice: Option<Box<Notice>>,
 ) -> Response<AnswerBody> {
-    let (mut head, incoming) = answer.response.into_parts();
+    let (mut head, mut incoming) = answer.response.into_parts();
     if exchange.connect.is_some() && head.status == StatusCode::SWITCHING_PROTOCOLS {
         http2::granted(&mut head);
     }
@@ -109,16 +110,14 @@ pub fn respond(
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let way = match (answer.origin, unsent) {
-        (Origin::Kept(link) | Origin::Spent(link), Some(upload)) => {
-            Way::Apart(tokio::spawn(send_rest(link, upload)).abort_handle())
-        }
+        (Origin::Kept | Origin::Spent, Some(upload)) => part(&mut incoming, upload),
         (Origin::Stream(Some(sending)), _) => {
             let upload = exchange.upload.clone();
             Way::Apart(tokio::spawn(send_on(sending, upload)).abort_handle())
         }
         (Origin::Stream(None), _) => Way::Shared,
-        (Origin::Kept(link), None) => Way::Here(link, true),
-        (Origin::Spent(link), None) => Way::Here(link, false),
+        (Origin::Kept, None) => Way::Here(true),
+        (Origin::Spent, None) => Way::Here(false),
         (Origin::Raw(raw), _) => {
             Box::new(Opening { raw, exchange }).begin();
             return assemble(head, AnswerBody::Own(None));
@@ -147,8 +146,18 @@ fn assemble(mut head: response::Parts, body: AnswerBody) -> Response<AnswerBody>
     response
 }
 
+/// Leaves the connection of an answer to a task, which sends what is left of the request.
+fn part(incoming: &mut Coming, upload: Upload) -> Way {
+    let Coming::Http1(link) = std::mem::replace(incoming, Coming::Own(None)) else {
+        return Way::Over;
+    };
+    let (relay, going) = relay::part(link);
+    *incoming = Coming::Relayed(Box::new(relay));
+    Way::Apart(tokio::spawn(send_rest(going, upload)).abort_handle())
+}
+
 /// Sends what is left of a body whose answer has begun, for as long as it moves.
-async fn send_rest(link: Box<Link>, upload: Upload) {
+async fn send_rest(going: impl Future<Output = ()>, upload: Upload) {
     let stuck = async {
         while !upload.is_sent() {
             let Some(left) = upload.patience() else { return };
@@ -157,7 +166,7 @@ async fn send_rest(link: Box<Link>, upload: Upload) {
         std::future::pending().await
     };
     tokio::select! {
-        () = link.run() => {}
+        () = going => {}
         () = stuck => {}
     }
 }
@@ -296,15 +305,18 @@ impl Passed {
         self.finished = true;
         self.patience = None;
         self.stream = None;
-        let Way::Here(mut link, reuse) = std::mem::replace(&mut self.way, Way::Over) else {
+        let Way::Here(reuse) = std::mem::replace(&mut self.way, Way::Over) else { return };
+        let Coming::Http1(mut link) = std::mem::replace(&mut self.incoming, Coming::Own(None))
+        else {
             return;
         };
-        let rests = link.rest();
+        let rests = link.rests();
         if let Some(in_flight) = self.exchange.in_flight().filter(|_| rests && reuse) {
             in_flight.lane().pool.give(link, Instant::now());
         } else if !rests && self.exchange.upload.is_some() {
-            // Its last part is still in the buffers of hyper.
-            tokio::spawn(tokio::time::timeout(self.idle, link.run()));
+            // Its last part may not be written yet.
+            let sent = async move { poll_fn(|cx| link.poll_send(cx)).await };
+            tokio::spawn(tokio::time::timeout(self.idle, sent));
         }
     }
 
@@ -334,22 +346,20 @@ impl Passed {
         cx.waker().wake_by_ref();
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         if let Some(reason) = self.broken.take() {
             self.finished = true;
-            return Poll::Ready(Some(Err(BrokenOff(reason))));
+            return Poll::Ready(Some(Err(Broken(reason))));
         }
         if let Some(end) = self.stream.as_ref().and_then(|entry| entry.order(cx.waker())) {
             self.end_stream(end);
             return Poll::Ready(None);
         }
         self.exchange.client.keeps_up(None);
-        let polled = match &mut self.way {
-            Way::Here(link, _) => self.incoming.poll_frame(Some(link), cx),
-            Way::Apart(_) | Way::Shared => self.incoming.poll_frame(None, cx),
-            Way::Over => return Poll::Ready(None),
-        };
-        match polled {
+        if let Way::Over = self.way {
+            return Poll::Ready(None);
+        }
+        match self.incoming.poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience = None;
                 let size = frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -370,7 +380,7 @@ impl Passed {
                 self.finish();
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(Broken))) => {
+            Poll::Ready(Some(Err(BrokenOff))) => {
                 self.break_off(Reason::ResponseBroken, cx);
                 Poll::Pending
             }
@@ -435,12 +445,12 @@ impl Drop for Passed {
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = BrokenOff;
+    type Error = Broken;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
             Self::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Self::Passed(passed) => passed.poll(cx),

@@ -7,13 +7,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderValue};
-use http::{HeaderMap, Request, Response, StatusCode, Version, request};
-use hyper::body::{Body, Incoming};
+use http::header::HeaderValue;
+use http::{Response, StatusCode, Version, request};
 use tokio::sync::Notify;
 
 use crate::config::types::{self, Condition, Protocol};
 use crate::instance::body::{RequestBody, Upload};
+use crate::instance::http1::dialog::Failed;
+use crate::instance::http1::request::Outgoing;
 use crate::instance::link::Link;
 use crate::instance::pool;
 use crate::instance::stream::OpenError;
@@ -25,8 +26,6 @@ use crate::proxy::headers;
 use crate::proxy::retry::{self, Failure, Sent};
 use crate::proxy::upgrade::Raw;
 use crate::proxy_protocol::Introduction;
-use crate::tls::client;
-use crate::trace::context::TRACEPARENT;
 
 /// The head of an answer, and what its body comes by.
 #[derive(Debug)]
@@ -40,10 +39,10 @@ pub struct Answer {
 /// What an answer comes by.
 #[derive(Debug)]
 pub enum Origin {
-    /// A connection that can take another request when the body has been read.
-    Kept(Box<Link>),
+    /// A connection of its own, which can take another request when the body has been read.
+    Kept,
     /// One that can't.
-    Spent(Box<Link>),
+    Spent,
     /// A stream of one that takes many, and what is still to be sent on it.
     Stream(Option<Box<Sending>>),
     /// One that switched protocols.
@@ -57,12 +56,12 @@ impl Answer {
     /// Another one is passed on. What it came by goes back to the pool of `place` if its body is
     /// small and here already; else it is closed.
     pub fn discard(self, place: &InFlight) {
-        let Origin::Kept(mut link) = self.origin else { return };
-        let Coming::Http1(mut incoming) = self.response.into_body() else { return };
+        let Origin::Kept = self.origin else { return };
+        let Coming::Http1(mut link) = self.response.into_body() else { return };
         let mut left = MAX_UNWANTED;
         let mut nobody = Context::from_waker(Waker::noop());
-        while !incoming.is_end_stream() {
-            let Poll::Ready(polled) = link.poll_frame(&mut incoming, &mut nobody) else { return };
+        while !link.is_end_stream() {
+            let Poll::Ready(polled) = link.poll_frame(&mut nobody) else { return };
             let size = match polled {
                 Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
                 Some(Err(_broken)) => return,
@@ -73,7 +72,7 @@ impl Answer {
                 None => return,
             }
         }
-        if link.rest() {
+        if link.rests() {
             place.lane().pool.give(link, Instant::now());
         }
     }
@@ -165,11 +164,7 @@ impl Attempt<'_> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Failure::InvalidResponse);
         }
-        let origin = match headers::is_framed_twice(response.headers()) {
-            true => Origin::Spent(link),
-            false => Origin::Kept(link),
-        };
-        Ok(Answer { response: response.map(Coming::Http1), origin })
+        Ok(Answer { response: response.map(|()| Coming::Http1(link)), origin: Origin::Kept })
     }
 
     /// Sends the request on `link` and waits for the head of its answer, but not for ever.
@@ -178,13 +173,16 @@ impl Attempt<'_> {
         head: &request::Parts,
         link: &mut Link,
         now: Instant,
-    ) -> Result<Response<Incoming>, Failure> {
+    ) -> Result<Response<()>, Failure> {
         let idempotent = head.method.is_idempotent();
         if let Some(failure) = self.distress(Sent::Nothing, idempotent) {
             return Err(failure);
         }
         let gate = self.gate(head);
-        let request = self.request(head, gate.clone());
+        let body = match self.upload {
+            Some(upload) => upload.attempt(gate.clone()),
+            None => RequestBody::Empty,
+        };
         // RFC 9110 section 15.2: HTTP/1.0 knows no interim answers. On a stream hyper sends none.
         let is_told = head.version == Version::HTTP_11;
         let interim = move |(status, fields): Interim| match &gate {
@@ -197,17 +195,14 @@ impl Attempt<'_> {
             }
         };
         let patience = self.patience(idempotent, now);
-        let answered = link.answer(request, interim, patience).await?;
-        let mut response = answered.map_err(|error| match error.message() {
-            Some(_) => Failure::Reset(Sent::Nothing),
-            None if error.error().is_parse() => Failure::InvalidResponse,
-            None if client::is_refusal(error.error()) => Failure::Tls,
-            None => Failure::Reset(Sent::Something),
-        })?;
-        match headers::settle(&mut response) {
-            true => Ok(response),
-            false => Err(Failure::InvalidResponse),
-        }
+        link.begin(&self.outgoing(head), body);
+        let answered = link.answer(interim, patience).await?;
+        answered.map_err(|failed| match failed {
+            Failed::Unsent => Failure::Reset(Sent::Nothing),
+            Failed::Malformed => Failure::InvalidResponse,
+            Failed::Refused => Failure::Tls,
+            Failed::Cut => Failure::Reset(Sent::Something),
+        })
     }
 
     /// Until when to wait for an answer to what is sent `now`, or why no longer; told whether that
@@ -240,31 +235,15 @@ impl Attempt<'_> {
     }
 
     /// The request of this attempt.
-    fn request(&self, head: &request::Parts, gate: Option<Arc<Notify>>) -> Request<RequestBody> {
-        let body = match self.upload {
-            Some(upload) => upload.attempt(gate),
-            None => RequestBody::Empty,
-        };
-        let mut request = Request::new(body);
-        *request.method_mut() = head.method.clone();
-        *request.uri_mut() = head.uri.clone();
-        *request.headers_mut() = self.fields(head);
-        // A client of HTTP/1.0 may leave Host out; HTTP/1.1 has none without (RFC 9112 section 3.2).
-        if !self.has_host
-            && let Ok(address) = HeaderValue::from_str(self.instance.address())
-        {
-            request.headers_mut().insert(HOST, address);
+    fn outgoing<'a>(&'a self, head: &'a request::Parts) -> Outgoing<'a> {
+        Outgoing {
+            method: &head.method,
+            target: &head.uri,
+            fields: &head.headers,
+            // A client of HTTP/1.0 may leave Host out.
+            host: (!self.has_host).then(|| self.instance.address()),
+            traceparent: self.traceparent.as_deref(),
         }
-        request
-    }
-
-    /// The fields of this attempt.
-    pub(super) fn fields(&self, head: &request::Parts) -> HeaderMap {
-        let mut fields = head.headers.clone();
-        if let Some(traceparent) = &self.traceparent {
-            fields.insert(TRACEPARENT, HeaderValue::clone(traceparent));
-        }
-        fields
     }
 
     pub(super) fn replayable(&self) -> bool {

@@ -15,8 +15,10 @@ use crate::balance::Draw;
 use crate::config::types::{Mirror, Mirrored};
 use crate::instance::body::{Tapped, Upload};
 use crate::instance::kept::Ledger;
+use crate::instance::link::Link;
 use crate::instance::mirrored::{Copy, Fate};
 use crate::instance::{InFlight, Kind};
+use crate::proxy::coming::Coming;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::{Answer, Attempt, Origin};
 use crate::proxy_protocol::Introduction;
@@ -140,9 +142,9 @@ impl Reflection {
                 self.copy.came_to(Fate::of(answer.response.status()));
                 let is_sent = upload.is_none_or(Upload::is_sent);
                 let read = tokio::time::timeout(LONGEST_READ, read(answer));
-                if let Ok(Some(Origin::Kept(mut link))) = read.await
+                if let Ok(Some(link)) = read.await
                     && is_sent
-                    && link.rest()
+                    && link.rests()
                 {
                     place.lane().pool.give(link, Instant::now());
                 }
@@ -151,19 +153,11 @@ impl Reflection {
     }
 }
 
-/// Reads an answer to its end; gives what it came by, if it has one that is near.
-async fn read(answer: Answer) -> Option<Origin> {
-    let Answer { response, mut origin } = answer;
-    let (mut body, mut left) = (response.into_body(), MAX_READ);
+/// Reads an answer to its end; if it has one that is near, gives what it came by and may be kept.
+async fn read(answer: Answer) -> Option<Box<Link>> {
+    let (mut body, mut left) = (answer.response.into_body(), MAX_READ);
     while !body.is_end_stream() {
-        let frame = poll_fn(|cx| {
-            let link = match &mut origin {
-                Origin::Kept(link) | Origin::Spent(link) => Some(&mut **link),
-                Origin::Stream(_) | Origin::Raw(_) => None,
-            };
-            body.poll_frame(link, cx)
-        });
-        match frame.await {
+        match poll_fn(|cx| body.poll_frame(cx)).await {
             None => break,
             Some(Err(_broken)) => return None,
             Some(Ok(frame)) => {
@@ -171,5 +165,8 @@ async fn read(answer: Answer) -> Option<Origin> {
             }
         }
     }
-    Some(origin)
+    match (answer.origin, body) {
+        (Origin::Kept, Coming::Http1(link)) => Some(link),
+        _ => None,
+    }
 }

@@ -41,13 +41,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{EXPECT, HOST, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::{Body, Incoming};
 
 use crate::config::types::{self, Protocol};
 use crate::instance::Kind;
 use crate::instance::body::{Bounds, Upload};
+use crate::instance::http1::spare;
 use crate::instance::roster::count;
 use crate::proxy::admission::{Found, Search};
 use crate::proxy::answer::AnswerBody;
@@ -72,7 +73,7 @@ pub fn handle(
     let (mut head, incoming) = request.into_parts();
     // Lent, since a future keeps what it is given twice: as it came, and as it is used.
     async move {
-        match pass(&mut exchange, &mut head, incoming).await {
+        let response = match pass(&mut exchange, &mut head, incoming).await {
             Ok((answer, notice)) => answer::respond(exchange, answer, notice),
             Err(Stop::Refused(reason)) => {
                 answer::refuse(exchange, reason, grpc::asks(&head.headers))
@@ -82,7 +83,9 @@ pub fn handle(
                 let Elsewhere { status, location, unread } = *to;
                 answer::redirect(exchange, status, location, ("redirect", unread))
             }
-        }
+        };
+        spare::give(head.headers);
+        response
     }
 }
 
@@ -330,7 +333,6 @@ fn upload(
     if most.is_some_and(|most| incoming.size_hint().lower() > most) {
         return Err(Reason::BodyTooLarge);
     }
-    frame(head);
     // Once some of its body was sent, only an idempotent request is ever tried again.
     // On a stream any may be: an instance can say that it has not looked at it.
     let is_kept = head.method.is_idempotent() || version.protocol == Protocol::Http2;
@@ -453,13 +455,6 @@ fn vouch(exchange: &Exchange, head: &mut request::Parts) {
         for (name, value) in &session.certificate {
             head.headers.insert(name, value.clone());
         }
-    }
-}
-
-/// Says how the body is framed: as the client did, since hyper would leave a GET's body out.
-fn frame(head: &mut request::Parts) {
-    if !head.headers.contains_key(CONTENT_LENGTH) {
-        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 

@@ -14,6 +14,7 @@ use crate::proxy::coming::Coming;
 use crate::proxy::forward::{Answer, Attempt, Origin};
 use crate::proxy::headers;
 use crate::proxy::retry::{self, Failure, Sent};
+use crate::trace::context::TRACEPARENT;
 
 impl Attempt<'_> {
     /// Sends the request on a stream and waits for the head of an answer.
@@ -106,7 +107,10 @@ impl Attempt<'_> {
         let mut request = Request::new(body);
         *request.method_mut() = head.method.clone();
         *request.version_mut() = Version::HTTP_2;
-        let mut fields = self.fields(head);
+        let mut fields = head.headers.clone();
+        if let Some(traceparent) = &self.traceparent {
+            fields.insert(TRACEPARENT, HeaderValue::clone(traceparent));
+        }
         let host = fields.remove(HOST).filter(|_| self.has_host);
         for name in [CONNECTION, TRANSFER_ENCODING, EXPECT] {
             fields.remove(name);

@@ -1,6 +1,6 @@
 //! The opening of a tunnel: an attempt on a connection of its own, which becomes the tunnel.
 //!
-//! hyper speaks the handshake; then both raw sockets are taken back (see [`crate::tunnel`]).
+//! The handshake is a request like any other; then both raw sockets are taken (see [`crate::tunnel`]).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::{Answer, Attempt, Origin};
 use crate::proxy::headers::{self, Fields};
 use crate::proxy::http2;
-use crate::proxy::retry::{Failure, Sent};
+use crate::proxy::retry::Failure;
 use crate::tunnel::pump::Protocol;
 use crate::tunnel::socket::Socket;
 use crate::tunnel::{Side, Tunnel};
@@ -146,18 +146,19 @@ impl Attempt<'_> {
             return Err(Failure::InvalidResponse);
         }
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let response = response.map(Coming::Http1);
-            return Ok(Answer { response, origin: Origin::Spent(link) });
+            let response = response.map(|()| Coming::Http1(link));
+            return Ok(Answer { response, origin: Origin::Spent });
         }
         if !upgrade.is_granted(response.headers()) {
             return Err(Failure::InvalidResponse);
         }
-        let (wire, early) = link.into_raw().await.ok_or(Failure::Reset(Sent::Something))?;
+        let (wire, early) = link.into_raw();
         let socket = match wire {
             Wire::Plain(stream) => Socket::Tcp(stream.into_inner()),
             Wire::Tls(stream) => Socket::ToInstance(stream),
         };
         let raw = Raw { side: Side { socket, early }, protocol: upgrade.protocol() };
-        Ok(Answer { response: response.map(Coming::Http1), origin: Origin::Raw(raw) })
+        let response = response.map(|()| Coming::Own(None));
+        Ok(Answer { response, origin: Origin::Raw(raw) })
     }
 }

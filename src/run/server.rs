@@ -432,6 +432,7 @@ fn warn(journal: &Journal, warnings: &[String]) {
 
 /// The worker threads, with what each of them looks after besides clients.
 fn crew(live: &Arc<Live>, count: usize) -> (NoStealRuntime, Vec<Worker>) {
+    memory::settle();
     let (pool, options) = (BlockingPoolOpts::default(), RuntimeOpts::default());
     let runtime = NoStealRuntime::new(count, "worker", pool, options);
     let seats = Arc::default();

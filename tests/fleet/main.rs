@@ -1,0 +1,8 @@
+//! Several balancers and an etcd that they share: orders, keys, configuration.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod config;
+mod keys;
+mod orders;

@@ -4,16 +4,17 @@
 //! many answers share; what is large is lent out where it was read.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 
 use crate::instance::stream::Wire;
 
-/// The most that is read at once.
+/// The most that is read at once, and so what is read ahead of a client.
 const MOST: usize = 64 * 1024;
 /// With less room than this left, it is made anew.
 const LEAST: usize = 16 * 1024;
@@ -33,7 +34,9 @@ pub(in crate::instance) fn read(wire: &mut Wire, cx: &mut Context<'_>) -> Poll<i
         if buffer.capacity() < LEAST {
             buffer.reserve(MOST);
         }
-        let size = ready!(std::future::Future::poll(pin!(wire.read_buf(buffer)), cx))?;
+        // It may have been given more room than it asked for.
+        let mut room = (&mut *buffer).limit(MOST);
+        let size = ready!(pin!(wire.read_buf(&mut room)).poll(cx))?;
         if size > SMALL {
             return Poll::Ready(Ok(buffer.split().freeze()));
         }

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::support::api::Api;
+use crate::support::backend::try_claim;
 use crate::support::burdock::{scratch, send_signal};
 use crate::support::load::errors;
 use crate::support::pebble::Port;
@@ -230,13 +231,21 @@ impl Drop for Dnsmasq {
 
 /// Backends at one port of several addresses, as the pods of one name have it.
 async fn pods(names: &[&str]) -> Vec<Backend> {
-    let first = Backend::start_at(names[0], SocketAddr::from(([127, 0, 0, 11], 0))).await;
-    let port = first.address.port();
-    let mut pods = vec![first];
-    for (at, name) in names.iter().enumerate().skip(1) {
-        let last = u8::try_from(11 + at).expect("a few");
-        let address = SocketAddr::from(([127, 0, 0, last], port));
-        pods.push(Backend::start_at(name, address).await);
+    let address = |at: usize, port| {
+        SocketAddr::from(([127, 0, 0, u8::try_from(11 + at).expect("a few")], port))
+    };
+    // One that is free at the first of them may be somebody's at another.
+    let (port, _claims) = (0..100)
+        .find_map(|_| {
+            let first = try_claim(address(0, 0)).ok()?;
+            let port = first.local_addr().ok()?.port();
+            let others = (1..names.len()).map(|at| try_claim(address(at, port)).ok());
+            Some((port, (first, others.collect::<Option<Vec<_>>>()?)))
+        })
+        .expect("a port that is free at all addresses");
+    let mut pods = Vec::new();
+    for (at, name) in names.iter().enumerate() {
+        pods.push(Backend::start_at(name, address(at, port)).await);
     }
     pods
 }

@@ -2,6 +2,7 @@
 //! one knob per way a backend misbehaves. What it answers to which path is in `answer`.
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -358,10 +359,15 @@ impl Drop for Backend {
 
 /// A socket that is bound and never listens: it keeps a port for those who share it.
 pub fn claim(address: SocketAddr) -> TcpSocket {
-    let claim = TcpSocket::new_v4().expect("a socket");
-    claim.set_reuseport(true).expect("share the port with the listener");
-    claim.bind(address).expect("bind to loopback");
-    claim
+    try_claim(address).expect("bind to loopback")
+}
+
+/// The same, if nobody else has that port.
+pub fn try_claim(address: SocketAddr) -> io::Result<TcpSocket> {
+    let claim = TcpSocket::new_v4()?;
+    claim.set_reuseport(true)?;
+    claim.bind(address)?;
+    Ok(claim)
 }
 
 async fn accept(state: Arc<State>, listener: TcpListener) {

@@ -14,8 +14,9 @@ use tokio::io::AsyncReadExt;
 
 use crate::instance::stream::Wire;
 
-/// The most that is read at once, and so what is read ahead of a client.
-const MOST: usize = 64 * 1024;
+/// The most that is read at once. On a stream of HTTP/2 hyper takes two such parts ahead of its client,
+/// and with the last of them a client that takes nothing is no longer told from one that has it all.
+const MOST: usize = 32 * 1024;
 /// With less room than this left, it is made anew.
 const LEAST: usize = 16 * 1024;
 /// What is no larger is copied: a client that takes its answer slowly holds a block, not the buffer.

@@ -34,10 +34,10 @@ impl Outgoing<'_> {
         let framing = self.framing(size);
         let is_chunked = framing == Framing::Chunks;
         for (name, value) in self.fields {
-            let is_left_out = match name {
-                &TRANSFER_ENCODING => true,
-                &CONTENT_LENGTH => is_chunked,
-                &HOST => self.host.is_some(),
+            let is_left_out = match *name {
+                TRANSFER_ENCODING => true,
+                CONTENT_LENGTH => is_chunked,
+                HOST => self.host.is_some(),
                 _ => *name == TRACEPARENT && self.traceparent.is_some(),
             };
             if !is_left_out {

@@ -6,6 +6,7 @@
 //! worth.
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::ffi::{c_int, c_long};
 use std::time::Duration;
 
 use libmimalloc_sys as mi;
@@ -70,8 +71,8 @@ unsafe impl GlobalAlloc for Mimalloc {
 /// How soon memory goes back to the system after a crowd.
 const SOON: Duration = Duration::from_secs(1);
 /// mimalloc's option for how long it keeps what is free, and how long that is here, in milliseconds. By
-/// itself it keeps it for a second, which is most of the time that a crowd takes to come and go.
-const PURGE_DELAY: (i32, i64) = (15, 10);
+/// itself it keeps it for a second.
+const PURGE_DELAY: (c_int, c_long) = (15, 10);
 
 /// Has memory go back to the system sooner than by itself; to be called once.
 pub fn settle() {

@@ -137,7 +137,7 @@ fn size(line: &[u8]) -> Result<u64, Malformed> {
     }
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (digits, rest) = line.split_at(digits);
-    match rest.trim_ascii_start().first() {
+    match rest.iter().find(|byte| !matches!(byte, b' ' | b'\t')) {
         None | Some(b';') if !digits.is_empty() => number(digits, 16).ok_or(Malformed),
         _ => Err(Malformed),
     }
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn what_has_two_meanings_is_refused() {
-        let table: [&[u8]; 19] = [
+        let table: [&[u8]; 20] = [
             b"\r\n",
             b"g\r\n",
             b"-1\r\n",
@@ -214,6 +214,7 @@ mod tests {
             b"0x1\r\na\r\n",
             b" 1\r\na\r\n",
             b"1 1\r\na\r\n",
+            b"1\x0c\r\na\r\n",
             b"1\na\r\n",
             b"1;x\na\r\n",
             b"1;x\ry\r\na\r\n",

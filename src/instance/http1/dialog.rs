@@ -189,7 +189,7 @@ impl Dialog {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let _sent = self.poll_send(cx);
-        if let Out::Ended(Unsent::Broken) = self.output {
+        if matches!(self.output, Out::Ended(Unsent::Broken)) && !self.is_over() {
             self.body = In::Broken;
         }
         loop {

@@ -3,52 +3,16 @@
 //!
 //! Against a stand-in of the engine; the last test against a real one, on demand.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::common::{source, start};
 use crate::support::api::Api;
 use crate::support::burdock::scratch;
 use crate::support::docker::Engine;
 use crate::support::load::errors;
-use crate::support::{Backend, Burdock, HEADER, Load, pause, within};
-
-/// Backends at one port of several addresses, as containers of one image have it.
-async fn containers(names: &[&str]) -> Vec<Backend> {
-    let first = Backend::start_at(names[0], SocketAddr::from(([127, 0, 0, 31], 0))).await;
-    let port = first.address.port();
-    let mut all = vec![first];
-    for (at, name) in names.iter().enumerate().skip(1) {
-        let last = u8::try_from(31 + at).expect("a few");
-        all.push(Backend::start_at(name, SocketAddr::from(([127, 0, 0, last], port))).await);
-    }
-    all
-}
-
-async fn start(folder: PathBuf, text: &str) -> Burdock {
-    let config = folder.join("burdock.yaml");
-    std::fs::write(&config, text).expect("write the config");
-    let path = config.display().to_string();
-    Burdock::spawn(folder, config, &["run", "-c", &path]).await
-}
-
-/// What the API tells of the source, once it is so.
-async fn source(burdock: &Burdock, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let mut api = Api::of(burdock);
-    within(what, async {
-        loop {
-            let status = api.status().await;
-            let source = &status["services"][0]["versions"][0]["discovery"];
-            if wanted(source) {
-                return source.clone();
-            }
-            pause().await;
-        }
-    })
-    .await
-}
+use crate::support::{Backend, Burdock, HEADER, Load, within};
 
 fn well(count: usize) -> impl Fn(&Value) -> bool {
     move |it| it["instances"] == json!(count) && it["problem"].is_null()
@@ -60,7 +24,7 @@ async fn is(burdock: &Burdock, name: &str, key: &str, value: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn containers_come_and_go_and_nobody_meets_an_error() {
-    let all = containers(&["a", "b", "c"]).await;
+    let all = Backend::start_all(&["a", "b", "c"], 31).await;
     let port = all[0].address.port().to_string();
     let folder = scratch();
     let engine = Engine::start(&folder);
@@ -124,7 +88,7 @@ async fn containers_come_and_go_and_nobody_meets_an_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_loss_of_the_engine_and_its_mistakes_change_nothing() {
-    let all = containers(&["a", "b"]).await;
+    let all = Backend::start_all(&["a", "b"], 31).await;
     let port = all[0].address.port().to_string();
     let folder = scratch();
     let mut engine = Engine::start(&folder);

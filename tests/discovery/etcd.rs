@@ -1,11 +1,10 @@
 //! Instances in an etcd: keys come and go, leases run out, and sessions keep to their instances. An etcd
 //! that dies, stands still or forgets changes nothing.
 
-use std::path::PathBuf;
-
 use rcgen::{CertificateParams, DistinguishedName};
 use serde_json::{Value, json};
 
+use crate::common::{source, start};
 use crate::support::api::Api;
 use crate::support::burdock::scratch;
 use crate::support::etcd::Etcd;
@@ -24,29 +23,6 @@ fn config(etcd: &str) -> String {
 
 fn endpoints(urls: &[String]) -> String {
     format!("    endpoints: {}\n", json!(urls))
-}
-
-async fn start(directory: PathBuf, text: &str) -> Burdock {
-    let config = directory.join("burdock.yaml");
-    std::fs::write(&config, text).expect("write the config");
-    let path = config.display().to_string();
-    Burdock::spawn(directory, config, &["run", "-c", &path]).await
-}
-
-/// What the API tells of the source, once it is so.
-async fn source(burdock: &Burdock, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let mut api = Api::of(burdock);
-    within(what, async {
-        loop {
-            let status = api.status().await;
-            let source = &status["services"][0]["versions"][0]["discovery"];
-            if wanted(source) {
-                return source.clone();
-            }
-            pause().await;
-        }
-    })
-    .await
 }
 
 fn key(name: &str) -> String {

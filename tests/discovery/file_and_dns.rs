@@ -1,14 +1,13 @@
 //! Instances that are found at run time: in a file, by the DNS. What a source says is served by at
 //! once; what it says by mistake, and that it is gone, changes nothing.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::common::{source, start};
 use crate::support::api::Api;
-use crate::support::backend::try_claim;
 use crate::support::burdock::{scratch, send_signal};
 use crate::support::load::errors;
 use crate::support::pebble::Port;
@@ -28,29 +27,6 @@ fn put(file: &Path, text: &str) {
 fn listed(backends: &[&Backend]) -> String {
     let row = |it: &&Backend| format!("- {{ name: {}, address: \"{}\" }}\n", it.name, it.address);
     backends.iter().map(row).collect()
-}
-
-async fn start(directory: PathBuf, text: &str) -> Burdock {
-    let config = directory.join("burdock.yaml");
-    std::fs::write(&config, text).expect("write the config");
-    let path = config.display().to_string();
-    Burdock::spawn(directory, config, &["run", "-c", &path]).await
-}
-
-/// What the API tells of the source, once it is so.
-async fn source(burdock: &Burdock, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let mut api = Api::of(burdock);
-    within(what, async {
-        loop {
-            let status = api.status().await;
-            let source = &status["services"][0]["versions"][0]["discovery"];
-            if wanted(source) {
-                return source.clone();
-            }
-            pause().await;
-        }
-    })
-    .await
 }
 
 /// Sessions, until there is one on each of these.
@@ -229,30 +205,9 @@ impl Drop for Dnsmasq {
     }
 }
 
-/// Backends at one port of several addresses, as the pods of one name have it.
-async fn pods(names: &[&str]) -> Vec<Backend> {
-    let address = |at: usize, port| {
-        SocketAddr::from(([127, 0, 0, u8::try_from(11 + at).expect("a few")], port))
-    };
-    // One that is free at the first of them may be somebody's at another.
-    let (port, _claims) = (0..100)
-        .find_map(|_| {
-            let first = try_claim(address(0, 0)).ok()?;
-            let port = first.local_addr().ok()?.port();
-            let others = (1..names.len()).map(|at| try_claim(address(at, port)).ok());
-            Some((port, (first, others.collect::<Option<Vec<_>>>()?)))
-        })
-        .expect("a port that is free at all addresses");
-    let mut pods = Vec::new();
-    for (at, name) in names.iter().enumerate() {
-        pods.push(Backend::start_at(name, address(at, port)).await);
-    }
-    pods
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_dns_says_who_serves_and_its_loss_changes_nothing() {
-    let pods = pods(&["a", "b", "c"]).await;
+    let pods = Backend::start_all(&["a", "b", "c"], 11).await;
     let (folder, port) = (scratch(), Port::claim());
     let two = "127.0.0.11 app.internal\n127.0.0.12 app.internal\n";
     let server = Dnsmasq::start(&port, &folder, two, &[]).await;
@@ -293,7 +248,7 @@ async fn the_dns_says_who_serves_and_its_loss_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_of_srv_records_keeps_its_sessions_when_its_address_changes() {
-    let pods = pods(&["one", "two", "one-again", "reserve"]).await;
+    let pods = Backend::start_all(&["one", "two", "one-again", "reserve"], 11).await;
     let (folder, port) = (scratch(), Port::claim());
     let at = pods[0].address.port();
     let record = |target: &str, priority: u32, weight: u32| {

@@ -5,37 +5,25 @@
 //! `BURDOCK_KUBERNETES` names it.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::common::source;
 use crate::support::api::Api;
 use crate::support::burdock::{binary, scratch};
 use crate::support::kubernetes::{Cluster, endpoint};
 use crate::support::load::errors;
 use crate::support::ws::WebSocket;
-use crate::support::{Backend, Burdock, HEADER, Load, eventually, pause, run_to_end, within};
+use crate::support::{Backend, Burdock, HEADER, Load, eventually, run_to_end, within};
 
 /// Ready, serving, terminating.
 const STARTING: [bool; 3] = [false, false, false];
 const READY: [bool; 3] = [true, true, false];
 const ENDING: [bool; 3] = [false, true, true];
 const ENDED: [bool; 3] = [false, false, true];
-
-/// Backends at one port of several addresses, as the pods of a service are.
-async fn pods(names: &[&str]) -> Vec<Backend> {
-    let first = Backend::start_at(names[0], SocketAddr::from(([127, 0, 0, 21], 0))).await;
-    let port = first.address.port();
-    let mut pods = vec![first];
-    for (at, name) in names.iter().enumerate().skip(1) {
-        let last = u8::try_from(21 + at).expect("a few");
-        pods.push(Backend::start_at(name, SocketAddr::from(([127, 0, 0, last], port))).await);
-    }
-    pods
-}
 
 /// The pods of a service, as its one slice has them.
 struct Service<'a> {
@@ -84,29 +72,14 @@ async fn start(folder: PathBuf, text: &str, variables: &[(&str, String)]) -> Bur
     Burdock::of(folder, config, command).await
 }
 
-/// What the API tells of the source, once it is so.
-async fn source(burdock: &Burdock, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let mut api = Api::of(burdock);
-    within(what, async {
-        loop {
-            let status = api.status().await;
-            let source = &status["services"][0]["versions"][0]["discovery"];
-            if wanted(source) {
-                return source.clone();
-            }
-            pause().await;
-        }
-    })
-    .await
-}
-
 async fn is(burdock: &Burdock, pod: &Backend, key: &str, value: &str) {
     Api::of(burdock).wait(&pod.name, |it| it[key] == value).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_deployment_moves_a_session_only_when_its_pod_ends() {
-    let pods = pods(&["old-1", "old-2", "old-3", "new-1", "new-2", "new-3"]).await;
+    let pods =
+        Backend::start_all(&["old-1", "old-2", "old-3", "new-1", "new-2", "new-3"], 21).await;
     let (old, new) = pods.split_at(3);
     let folder = scratch();
     let cluster = Cluster::any(&folder).await;
@@ -160,7 +133,7 @@ async fn a_rolling_deployment_moves_a_session_only_when_its_pod_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_is_not_ready_for_a_moment_keeps_its_name_and_its_tunnels() {
-    let pods = pods(&["a", "b"]).await;
+    let pods = Backend::start_all(&["a", "b"], 21).await;
     let folder = scratch();
     let cluster = Cluster::any(&folder).await;
     let mut service = Service::of(&cluster, &pods);
@@ -219,7 +192,7 @@ fn lists(cluster: &Cluster) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_the_api_server_does_those_that_are_known_serve() {
-    let pods = pods(&["a", "b", "c"]).await;
+    let pods = Backend::start_all(&["a", "b", "c"], 21).await;
     let folder = scratch();
     let mut cluster = Cluster::stand_in(&folder).await;
     let mut service = Service::of(&cluster, &pods[..2]);

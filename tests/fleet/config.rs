@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::common::again;
 use crate::support::burdock::{run_in, scratch};
 use crate::support::etcd::Etcd;
 use crate::support::load::errors;
@@ -49,11 +50,6 @@ fn text(bytes: &[u8]) -> String {
 async fn push(folder: &Path, config: &str) -> Output {
     std::fs::write(folder.join("shared.yaml"), config).expect("write the text");
     fleet(folder, &["push", "shared.yaml"]).await
-}
-
-async fn again(burdock: &Burdock) -> Burdock {
-    let (directory, config) = (burdock.directory.clone(), burdock.config.clone());
-    Burdock::spawn(directory, config, &["run", "-c", "burdock.yaml"]).await
 }
 
 /// Names of the instances that a balancer serves by, once there are so many.

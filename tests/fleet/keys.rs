@@ -3,41 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
+use crate::common::{again, fleet, heard, wait_fleet};
 use crate::support::burdock::{run_in, scratch};
 use crate::support::etcd::Etcd;
 use crate::support::roaming::Roaming;
-use crate::support::{Api, Backend, Burdock, DEADLINE, eventually, pause, yaml};
-
-async fn fleet(burdock: &Burdock) -> Value {
-    let (status, told) = Api::of(burdock).get("fleet").await;
-    assert_eq!(status, 200, "{told}");
-    told
-}
-
-/// Polls what a balancer says of its fleet.
-async fn wait_fleet(burdock: &Burdock, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let begun = Instant::now();
-    loop {
-        let told = fleet(burdock).await;
-        if wanted(&told) {
-            return told;
-        }
-        assert!(begun.elapsed() < DEADLINE, "never {what}, at last: {told}");
-        pause().await;
-    }
-}
-
-async fn heard(burdock: &Burdock, is_heard: bool) {
-    wait_fleet(burdock, "heard as it should be", |it| it["connected"] == is_heard).await;
-}
-
-/// A new process over the same files.
-async fn again(burdock: &Burdock) -> Burdock {
-    let (directory, config) = (burdock.directory.clone(), burdock.config.clone());
-    Burdock::spawn(directory, config, &["run", "-c", "burdock.yaml"]).await
-}
+use crate::support::{Backend, Burdock, DEADLINE, eventually, pause, yaml};
 
 /// What a command prints that asks this balancer.
 async fn command(burdock: &Burdock, arguments: &[&str]) -> String {

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod common;
 mod config;
 mod keys;
 mod orders;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::common::{again, fleet, heard, wait_fleet};
 use crate::support::burdock::{run_in, scratch};
 use crate::support::etcd::Etcd;
 use crate::support::roaming::Roaming;
@@ -28,35 +29,6 @@ async fn balancer(name: &str, backends: &[&Backend], etcd: &Etcd) -> Burdock {
     let burdock = Burdock::start(&config(name, backends, &etcd.url())).await;
     heard(&burdock, true).await;
     burdock
-}
-
-/// A new process over the same files.
-async fn again(burdock: &Burdock) -> Burdock {
-    let (directory, config) = (burdock.directory.clone(), burdock.config.clone());
-    Burdock::spawn(directory, config, &["run", "-c", "burdock.yaml"]).await
-}
-
-async fn fleet(burdock: &Burdock) -> Value {
-    let (status, told) = Api::of(burdock).get("fleet").await;
-    assert_eq!(status, 200, "{told}");
-    told
-}
-
-/// Polls what a balancer says of its fleet.
-async fn wait_fleet(burdock: &Burdock, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let begun = Instant::now();
-    loop {
-        let told = fleet(burdock).await;
-        if wanted(&told) {
-            return told;
-        }
-        assert!(begun.elapsed() < DEADLINE, "never {what}, at last: {told}");
-        pause().await;
-    }
-}
-
-async fn heard(burdock: &Burdock, is_heard: bool) {
-    wait_fleet(burdock, "heard as it should be", |it| it["connected"] == is_heard).await;
 }
 
 /// Waits until an instance is in a state at a balancer; gives how long after `begun` that was.

@@ -143,6 +143,28 @@ impl Backend {
         Self::start_at(name, SocketAddr::from(([127, 0, 0, 1], 0))).await
     }
 
+    /// Some at one port of several addresses, as pods or containers of one image have it: the first at
+    /// `127.0.0.first`, the others behind it. A port that is free at one address may be somebody's at
+    /// another.
+    pub async fn start_all(names: &[&str], first: u8) -> Vec<Self> {
+        let address = |at: usize, port| {
+            SocketAddr::from(([127, 0, 0, first + u8::try_from(at).expect("a few")], port))
+        };
+        let (port, _claims) = (0..100)
+            .find_map(|_| {
+                let chosen = try_claim(address(0, 0)).ok()?;
+                let port = chosen.local_addr().ok()?.port();
+                let others = (1..names.len()).map(|at| try_claim(address(at, port)).ok());
+                Some((port, (chosen, others.collect::<Option<Vec<_>>>()?)))
+            })
+            .expect("a port that is free at all addresses");
+        let mut all = Vec::new();
+        for (at, name) in names.iter().enumerate() {
+            all.push(Self::start_at(name, address(at, port)).await);
+        }
+        all
+    }
+
     /// Like [`Backend::start`], on a port that the caller has a [`claim`] to.
     pub async fn start_at(name: &str, address: SocketAddr) -> Self {
         let claim = claim(address);
@@ -363,7 +385,7 @@ pub fn claim(address: SocketAddr) -> TcpSocket {
 }
 
 /// The same, if nobody else has that port.
-pub fn try_claim(address: SocketAddr) -> io::Result<TcpSocket> {
+fn try_claim(address: SocketAddr) -> io::Result<TcpSocket> {
     let claim = TcpSocket::new_v4()?;
     claim.set_reuseport(true)?;
     claim.bind(address)?;

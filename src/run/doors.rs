@@ -6,7 +6,6 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora_runtime::NoStealRuntime;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -18,6 +17,7 @@ use crate::listener::manner::Manner;
 use crate::listener::{self, BindError, Bound, Worker};
 use crate::run::StartError;
 use crate::run::inherited::{Given, Inherited};
+use crate::run::threads::Threads;
 use crate::snapshot;
 use crate::tls::automatic::Automatic;
 use crate::tls::server::Shared;
@@ -157,7 +157,7 @@ impl Doors {
         config: &Config,
         unserved: Unserved,
         desk: &Arc<Desk>,
-        crew: (&NoStealRuntime, &[Worker]),
+        crew: (&Threads, &[Worker]),
     ) {
         let admin = config.admin.as_ref();
         let is_over = |open: &mut Open<Scraped>| !admin.is_some_and(|it| open.is_at(it.address));
@@ -182,7 +182,7 @@ impl Doors {
     fn exchange_listeners(
         &mut self,
         asked: Vec<(Arc<Manner>, Option<Bound>)>,
-        (runtime, workers): (&NoStealRuntime, &[Worker]),
+        (threads, workers): (&Threads, &[Worker]),
     ) {
         // A wider address is also served by the narrower one that was there: closing a socket
         // resets whoever is about to be accepted, and this one need not be closed.
@@ -205,7 +205,7 @@ impl Doors {
             let handle = Accepting { how, sockets: copies.collect() };
             for (worker, socket) in workers.iter().cycle().zip(bound.sockets) {
                 let accepting = listener::accept(worker.clone(), socket, open.clone());
-                self.accepting.spawn_on(accepting, runtime.get_runtime_at(worker.index));
+                self.accepting.spawn_on(accepting, threads.of(worker.index));
             }
             tracing::info!(address = %bound.address, "listening");
             let (asked, address) = (manner.listener.address, bound.address);

@@ -116,10 +116,9 @@ impl Server {
     /// Resolves when every worker has polled what was spawned on it before, and what its sockets
     /// had to say.
     pub(super) async fn lap(&self) {
-        let Some(runtime) = &self.runtime else { return };
+        let Some(threads) = &self.threads else { return };
         // A task that yields comes last in the queue of its worker, after a look at the sockets.
-        let lap =
-            |worker: &Worker| runtime.get_runtime_at(worker.index).spawn(tokio::task::yield_now());
+        let lap = |worker: &Worker| threads.of(worker.index).spawn(tokio::task::yield_now());
         let laps: Vec<_> = self.workers.iter().map(lap).collect();
         for lap in laps {
             // A worker that panicked has nothing under way.
@@ -135,8 +134,8 @@ impl Server {
 
     async fn stop(&mut self) {
         self.doors.close_admin();
-        if let Some(runtime) = self.runtime.take() {
-            let joined = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(CUT_GRACE));
+        if let Some(threads) = self.threads.take() {
+            let joined = tokio::task::spawn_blocking(move || threads.stop(CUT_GRACE));
             // Only a panic while joining could be told of here, and it has been.
             let _ = joined.await;
         }

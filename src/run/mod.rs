@@ -17,6 +17,7 @@ mod server;
 mod state_file;
 mod steering;
 mod systemd;
+mod threads;
 mod upgrade;
 
 use std::future::pending;
@@ -113,6 +114,9 @@ pub enum StartError {
     /// The key that was to be made.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The threads of the workers.
+    #[error("starting the workers: {0}")]
+    Workers(#[source] std::io::Error),
     /// The user to become.
     #[error(transparent)]
     Privileges(#[from] PrivilegeError),

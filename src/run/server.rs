@@ -1,12 +1,12 @@
 //! A running balancer: workers, listeners, checks, and what a reload changes of them.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use pingora_runtime::{BlockingPoolOpts, NoStealRuntime, RuntimeOpts};
 use tokio::sync::mpsc;
 
 use crate::acme::Keeper;
@@ -34,6 +34,7 @@ use crate::run::finding::{self, Begun};
 use crate::run::handover::{Estate, HandoverError};
 use crate::run::inherited::Inherited;
 use crate::run::keys::OwnKey;
+use crate::run::threads::Threads;
 use crate::run::{fleet, privileges, steering};
 use crate::snapshot::{self, Layers, Live, Published, Snapshot, drains};
 use crate::trace::export;
@@ -90,7 +91,7 @@ pub struct Server {
     pub(super) live: Arc<Live>,
     /// The layers as one.
     pub(super) config: Arc<Config>,
-    pub(super) runtime: Option<NoStealRuntime>,
+    pub(super) threads: Option<Threads>,
     pub(super) workers: Vec<Worker>,
     pub(super) doors: Doors,
     pub(super) prober: health::prober::Prober,
@@ -177,14 +178,14 @@ impl Server {
                 drains::finish(&live, &instance, drain);
             })
         });
-        let (runtime, workers) = crew(&live, count);
+        let (threads, workers) = crew(&live, count).map_err(StartError::Workers)?;
         let (file, begun) = (config_file.map(Path::to_owned), SystemTime::now());
         live.counters.reloaded(loaded.warnings);
         let (desk, orders) = Desk::new(Arc::clone(&live), file.clone(), loaded.overrides, begun);
         let mut server = Self {
             live,
             config: Arc::clone(&config),
-            runtime: Some(runtime),
+            threads: Some(threads),
             workers,
             doors,
             prober,
@@ -408,8 +409,8 @@ impl Server {
     }
 
     fn exchange(&mut self, config: &Config, unserved: Unserved) {
-        let Some(runtime) = &self.runtime else { return };
-        self.doors.exchange(config, unserved, &self.desk, (runtime, &self.workers));
+        let Some(threads) = &self.threads else { return };
+        self.doors.exchange(config, unserved, &self.desk, (threads, &self.workers));
     }
 }
 
@@ -431,10 +432,9 @@ fn warn(journal: &Journal, warnings: &[String]) {
 }
 
 /// The worker threads, with what each of them looks after besides clients.
-fn crew(live: &Arc<Live>, count: usize) -> (NoStealRuntime, Vec<Worker>) {
+fn crew(live: &Arc<Live>, count: usize) -> io::Result<(Threads, Vec<Worker>)> {
     memory::settle();
-    let (pool, options) = (BlockingPoolOpts::default(), RuntimeOpts::default());
-    let runtime = NoStealRuntime::new(count, "worker", pool, options);
+    let threads = Threads::start(count)?;
     let seats = Arc::default();
     let worker = |index| Worker {
         index,
@@ -444,13 +444,13 @@ fn crew(live: &Arc<Live>, count: usize) -> (NoStealRuntime, Vec<Worker>) {
     };
     let workers: Vec<_> = (0..count).map(worker).collect();
     for worker in &workers {
-        let handle = runtime.get_runtime_at(worker.index);
+        let handle = threads.of(worker.index);
         let registry = Arc::clone(&worker.registry);
         handle.spawn(registry.watch(Arc::clone(live), worker.index));
         handle.spawn(sweep(worker.clone()));
         handle.spawn(memory::give_back());
     }
-    (runtime, workers)
+    Ok((threads, workers))
 }
 
 /// Whether tokens are issued.

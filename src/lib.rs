@@ -12,7 +12,7 @@
 //!
 //! On the path: [`listener`], [`proxy`], [`route`], [`affinity`], [`balance`], [`instance`], [`tunnel`].
 //! Beside it: [`config`] (file -> validated types), [`snapshot`] (what a request may read), [`proxy_protocol`]
-//! (who a client is behind proxies that pass bytes on), [`tls`] (certificates, tickets, secured streams), [`outward`]
+//! (who a client is behind proxies that pass bytes on), [`http1`] (messages, to both sides), [`tls`] (certificates, tickets, secured streams), [`outward`]
 //! (what Burdock asks on its own account), [`memory`] (the allocator), [`acme`] (certificates from a CA), [`health`] (checks and breaker), [`discovery`]
 //! (instances that are found), [`etcd`] (keys, leases, watches), [`fleet`] (what balancers share), [`observe`] (logs), [`trace`] (spans),
 //! [`admin`] (its API, metrics), [`doctor`] (classic mistakes), [`rehearsal`] (a drill on this balancer),
@@ -56,7 +56,7 @@
 //!
 //! Rooms depend downwards only, and a test holds them to it: `config::types`, then `tls` and `config`,
 //! which looks with it at what it has read, then the pure decisions (`route`, `affinity`, `balance`, `doctor`,
-//! `proxy_protocol`, the machines of `health`, `proxy::retry`,
+//! `proxy_protocol`, `http1`, the machines of `health`, `proxy::retry`,
 //! `proxy::headers`, `proxy::error`, `tunnel::frames`) and `outward`, then `etcd`, `instance`, `acme`, `discovery`, `fleet` and `trace`, then
 //! `rehearsal`, then `snapshot`, then `proxy`, `tunnel`, `listener`, `admin` and the prober, then `run`. `operate`
 //! and `top` use none of them.
@@ -74,6 +74,7 @@ pub mod drill;
 pub mod etcd;
 pub mod fleet;
 pub mod health;
+pub mod http1;
 pub mod instance;
 pub mod listener;
 pub mod memory;

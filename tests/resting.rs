@@ -1,5 +1,5 @@
-//! A kept connection that rests is put aside without hyper. Nobody can tell by what it answers; what
-//! it takes of memory tells.
+//! A kept connection that rests is put aside. Nobody can tell by what it answers; what it takes of
+//! memory tells.
 
 mod support;
 
@@ -37,7 +37,7 @@ async fn a_rest_ends_with_the_next_request() {
     burdock.wait_metric("burdock_client_connections", &[], |open| open == 0.0).await;
 }
 
-/// hyper has read it along with what came before, and it would be lost with hyper.
+/// It was read along with what came before, and would be lost with that.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_beginning_of_the_next_head_is_no_rest() {
     let (_a, burdock) = one("timeouts: { header_read: 600ms, keep_alive: 60s }\n").await;
@@ -78,7 +78,6 @@ async fn a_drain_ends_a_rest() {
     assert_eq!(burdock.exit_code().await, 0);
 }
 
-/// What hyper takes for one is about 11 KiB.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rest_takes_next_to_no_memory() {
     const BATCH: usize = 50;
@@ -105,8 +104,8 @@ async fn a_rest_takes_next_to_no_memory() {
     assert!(each <= 4096, "{each} bytes for each that rests");
 }
 
-/// While they are all there each has the buffers of hyper and a way to its instance: most of what those
-/// leave behind goes back to the system. Nothing is asked of the balancer meanwhile, since that makes
+/// While they are all there each has a conversation and a way to its instance: most of what those leave
+/// behind goes back to the system. Nothing is asked of the balancer meanwhile, since that makes
 /// memory go back too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_that_has_come_to_rest_takes_little_memory() {

@@ -5,9 +5,7 @@
 //! go out only once. The client is read no faster than the instance takes.
 
 use std::any::Any;
-use std::error::Error as _;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -16,9 +14,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::sync::{Notify, oneshot};
 
+use crate::http1::sending::Unsent;
 use crate::instance::kept::{Kept, Ledger};
 use crate::instance::mirrored::Fate;
 use crate::instance::rate::Dawdle;
@@ -30,11 +28,11 @@ const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 type Sleep = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 /// Why a body broke off.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, Copy, thiserror::Error)]
 pub enum BodyError {
     /// The client's connection failed, or its chunks made no sense.
-    #[error("reading the client's request body: {0}")]
-    Client(#[source] hyper::Error),
+    #[error("the client's request body broke off")]
+    Client,
     /// The client sent nothing for as long as `timeouts.idle` allows.
     #[error("the client's request body stalled")]
     Stalled,
@@ -49,18 +47,34 @@ pub enum BodyError {
     Superseded,
 }
 
+impl From<BodyError> for Unsent {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Superseded => Self::Unwanted,
+            BodyError::Client | BodyError::Stalled | BodyError::Slow | BodyError::TooLarge => {
+                Self::Broken
+            }
+        }
+    }
+}
+
 /// How the client failed to send its body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
     /// It went away.
+    #[error("the client went away")]
     Gone,
     /// It was silent for too long.
+    #[error("the client was silent for too long")]
     Stalled,
     /// It broke the rules of chunks (RFC 9112 section 7.1).
+    #[error("the client's chunks made no sense")]
     Malformed,
     /// It sent more than it may.
+    #[error("the client sent too much")]
     TooLarge,
     /// It sent too few bytes for too long.
+    #[error("the client was too slow")]
     Slow,
 }
 
@@ -82,6 +96,9 @@ pub struct Progress {
     /// When the instance last asked for more of it.
     pub asked: Instant,
 }
+
+/// What a client sends behind a head, whatever it speaks.
+pub type Incoming = Pin<Box<dyn Body<Data = Bytes, Error = Broken> + Send>>;
 
 /// Something that is dropped when nothing more will be taken of a body, or of a tunnel.
 pub type Hold = Box<dyn Any + Send + Sync>;
@@ -112,7 +129,7 @@ struct Source {
     trim: Option<Trim>,
     /// Who wants it too, when it is whole.
     tap: Option<Box<Tap>>,
-    /// In a buffer of its own: a part of hyper's would keep all of it, however small the part.
+    /// In a buffer of its own: a part of what was read would keep all of it, however small the part.
     kept: Kept,
     /// How much of that the last attempt has taken.
     sent: usize,
@@ -338,7 +355,7 @@ impl Attempt {
             return Poll::Ready(None);
         }
         let mut source = lock(&self.upload.source);
-        // What broke must never be taken for an end: hyper reports a failed body only once.
+        // What broke must never be taken for an end.
         if source.attempts != self.number || source.progress.broken.is_some() {
             return Poll::Ready(Some(Err(BodyError::Superseded)));
         }
@@ -354,7 +371,7 @@ impl Attempt {
         source.progress.asked = Instant::now();
         source.progress.begun = true;
         let Some(incoming) = &mut source.incoming else { return Poll::Ready(None) };
-        let polled = Pin::new(incoming).poll_frame(cx);
+        let polled = incoming.as_mut().poll_frame(cx);
         source.progress.waiting = polled.is_pending();
         match polled {
             Poll::Ready(Some(Ok(mut frame))) => {
@@ -376,8 +393,8 @@ impl Attempt {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                source.breaks(broken(&error));
-                Poll::Ready(Some(Err(BodyError::Client(error))))
+                source.breaks(error);
+                Poll::Ready(Some(Err(BodyError::Client)))
             }
             Poll::Pending => {
                 let asked = source.progress.asked;
@@ -396,15 +413,6 @@ impl Attempt {
                 Poll::Ready(Some(Err(error)))
             }
         }
-    }
-}
-
-/// hyper tells a chunk that makes no sense from a connection that ended by the kind of I/O error.
-fn broken(error: &hyper::Error) -> Broken {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
-    match cause.map(io::Error::kind) {
-        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Broken::Malformed,
-        Some(_) | None => Broken::Gone,
     }
 }
 

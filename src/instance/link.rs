@@ -4,7 +4,7 @@
 //! them. So the task of the request moves it along; idle in the pool, nobody does.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -12,6 +12,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::Response;
 use http_body::{Frame, SizeHint};
+use tokio::task::unconstrained;
 use tokio::time::Sleep;
 
 use crate::instance::Instance;
@@ -51,7 +52,8 @@ impl Timer {
         }
         let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
         sleep.as_mut().reset(until);
-        sleep.as_mut().poll(&mut Context::from_waker(waker)).is_ready()
+        // Whoever has used up his budget would be asked to come back, and nothing would bring him.
+        pin!(unconstrained(sleep.as_mut())).poll(&mut Context::from_waker(waker)).is_ready()
     }
 }
 

@@ -219,10 +219,7 @@ impl Future for Sending {
                 Some(Err(BodyError::Superseded)) => return Poll::Ready(true),
                 // It must not look like a whole one.
                 Some(Err(
-                    BodyError::Client(_)
-                    | BodyError::Stalled
-                    | BodyError::Slow
-                    | BodyError::TooLarge,
+                    BodyError::Client | BodyError::Stalled | BodyError::Slow | BodyError::TooLarge,
                 )) => {
                     stream.send_reset(Reason::CANCEL);
                     return Poll::Ready(false);

@@ -1,34 +1,27 @@
 //! One client connection, from accept to close or to tunnel.
 //!
-//! hyper parses and writes; this file runs it, and takes the socket back when HTTP/1 is over on it:
-//! for a tunnel, or for HTTP/2 where the client begins with that.
+//! A conversation of HTTP/1.1 is run here; when that is over, the connection becomes a tunnel, goes on
+//! with HTTP/2 where the client began with that, or ends.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::Service;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::config::types;
-use crate::instance::body::Hold;
-use crate::listener::io::ClientIo;
+use crate::instance::body::{Hold, Incoming};
+use crate::listener::http1::conversation::Conversation;
 use crate::listener::manner::{Manner, Secure};
 use crate::listener::seats::{self, Seat};
 use crate::listener::transport::Transport;
 use crate::listener::watchdog::{Over, attend};
-use crate::listener::{Worker, handshake, http2, proxied, rest};
+use crate::listener::{Worker, handshake, http1, http2, proxied, rest};
 use crate::observe::red::Red;
 use crate::proxy::answer::AnswerBody;
 use crate::proxy::client::{Arrival, Client, HeadBytes, Waits};
@@ -37,50 +30,23 @@ use crate::proxy::{challenge, exchange, headers, redirect};
 use crate::proxy_protocol::Ends;
 use crate::tunnel::Side;
 
-/// The most fields that hyper has room for on the stack.
-const HYPER_FIELDS: usize = 100;
-/// The most that is read ahead of an instance, and no less than the longest head.
-const MAX_BUFFER: usize = 64 * 1024;
 /// After the answer to a request that was not read to its end, the client may go on sending for
 /// this long before its connection is reset: a reset would destroy the answer on its way.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
-struct Proxy(Arc<Client>);
+/// The answer to a request, as it comes about. There always is one.
+pub(super) type Answering = Pin<Box<dyn Future<Output = Response<AnswerBody>> + Send>>;
 
-impl Service<Request<Incoming>> for Proxy {
-    type Response = Response<AnswerBody>;
-    type Error = Infallible;
-    type Future = Answering;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        Answering::new(Arc::clone(&self.0), request)
+/// Answers a request in the manner of its listener.
+pub(super) fn answering(client: Arc<Client>, request: Request<Option<Incoming>>) -> Answering {
+    if let Some(proof) = challenge::proof(&client, &request) {
+        return Box::pin(challenge::handle(client, &request, proof));
+    }
+    match client.arrival.redirect {
+        None => Box::pin(crate::proxy::handle(client, request)),
+        Some(to) => Box::pin(redirect::handle(client, request, to)),
     }
 }
-
-/// hyper asks for a result; there is always an answer.
-pub(super) struct Answering(Pin<Box<dyn Future<Output = Response<AnswerBody>> + Send>>);
-
-impl Answering {
-    pub(super) fn new(client: Arc<Client>, request: Request<Incoming>) -> Self {
-        if let Some(proof) = challenge::proof(&client, &request) {
-            return Self(Box::pin(challenge::handle(client, &request, proof)));
-        }
-        match client.arrival.redirect {
-            None => Self(Box::pin(crate::proxy::handle(client, request))),
-            Some(to) => Self(Box::pin(redirect::handle(client, request, to))),
-        }
-    }
-}
-
-impl Future for Answering {
-    type Output = Result<Response<AnswerBody>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx).map(Ok)
-    }
-}
-
-type Connection = http1::Connection<TokioIo<ClientIo>, Proxy>;
 
 /// Who is served: where the connection begins and ends, and the places that it takes.
 type Guest = (Ends, Hold);
@@ -150,24 +116,24 @@ fn client(worker: &Worker, guest: Guest, arrival: Arrival) -> Arc<Client> {
 }
 
 async fn serve(worker: &Worker, client: Arc<Client>, stream: Transport, manner: &Manner) {
-    let mut io = ClientIo::new(stream, Arc::clone(&client));
-    let (over, was_busy, io, read) = loop {
+    let mut spoken = (stream, Bytes::new());
+    let (over, was_busy, stream, read) = loop {
         // Boxed, so that nothing of it is left while the connection rests.
-        let (over, was_busy, back, read) = Box::pin(converse(worker, &client, io)).await;
-        io = back;
-        match (over, io.get_ref()) {
-            (Over::Rests, Some(stream)) if read.is_empty() => {
+        let (over, was_busy, parts) = Box::pin(converse(worker, &client, spoken)).await;
+        let Some((stream, read)) = parts else { return };
+        match over {
+            Over::Rests if read.is_empty() => {
                 // Empty as it is, it keeps the buffer that it is a part of.
                 drop(read);
-                if let Some(over) = rest::rest(stream, &client).await {
-                    break (over, false, io, Bytes::new());
+                if let Some(over) = rest::rest(&stream, &client).await {
+                    break (over, false, stream, Bytes::new());
                 }
+                spoken = (stream, Bytes::new());
             }
-            (Over::Rests, Some(_)) => io.put_back(read),
-            (over, _) => break (over, was_busy, io, read),
+            Over::Rests => spoken = (stream, read),
+            over => break (over, was_busy, stream, read),
         }
     };
-    let Some(stream) = io.into_inner() else { return };
     match (over, client.opening()) {
         (Over::Finished, Some(opening)) => {
             let client = Side { socket: stream.into_socket(), early: read };
@@ -176,10 +142,7 @@ async fn serve(worker: &Worker, client: Arc<Client>, stream: Transport, manner: 
             }
         }
         (Over::Finished, None) => Box::pin(linger(stream)).await,
-        (Over::Unreadable(reason), _) => {
-            exchange::unread(&client, reason);
-            Box::pin(linger(stream)).await;
-        }
+        (Over::Unreadable(reason), _) => Box::pin(refuse(&client, stream, reason)).await,
         (Over::Http2, _) if manner.listener.http2 && !stream.is_tls() && client.pace.is_fresh() => {
             Box::pin(http2::serve(client, stream, read)).await;
         }
@@ -202,38 +165,22 @@ async fn serve(worker: &Worker, client: Arc<Client>, stream: Transport, manner: 
     }
 }
 
-/// Lets hyper serve requests until that is over, or rests: how it ended, whether in the middle of
-/// something, the connection, and what was read of it and not made use of.
+/// Serves requests until that is over, or rests: how it ended, whether in the middle of something, the
+/// connection, and what was read of it and not made use of.
 async fn converse(
     worker: &Worker,
     client: &Arc<Client>,
-    io: ClientIo,
-) -> (Over, bool, ClientIo, Bytes) {
+    (stream, read): (Transport, Bytes),
+) -> (Over, bool, Option<(Transport, Bytes)>) {
     let limits = worker.live.snapshot().config.client_limits;
-    let proxy = Proxy(Arc::clone(client));
-    let mut connection = Box::new(http1(&limits).serve_connection(TokioIo::new(io), proxy));
-    let leave = |it: &mut Box<Connection>| {
-        Pin::new(&mut **it).graceful_shutdown();
-        // Browsers connect before they know what to ask; hyper would wait for that.
-        matches!(client.pace.waits(), Waits::Head(_, HeadBytes::None))
-    };
-    let over = attend(&mut connection, client, true, |it, cx| poll(it, client, cx), leave).await;
+    let mut conversation = Conversation::new(stream, client, &limits, read);
+    let over =
+        attend(&mut conversation, client, true, Conversation::poll, Conversation::leave).await;
     let was_busy = client.pace.is_busy();
     if let Over::Late(reason) = over {
         client.cut(reason);
     }
-    let parts = connection.into_parts();
-    (over, was_busy, parts.io.into_inner(), parts.read_buf)
-}
-
-fn http1(limits: &types::ClientLimits) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(MAX_BUFFER).max_header_size(limits.head);
-    // Room for another number than hyper's own is allocated for each request.
-    if limits.fields != HYPER_FIELDS {
-        builder.max_headers(limits.fields);
-    }
-    builder
+    (over, was_busy, conversation.into_parts())
 }
 
 /// What is dropped when the client's connection is no more: a place among all, and one of its own. A
@@ -259,17 +206,20 @@ fn head_bytes(client: &Client) -> HeadBytes {
     }
 }
 
-/// Answers what is no request with a reason, in the place of hyper.
+/// Answers what is no request with a reason.
 async fn refuse(client: &Client, mut stream: Transport, reason: Reason) {
     exchange::unread(client, reason);
     let status = reason.outward().1.unwrap_or(StatusCode::BAD_REQUEST);
     let text = format!("{} {}\n", status.as_u16(), reason.label());
-    let answer = format!(
-        "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n\
+    let mut answer = format!("HTTP/1.1 {status}\r\ndate: ").into_bytes();
+    http1::now(&mut answer);
+    let rest = format!(
+        "\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n\
          content-length: {}\r\n\r\n{text}",
         text.len(),
     );
-    let told = tokio::time::timeout(LINGER, stream.write_all(answer.as_bytes())).await;
+    answer.extend_from_slice(rest.as_bytes());
+    let told = tokio::time::timeout(LINGER, stream.write_all(&answer)).await;
     if told.is_ok_and(|told| told.is_ok()) {
         linger(stream).await;
     }
@@ -293,18 +243,4 @@ pub(super) async fn linger(mut stream: Transport) {
         }
     };
     let _ = tokio::time::timeout(LINGER, end).await;
-}
-
-fn poll(connection: &mut Connection, client: &Client, cx: &mut Context<'_>) -> Poll<Over> {
-    connection.poll_without_shutdown(cx).map(|ended| {
-        let Err(error) = ended else { return Over::Finished };
-        tracing::debug!(client = %client.peer, %error, "a client's connection ended");
-        // To what is no head hyper writes its 400, 414 or 431; the client gets to read it.
-        match error.is_parse() {
-            true if error.is_parse_version_h2() => Over::Http2,
-            true if error.is_parse_too_large() => Over::Unreadable(Reason::HeadTooLarge),
-            true => Over::Unreadable(Reason::BadRequest),
-            false => Over::Broken,
-        }
-    })
 }

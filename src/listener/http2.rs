@@ -12,13 +12,16 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Body;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 
-use crate::listener::connection::{Answering, LINGER};
+use crate::instance::body::{self, Broken};
+use crate::listener::connection::{self, LINGER};
 use crate::listener::io::ClientIo;
 use crate::listener::transport::Transport;
 use crate::listener::watchdog::{Over, Watchdog, attend};
@@ -61,8 +64,28 @@ impl Service<Request<Incoming>> for Proxy {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let client = Arc::new(self.connection.stream());
         *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&client));
-        Answering::new(client, request)
+        let request = request.map(|body| {
+            let has_one = !body.is_end_stream();
+            has_one.then(|| Box::pin(body.map_err(broken)) as body::Incoming)
+        });
+        Answering(connection::answering(client, request))
     }
+}
+
+/// hyper asks for a result; there is always an answer.
+struct Answering(connection::Answering);
+
+impl Future for Answering {
+    type Output = Result<Response<AnswerBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx).map(Ok)
+    }
+}
+
+/// A stream's data needs no sense: what breaks it off is its client.
+fn broken(_: hyper::Error) -> Broken {
+    Broken::Gone
 }
 
 /// Spawns what hyper does for a stream.
@@ -99,7 +122,7 @@ type Connection = http2::Connection<TokioIo<ClientIo>, Proxy, Streams>;
 pub(super) async fn serve(client: Arc<Client>, stream: Transport, early: Bytes) {
     client.pace.begin_streams();
     let begun = Begun::default();
-    let io = TokioIo::new(ClientIo::http2(stream, Arc::clone(&client), early));
+    let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&client), early));
     let longest_head = client.live.snapshot().config.client_limits.head;
     let mut connection = Box::pin(
         http2::Builder::new(Streams(Arc::clone(&begun)))

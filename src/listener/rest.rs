@@ -1,5 +1,5 @@
-//! A kept connection between two requests, without hyper: what hyper holds for one is several times
-//! its socket, and most connections rest most of the time. A byte of the next request ends the rest.
+//! A kept connection between two requests: what a conversation holds is a multiple of its socket, and most
+//! connections rest most of the time. A byte of the next request ends the rest.
 
 use std::time::{Duration, Instant};
 

@@ -4,16 +4,18 @@
 //! nothing.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+
+use tokio::task::unconstrained;
 
 use crate::listener::connection::LINGER;
 use crate::proxy::client::{Client, Waits};
 use crate::proxy::error::Reason;
 use crate::snapshot::{Phase, Snapshot};
 
-/// Who has asked for nothing for this long rests without hyper. Sooner, many would be taken apart and
+/// Who has asked for nothing for this long rests. Sooner, many would be taken apart and
 /// put together again for each request, which costs about a tenth of one; later, clients that come
 /// together would take the memory of all of them first.
 const REST_AFTER: Duration = Duration::from_millis(100);
@@ -33,7 +35,7 @@ pub(super) enum Over {
     Http2,
     /// The socket failed, or the client broke the protocol.
     Broken,
-    /// Nothing is over: it has been idle for a while, and can do without hyper until the next request.
+    /// Nothing is over: it has been idle for a while, and little need be kept until the next request.
     Rests,
 }
 
@@ -121,7 +123,8 @@ impl Watchdog {
         if self.set && !self.sleep.is_elapsed() {
             return Poll::Pending;
         }
-        while self.sleep.as_mut().poll(cx).is_ready() {
+        // Whoever has used up his budget would be asked to come back, and nothing would bring him.
+        while pin!(unconstrained(self.sleep.as_mut())).poll(cx).is_ready() {
             let now = Instant::now();
             let rests = self.rests(client);
             if rests.is_some_and(|from| from <= now) {

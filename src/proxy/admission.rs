@@ -119,7 +119,7 @@ pub async fn wait(
     }
 }
 
-/// Holds a request's head to what hyper's parser doesn't: targets of any length, and fields of HTTP/2.
+/// Holds a request's head to what the parsers don't: targets of any length, and fields of HTTP/2.
 pub fn bound(head: &request::Parts, limits: &ClientLimits) -> Result<(), Reason> {
     let length = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     if length > limits.uri {

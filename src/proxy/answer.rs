@@ -360,8 +360,11 @@ impl Passed {
             return Poll::Ready(None);
         }
         match self.incoming.poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
                 self.patience = None;
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::trim_trailers(trailers, &[]);
+                }
                 let size = frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.exchange.client.keeps_up(Some(size));
                 self.exchange.sent += size;

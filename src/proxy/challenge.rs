@@ -7,23 +7,23 @@ use std::sync::Arc;
 
 use http::header::HOST;
 use http::{Method, Request, Response};
-use hyper::body::{Body, Incoming};
 
+use crate::instance::body::Incoming;
 use crate::proxy::answer::{self, AnswerBody};
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
 
 /// The proof that `request` asks for, if it does and there is one.
-pub fn proof(client: &Client, request: &Request<Incoming>) -> Option<String> {
+pub fn proof(client: &Client, request: &Request<Option<Incoming>>) -> Option<String> {
     let proof = client.live.automatic.challenges.proof(request.uri().path())?;
-    let is_plain = request.method() == Method::GET && request.body().is_end_stream();
-    (is_plain && !client.is_framed_twice()).then_some(proof)
+    let is_plain = request.method() == Method::GET && request.body().is_none();
+    is_plain.then_some(proof)
 }
 
 /// Answers with it.
 pub fn handle(
     client: Arc<Client>,
-    request: &Request<Incoming>,
+    request: &Request<Option<Incoming>>,
     proof: String,
 ) -> impl Future<Output = Response<AnswerBody>> + Send + use<> {
     let mut exchange = Exchange::begin(client, request);

@@ -1,7 +1,7 @@
 //! A client's connection as the request path sees it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,8 +64,6 @@ pub struct Client {
     opening: Mutex<Option<Box<Opening>>>,
     /// Why Burdock is about to close it in the middle of a request.
     late: OnceLock<Reason>,
-    /// Whether a head has come on it that has a length and a coding, of which hyper tells one.
-    framed_twice: AtomicBool,
     /// What is to be sent before the next answer.
     pub interim: Interim,
     /// What the connection's watchdog looks at.
@@ -86,6 +84,7 @@ impl Client {
         let peer_text = HeaderValue::try_from(peer.ip().to_string())
             .expect("an address is made of header-safe characters");
         let (opening, late) = (Mutex::new(None), OnceLock::new());
+        let pace = Pace::new(&live.snapshot());
         Self {
             connection: None,
             burst: Burst::default(),
@@ -101,9 +100,8 @@ impl Client {
             arrival,
             opening,
             late,
-            framed_twice: AtomicBool::new(false),
             interim: Interim::default(),
-            pace: Pace::new(),
+            pace,
         }
     }
 
@@ -124,9 +122,8 @@ impl Client {
             arrival: self.arrival.clone(),
             opening: Mutex::new(None),
             late: OnceLock::new(),
-            framed_twice: AtomicBool::new(false),
             interim: Interim::default(),
-            pace: Pace::new(),
+            pace: Pace::new(&self.live.snapshot()),
         }
     }
 
@@ -188,16 +185,6 @@ impl Client {
                 self.pace.wrote(None);
             }
         }
-    }
-
-    /// A head that is framed twice has come.
-    pub fn frame_twice(&self) {
-        self.framed_twice.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether a request on it that has a coding may have had a length as well.
-    pub fn is_framed_twice(&self) -> bool {
-        self.framed_twice.load(Ordering::Relaxed)
     }
 
     /// The connection is about to be closed, for this reason.
@@ -339,7 +326,7 @@ fn micros(duration: Duration) -> u64 {
 }
 
 impl Pace {
-    fn new() -> Self {
+    fn new(snapshot: &Snapshot) -> Self {
         let never = || AtomicU64::new(0);
         Self {
             start: Instant::now(),
@@ -347,7 +334,8 @@ impl Pace {
             rested: never(),
             begun: never(),
             blocked: never(),
-            idle: AtomicU64::new(u64::MAX),
+            // Whoever is answered without a service has no other limit.
+            idle: AtomicU64::new(micros(snapshot.config.client_timeouts.keep_alive)),
             slowest: never(),
             left: never(),
             run: never(),

@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use http::header::HeaderValue;
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use crate::affinity::query;
 use crate::config::types::{LineFormat, ProxyVersion};
-use crate::instance::body::{Broken, Hold, Upload};
+use crate::instance::body::{Broken, Hold, Incoming, Upload};
 use crate::instance::{InFlight, Roster};
 use crate::observe::access::{self, Agent};
 use crate::observe::counters::TunnelEnd;
@@ -99,7 +98,7 @@ pub struct Exchange {
 
 impl Exchange {
     /// Opens the account.
-    pub fn begin(client: Arc<Client>, request: &Request<Incoming>) -> Box<Self> {
+    pub fn begin(client: Arc<Client>, request: &Request<Option<Incoming>>) -> Box<Self> {
         let now = Instant::now();
         Box::new(Self {
             _busy: client.stay_busy(),

@@ -211,7 +211,7 @@ pub fn explain(snapshot: &Snapshot, mut question: Question) -> Explanation {
         return explanation;
     }
     let fields = Fields::of(&question.head.headers);
-    if let Err(bad) = headers::check(&question.head, fields, false, None) {
+    if let Err(bad) = headers::check(&question.head, fields, None) {
         explanation.refuse(bad.into());
         return explanation;
     }

@@ -186,7 +186,7 @@ impl Attempt<'_> {
         // RFC 9110 section 15.2: HTTP/1.0 knows no interim answers. On a stream hyper sends none.
         let is_told = head.version == Version::HTTP_11;
         let interim = move |(status, fields): Interim| match &gate {
-            // hyper sends the client's own 100 when its body is asked for.
+            // Its connection sends the client its own 100 when its body is asked for.
             Some(gate) if status == StatusCode::CONTINUE => gate.notify_one(),
             Some(_) | None => {
                 if let Some(client) = self.client.as_ref().filter(|_| is_told) {

@@ -1,6 +1,6 @@
-//! Interim answers of an instance (RFC 9110 section 15.2) on their way to a client of HTTP/1.1. hyper
-//! has no way to send them: the client's socket takes them from here, where hyper has nothing of
-//! its own in hand.
+//! Interim answers of an instance (RFC 9110 section 15.2) on their way to a client of HTTP/1.1, whose
+//! connection takes them from here: whoever asks the instance does not know it. hyper has no way to send
+//! them on a stream of HTTP/2.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -43,12 +43,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{EXPECT, HOST, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request};
-use hyper::body::{Body, Incoming};
 
 use crate::config::types::{self, Protocol};
+use crate::http1::spare;
 use crate::instance::Kind;
-use crate::instance::body::{Bounds, Upload};
-use crate::instance::http1::spare;
+use crate::instance::body::{Bounds, Incoming, Upload};
 use crate::instance::roster::count;
 use crate::proxy::admission::{Found, Search};
 use crate::proxy::answer::AnswerBody;
@@ -67,7 +66,7 @@ use crate::snapshot::{Branch, Service, Snapshot};
 /// Answers one request. Whatever happens, the client gets an answer and the log a line.
 pub fn handle(
     client: Arc<Client>,
-    request: Request<Incoming>,
+    request: Request<Option<Incoming>>,
 ) -> impl Future<Output = Response<AnswerBody>> + Send {
     let mut exchange = Exchange::begin(client, &request);
     let (mut head, incoming) = request.into_parts();
@@ -118,22 +117,22 @@ impl<Why: Into<Reason>> From<Why> for Stop {
 async fn pass(
     exchange: &mut Exchange,
     head: &mut request::Parts,
-    incoming: Incoming,
+    incoming: Option<Incoming>,
 ) -> Result<Passed, Stop> {
     exchange.connect = http2::translate(head);
     let fields = Fields::of(&head.headers);
     let snapshot = exchange.client.live.snapshot();
     tell_as(exchange, &snapshot, head);
-    vet(exchange, &snapshot, head, fields)?;
-    let service = prepare(exchange, &snapshot, head, !incoming.is_end_stream())?;
+    vet(&snapshot, head, fields)?;
+    let service = prepare(exchange, &snapshot, head, incoming.is_some())?;
     let (version, roster) = (service.version(), &service.roster);
     roster.budget.earn(&version.retry);
 
     if let Some(limit) = &version.rate_limit {
         admission::restrain(exchange, &snapshot, head, roster, limit)?;
     }
-    check_hops(head, &incoming)?;
-    let upgrade = asked_upgrade(exchange, head, fields, service, &incoming)?;
+    check_hops(head, incoming.is_some())?;
+    let upgrade = asked_upgrade(exchange, head, fields, service, incoming.is_some())?;
     let mut session = recognise(exchange, &snapshot, service, head, fields, upgrade.as_ref());
     let kept_in_all = snapshot.config.client_limits.retry_memory;
     let upload = upload(exchange, head, fields, incoming, (version, kept_in_all))?;
@@ -225,15 +224,9 @@ fn tell_as(exchange: &mut Exchange, snapshot: &Snapshot, head: &mut request::Par
 }
 
 /// Refuses what has more than one meaning, or more than clients may send.
-fn vet(
-    exchange: &Exchange,
-    snapshot: &Snapshot,
-    head: &request::Parts,
-    fields: Fields,
-) -> Result<(), Reason> {
+fn vet(snapshot: &Snapshot, head: &request::Parts, fields: Fields) -> Result<(), Reason> {
     let config = &snapshot.config;
-    let framed_twice = exchange.client.is_framed_twice();
-    headers::check(head, fields, framed_twice, config.forwarding.via.as_ref())?;
+    headers::check(head, fields, config.forwarding.via.as_ref())?;
     admission::bound(head, &config.client_limits)
 }
 
@@ -272,10 +265,10 @@ fn recognise<'a>(
 }
 
 /// Holds a request to how far it may go.
-fn check_hops(head: &mut request::Parts, incoming: &Incoming) -> Result<(), Stop> {
+fn check_hops(head: &mut request::Parts, has_body: bool) -> Result<(), Stop> {
     let traces = head.method == Method::TRACE;
     // RFC 9110 section 9.3.8: a TRACE has no content.
-    if traces && !incoming.is_end_stream() {
+    if traces && has_body {
         return Err(BadRequest::Trace.into());
     }
     match hops::is_last(head)? {
@@ -290,15 +283,15 @@ fn asked_upgrade(
     head: &request::Parts,
     fields: Fields,
     service: &Service,
-    incoming: &Incoming,
+    has_body: bool,
 ) -> Result<Option<Upgrade>, Reason> {
     // With a body it is no opening handshake that anybody knows, but a request like any other.
-    let upgrade = match incoming.is_end_stream() {
-        true => {
+    let upgrade = match has_body {
+        false => {
             let allowed = &service.version().upgrades;
             Upgrade::asked(head, fields, allowed, exchange.connect.is_some())
         }
-        false => None,
+        true => None,
     };
     // Passed on as a plain request its answer would look like an open tunnel.
     if exchange.connect.is_some() && upgrade.is_none() {
@@ -316,18 +309,16 @@ fn upload(
     exchange: &Exchange,
     head: &mut request::Parts,
     fields: Fields,
-    incoming: Incoming,
+    incoming: Option<Incoming>,
     (version, kept_in_all): (&types::Version, u64),
 ) -> Result<Option<Upload>, Reason> {
     // RFC 9110 section 10.1.1: without a body, and in HTTP/1.0, nobody waits for a 100. hyper sends none
     // on a stream, and what a client sends without one is taken all the same.
-    let waits = !incoming.is_end_stream() && head.version == Version::HTTP_11;
+    let waits = incoming.is_some() && head.version == Version::HTTP_11;
     if fields.has(Fields::EXPECT) && !waits {
         head.headers.remove(EXPECT);
     }
-    if incoming.is_end_stream() {
-        return Ok(None);
-    }
+    let Some(incoming) = incoming else { return Ok(None) };
     let most = version.limits.max_body;
     // A length that is told before need not be waited for.
     if most.is_some_and(|most| incoming.size_hint().lower() > most) {
@@ -465,7 +456,7 @@ mod tests {
     /// Each request in flight has one: what is rare is boxed.
     #[test]
     fn the_future_of_a_request_stays_small() {
-        fn size<F: Future>(_: fn(Arc<Client>, Request<Incoming>) -> F) -> usize {
+        fn size<F: Future>(_: fn(Arc<Client>, Request<Option<Incoming>>) -> F) -> usize {
             size_of::<F>()
         }
         assert!(size(handle) <= 1152, "{} bytes", size(handle));

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use http::header::{HOST, HeaderValue};
 use http::{Request, Response, StatusCode, request};
-use hyper::body::{Body, Incoming};
 
 use crate::config::types::HttpsRedirect;
+use crate::instance::body::Incoming;
 use crate::proxy::answer::{self, AnswerBody};
 use crate::proxy::client::Client;
 use crate::proxy::error::Reason;
@@ -15,9 +15,23 @@ use crate::proxy::headers::{self, Fields};
 
 /// Answers one request. Of a client that came to a trusted proxy by https it is none to redirect:
 /// that would go on for ever.
-pub async fn handle(
+pub fn handle(
     client: Arc<Client>,
-    request: Request<Incoming>,
+    request: Request<Option<Incoming>>,
+    redirect: HttpsRedirect,
+) -> impl Future<Output = Response<AnswerBody>> + Send {
+    // Before anybody looks whether it is in the middle of something.
+    let busy = client.stay_busy();
+    async move {
+        let response = direct(client, request, redirect).await;
+        drop(busy);
+        response
+    }
+}
+
+async fn direct(
+    client: Arc<Client>,
+    request: Request<Option<Incoming>>,
     redirect: HttpsRedirect,
 ) -> Response<AnswerBody> {
     let snapshot = client.live.snapshot();
@@ -33,10 +47,9 @@ pub async fn handle(
     exchange.told = (address != origin.peer).then(|| address.to_string().into());
     exchange.host = head.headers.get(HOST).cloned();
     let status = StatusCode::from_u16(redirect.status).unwrap_or(StatusCode::PERMANENT_REDIRECT);
-    let framed_twice = exchange.client.is_framed_twice();
-    match location(&head, framed_twice, redirect.port) {
+    match location(&head, redirect.port) {
         Ok(location) => {
-            let what = ("https_redirect", !incoming.is_end_stream());
+            let what = ("https_redirect", incoming.is_some());
             answer::redirect(exchange, status, location, what)
         }
         Err(reason) => answer::refuse(exchange, reason, false),
@@ -44,8 +57,8 @@ pub async fn handle(
 }
 
 /// The URL of the request, with https in the place of http.
-fn location(head: &request::Parts, framed_twice: bool, port: u16) -> Result<HeaderValue, Reason> {
-    headers::check(head, Fields::of(&head.headers), framed_twice, None)?;
+fn location(head: &request::Parts, port: u16) -> Result<HeaderValue, Reason> {
+    headers::check(head, Fields::of(&head.headers), None)?;
     headers::check_scheme(head, false)?;
     // RFC 9112 section 3.2.2: the host of an absolute target overrides the field.
     let host = match head.uri.authority() {
@@ -92,7 +105,7 @@ mod tests {
                 request = request.header(HOST, host);
             }
             let head = request.body(()).unwrap().into_parts().0;
-            let found = location(&head, false, port);
+            let found = location(&head, port);
             let found = found.as_ref().map(|value| value.to_str().unwrap());
             assert_eq!(found, expected.as_ref().map(|text| *text), "{target} {host:?}");
         }

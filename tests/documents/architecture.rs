@@ -15,6 +15,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("affinity", 2),
     ("balance", 2),
     ("proxy_protocol", 2),
+    ("http1", 2),
     ("doctor", 2),
     ("health", 2),
     ("proxy::retry", 2),

@@ -369,3 +369,19 @@ async fn where_descriptors_run_short_new_clients_wait_and_the_others_are_served(
     assert_eq!(metrics.sum("burdock_errors_total", &[("reason", "no_socket")]), 0.0);
     assert!(burdock.output().matches("descriptors run short").count() == 1);
 }
+
+/// What Burdock answers by itself has no service whose limits would hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_no_answers_of_burdocks_own_is_not_kept() {
+    let backend = Backend::start("a").await;
+    let text = yaml(&[&backend], "timeouts: { keep_alive: 400ms }\n")
+        .replace("{ address: 127.0.0.1:0 }]", "{ address: 127.0.0.1:0, https_redirect: true }]");
+    let burdock = Burdock::start(&text).await;
+    let mut conn = raw::open(burdock.address(), b"").await;
+    let many = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
+    let asking = tokio::spawn(async move { while conn.write(many.as_bytes()).await.is_ok() {} });
+    let labels = [("reason", "client_idle_timeout")];
+    burdock.wait_metric("burdock_errors_total", &labels, |count| count == 1.0).await;
+    within("its end", asking).await.unwrap();
+    burdock.wait_metric("burdock_client_connections", &[], |open| open == 0.0).await;
+}

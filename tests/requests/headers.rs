@@ -191,6 +191,78 @@ async fn trailers_pass_both_ways() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn trailers_of_an_answer_are_for_whoever_asked_and_never_frame() {
+    let (a, burdock) = one("").await;
+    let said = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\
+                X-Sum: 42\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (te, expected) in [("trailers", "0\r\nx-sum: 42\r\n\r\n"), ("gzip", "0\r\n\r\n")] {
+        a.misbehaves(support::Fault::Raw(said.into()));
+        let request =
+            format!("GET / HTTP/1.1\r\nHost: x\r\nTE: {te}\r\nConnection: TE, close\r\n\r\n");
+        let answer = raw::exchange_text(burdock.address(), request).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("\r\ntransfer-encoding: chunked"), "{head}");
+        assert_eq!(body, format!("4\r\nbody\r\n{expected}"), "{te}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_http_1_0_client_is_served_in_its_own_terms() {
+    let (_a, burdock) = one("").await;
+    let ask = async |path: &str, connection: &str| {
+        let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\nConnection: {connection}\r\n\r\n");
+        raw::exchange_text(burdock.address(), request.repeat(2)).await
+    };
+    let answer = ask("/chunked/5000", "keep-alive").await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.0 200 "), "{head}");
+    assert!(
+        !head.contains("transfer-encoding") && head.contains("\r\nconnection: close"),
+        "{head}"
+    );
+    assert_eq!(body.as_bytes(), pattern(5000), "its end is that of the connection");
+    let answer = ask("/sized/3", "close").await;
+    assert_eq!(answer.matches("HTTP/1.0 200 ").count(), 1, "{answer}");
+    let mut conn = raw::open(
+        burdock.address(),
+        "GET /sized/3 HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n",
+    )
+    .await;
+    for _ in 0..2 {
+        let head = within("an answer", conn.head()).await.unwrap().unwrap();
+        assert_eq!(head.field("connection"), Some("keep-alive"));
+        within("its body", conn.body(head.response_framing("GET"))).await.unwrap();
+        conn.write(b"GET /sized/3 HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n")
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_is_dated_once() {
+    let (a, burdock) = one("").await;
+    let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+    for (told, expected) in [(format!("Date: {date}\r\n"), Some(date)), (String::new(), None)] {
+        let said = format!("HTTP/1.1 200 OK\r\n{told}Content-Length: 0\r\n\r\n");
+        a.misbehaves(support::Fault::Raw(said.into()));
+        let request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let answer = raw::exchange_text(burdock.address(), request).await;
+        let dates: Vec<_> = answer.lines().filter_map(|line| line.strip_prefix("date: ")).collect();
+        assert_eq!(dates.len(), 1, "{answer}");
+        let now =
+            httpdate::parse_http_date(dates[0]).expect("a date").elapsed().unwrap_or_default();
+        match expected {
+            Some(date) => assert_eq!(dates, [date]),
+            None => assert!(now < std::time::Duration::from_secs(60), "{answer}"),
+        }
+    }
+    for broken in ["GET /\r\n\r\n", "GET / HTTP/1.1\r\nHost: a b\r\n\r\n"] {
+        let answer = raw::exchange_text(burdock.address(), broken).await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("\r\ndate: "), "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn answers_without_a_body_stay_without_one() {
     let (_a, burdock) = one("").await;
     let mut client = burdock.client();
@@ -240,23 +312,6 @@ async fn a_refusal_instead_of_100_reaches_the_client() {
         answer = within("a final answer", conn.head()).await.unwrap().unwrap();
     }
     assert_eq!(answer.status(), 417);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_http_1_0_client_is_served_in_its_own_terms() {
-    let (_a, burdock) = one("").await;
-    let answer = raw::exchange_text(burdock.address(), "GET /chunked/3000 HTTP/1.0\r\n\r\n").await;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let head = head.to_ascii_lowercase();
-    assert!(head.contains(" 200 ") && !head.contains("transfer-encoding"), "{head}");
-    assert!(body.as_bytes() == pattern(3000), "no chunks for HTTP/1.0");
-    let keep = "GET /sized/5 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
-    let mut conn = raw::open(burdock.address(), keep).await;
-    let head = within("an answer", conn.head()).await.unwrap().unwrap();
-    assert_eq!(
-        head.field("connection").map(str::to_ascii_lowercase).as_deref(),
-        Some("keep-alive")
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

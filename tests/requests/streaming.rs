@@ -174,6 +174,33 @@ async fn an_upload_may_outlast_its_answer() {
     assert_eq!(within("the next answer", conn.head()).await.unwrap().unwrap().status(), 200);
 }
 
+/// Also where nothing follows: the instance has said what it has to say, and may want the rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_may_outlast_the_last_answer() {
+    let a = Backend::start("a").await;
+    let burdock = Burdock::start(&yaml(&[&a], "")).await;
+    let body = pattern(5000);
+    for (n, head) in [
+        "POST /early/on HTTP/1.1\r\nHost: x\r\nConnection: close\r\n",
+        "POST /early/on HTTP/1.0\r\nHost: x\r\n",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let head = format!("{head}Content-Length: 5000\r\n\r\n");
+        let mut conn = raw::open(burdock.address(), head).await;
+        let answer = within("an answer", conn.head()).await.unwrap().unwrap();
+        assert_eq!(answer.field("connection"), Some("close"));
+        within("its body", conn.body(answer.response_framing("POST"))).await.unwrap();
+        for part in body.chunks(500) {
+            conn.write(part).await.unwrap();
+            support::pause().await;
+        }
+        assert!(a.body(n + 1).await.bytes == body, "all of it arrived");
+        assert!(within("the end", conn.closed_without_a_byte()).await);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_may_send_all_before_it_reads_any() {
     let a = Backend::start("a").await;

@@ -10,34 +10,19 @@ use http::{Method, Response, StatusCode, Version};
 use httparse::{ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
-use crate::instance::http1::{Malformed, spare};
+use crate::http1::content::Length;
+use crate::http1::fields::{self, FIELDS, Options};
+use crate::http1::{Malformed, spare};
 
 /// The longest head of an answer, in bytes.
 pub(in crate::instance) const LONGEST: usize = 64 * 1024;
-/// The longest body that may be told of: what others count with may have a sign.
-const MOST: u64 = i64::MAX as u64;
-/// The most fields of a head or of trailers.
-pub(super) const FIELDS: usize = 100;
 
 /// The status and the fields of an interim answer (RFC 9110 section 15.2).
 pub type Interim = (StatusCode, HeaderMap);
 
-/// How the end of a body is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::instance) enum Length {
-    /// So many bytes.
-    Exactly(u64),
-    /// By a chunk of no bytes.
-    Chunked,
-    /// By the end of the connection.
-    UntilClose,
-}
-
 /// What bytes begin with.
 #[derive(Debug)]
 pub(in crate::instance) enum Parsed {
-    /// A head whose end has not come.
-    Partial,
     /// One that another follows.
     Interim(Interim),
     /// The answer.
@@ -54,14 +39,17 @@ pub(in crate::instance) struct Head {
 }
 
 /// Takes a head off the front of `input`, if all of it is there. `method` is that of its request.
-pub(in crate::instance) fn parse(input: &mut Bytes, method: &Method) -> Result<Parsed, Malformed> {
+pub(in crate::instance) fn parse(
+    input: &mut Bytes,
+    method: &Method,
+) -> Result<Option<Parsed>, Malformed> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut head = httparse::Response::new(&mut []);
     let config = ParserConfig::default();
     let parsed = config.parse_response_with_uninit_headers(&mut head, input, &mut fields);
     let size = match parsed.map_err(|_| Malformed)? {
         Status::Complete(size) => size,
-        Status::Partial => return Ok(Parsed::Partial),
+        Status::Partial => return Ok(None),
     };
     let status = StatusCode::from_u16(head.code.ok_or(Malformed)?).map_err(|_| Malformed)?;
     // RFC 9110 section 15: there is no such class.
@@ -95,7 +83,7 @@ pub(in crate::instance) fn parse(input: &mut Bytes, method: &Method) -> Result<P
     }
     let _head = input.split_to(size);
     if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(Parsed::Interim((status, headers)));
+        return Ok(Some(Parsed::Interim((status, headers))));
     }
     let length = told.length(method, status);
     if let Some(length) = told.length.filter(|_| told.is_repeated) {
@@ -113,37 +101,7 @@ pub(in crate::instance) fn parse(input: &mut Bytes, method: &Method) -> Result<P
     if let Some(reason) = reason {
         response.extensions_mut().insert(reason);
     }
-    Ok(Parsed::Final(Head { response, length, persists }))
-}
-
-/// Whether bytes hold a whole head; they may be looked at again and again as more come.
-pub(in crate::instance) fn is_whole(bytes: &[u8]) -> Result<bool, Malformed> {
-    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
-    let mut head = httparse::Response::new(&mut []);
-    let config = ParserConfig::default();
-    let parsed = config.parse_response_with_uninit_headers(&mut head, bytes, &mut fields);
-    Ok(parsed.map_err(|_| Malformed)?.is_complete())
-}
-
-/// What the lines of `Connection` say, all of them (RFC 9110 section 7.6.1).
-#[derive(Debug, Default)]
-struct Options {
-    close: bool,
-    keep_alive: bool,
-}
-
-impl Options {
-    fn note(&mut self, line: &HeaderValue) {
-        for option in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            self.close |= option.eq_ignore_ascii_case(b"close");
-            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-        }
-    }
-
-    /// RFC 9112 section 9.3.
-    fn persist(&self, version: Version) -> bool {
-        !self.close && (version == Version::HTTP_11 || self.keep_alive)
-    }
+    Ok(Some(Parsed::Final(Head { response, length, persists })))
 }
 
 /// What a head says of where its body ends.
@@ -169,7 +127,7 @@ impl Told {
     /// Equal lengths are one (RFC 9112 section 6.3).
     fn note_length(&mut self, line: &HeaderValue) -> Result<(), Malformed> {
         for member in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            let size = number(member, 10).filter(|size| *size <= MOST).ok_or(Malformed)?;
+            let size = fields::length(member)?;
             match self.length {
                 None => self.length = Some(size),
                 Some(known) if known == size => self.is_repeated = true,
@@ -196,25 +154,18 @@ impl Told {
     }
 }
 
-/// A number that is nothing but digits.
-pub(super) fn number(digits: &[u8], radix: u32) -> Option<u64> {
-    let text = std::str::from_utf8(digits).ok()?;
-    let is_bare = text.bytes().all(|byte| char::from(byte).is_digit(radix));
-    is_bare.then(|| u64::from_str_radix(text, radix).ok()).flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use http::header::LINK;
 
-    fn parsed(text: &str, method: &Method) -> Result<Parsed, Malformed> {
+    fn parsed(text: &str, method: &Method) -> Result<Option<Parsed>, Malformed> {
         parse(&mut Bytes::copy_from_slice(text.as_bytes()), method)
     }
 
     fn answered(head: &str, method: &Method) -> Option<(Length, bool)> {
         match parsed(&format!("{head}\r\n\r\n"), method) {
-            Ok(Parsed::Final(head)) => Some((head.length, head.persists)),
+            Ok(Some(Parsed::Final(head))) => Some((head.length, head.persists)),
             Ok(other) => panic!("{other:?}"),
             Err(Malformed) => None,
         }
@@ -227,13 +178,11 @@ mod tests {
         let whole = text.len() - 4;
         for size in 0..whole {
             let mut input = Bytes::copy_from_slice(&text[..size]);
-            assert!(matches!(parse(&mut input, &Method::GET), Ok(Parsed::Partial)), "{size}");
+            assert!(matches!(parse(&mut input, &Method::GET), Ok(None)), "{size}");
             assert_eq!(input.len(), size);
-            assert_eq!(is_whole(&text[..size]), Ok(false));
         }
-        assert_eq!(is_whole(text), Ok(true));
         let mut input = Bytes::from_static(text);
-        let Ok(Parsed::Final(head)) = parse(&mut input, &Method::GET) else { panic!() };
+        let Ok(Some(Parsed::Final(head))) = parse(&mut input, &Method::GET) else { panic!() };
         assert_eq!(input, "abcd");
         assert_eq!((head.length, head.persists), (Length::Exactly(3), true));
         let values: Vec<_> = head.response.headers().get_all("x-a").iter().collect();
@@ -298,7 +247,7 @@ mod tests {
     #[test]
     fn a_length_is_told_once() {
         let text = "HTTP/1.1 200 OK\r\nContent-Length: 07,7\r\nContent-Length: 7\r\n\r\n";
-        let Ok(Parsed::Final(head)) = parsed(text, &Method::GET) else { panic!() };
+        let Ok(Some(Parsed::Final(head))) = parsed(text, &Method::GET) else { panic!() };
         let lengths: Vec<_> = head.response.headers().get_all(CONTENT_LENGTH).iter().collect();
         assert_eq!(lengths, ["7"]);
     }
@@ -309,7 +258,8 @@ mod tests {
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 2";
         let mut input = Bytes::copy_from_slice(text.as_bytes());
         let mut seen = Vec::new();
-        while let Parsed::Interim((status, fields)) = parse(&mut input, &Method::GET).unwrap() {
+        while let Some(Parsed::Interim((status, fields))) = parse(&mut input, &Method::GET).unwrap()
+        {
             seen.push((status.as_u16(), fields.get(LINK).cloned()));
         }
         assert_eq!(seen, [(100, None), (103, Some(HeaderValue::from_static("</a>")))]);

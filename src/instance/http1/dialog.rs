@@ -4,18 +4,18 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Method, Response};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, ReadBuf};
 
+use crate::http1::Malformed;
+use crate::http1::content::{Break, Content, Next};
+use crate::http1::input::{Input, read};
+use crate::http1::sending::{Sending, Unsent};
 use crate::instance::body::RequestBody;
-use crate::instance::http1::Malformed;
-use crate::instance::http1::answer::{self, Interim, LONGEST, Length, Parsed};
-use crate::instance::http1::chunks::{Chunks, Step};
-use crate::instance::http1::input::read;
+use crate::instance::http1::answer::{self, Interim, LONGEST, Parsed};
 use crate::instance::http1::request::Outgoing;
-use crate::instance::http1::sending::{Sending, Unsent};
 use crate::instance::stream::Wire;
 use crate::tls::client::is_refusal;
 
@@ -42,22 +42,9 @@ enum Out {
     /// All of it was sent, or there is none.
     Done,
     /// Some of it is still to be sent.
-    Going(Box<Sending>),
+    Going(Box<Sending<RequestBody>>),
     /// The rest never will be.
     Ended(Unsent),
-}
-
-/// What is still to come of an answer's body.
-#[derive(Debug)]
-enum In {
-    Nothing,
-    /// So many bytes.
-    Data(u64),
-    Chunks(Chunks),
-    /// Whatever comes before the end of the connection.
-    All,
-    /// It broke off.
-    Broken,
 }
 
 /// A connection and what is said on it.
@@ -67,11 +54,8 @@ pub(in crate::instance) struct Dialog {
     /// The method of the request.
     method: Method,
     output: Out,
-    body: In,
-    /// What came and was not used yet.
-    input: Bytes,
-    /// The beginning of a head whose end has not come.
-    started: BytesMut,
+    body: Content,
+    input: Input,
     /// Whether another request may follow.
     persists: bool,
 }
@@ -82,9 +66,8 @@ impl Dialog {
             wire,
             method: Method::GET,
             output: Out::Done,
-            body: In::Nothing,
-            input: Bytes::new(),
-            started: BytesMut::new(),
+            body: Content::Nothing,
+            input: Input::default(),
             persists: true,
         }
     }
@@ -97,7 +80,8 @@ impl Dialog {
         cx: &mut Context<'_>,
     ) {
         self.method = head.method.clone();
-        let (sending, polled) = Sending::begin(head, body, &mut self.wire, cx);
+        let write = |text: &mut Vec<u8>, body: &RequestBody| head.write(body, text);
+        let (sending, polled) = Sending::begin(write, body, &mut self.wire, cx);
         self.output = match polled {
             Poll::Ready(Ok(())) => Out::Done,
             Poll::Ready(Err(unsent)) => Out::Ended(unsent),
@@ -130,22 +114,21 @@ impl Dialog {
             return Poll::Ready(Err(Failed::Cut));
         }
         loop {
-            match self.parse().map_err(|Malformed| Failed::Malformed)? {
-                Parsed::Interim(told) => interim(told),
-                Parsed::Final(head) => {
+            let parsed = self.input.head(|input| answer::parse(input, &self.method));
+            match parsed.map_err(|Malformed| Failed::Malformed)? {
+                Some(Parsed::Interim(told)) => interim(told),
+                Some(Parsed::Final(head)) => {
                     self.persists = head.persists;
-                    self.body = match head.length {
-                        Length::Exactly(0) => In::Nothing,
-                        Length::Exactly(size) => In::Data(size),
-                        Length::Chunked => In::Chunks(Chunks::default()),
-                        Length::UntilClose => In::All,
-                    };
+                    self.body = Content::new(head.length);
                     return Poll::Ready(Ok(head.response));
                 }
-                Parsed::Partial => {
+                None if self.input.started() > LONGEST => {
+                    return Poll::Ready(Err(Failed::Malformed));
+                }
+                None => {
                     let came = ready!(read(&mut self.wire, cx));
-                    self.input = came.map_err(|error| self.failed(&error))?;
-                    if self.input.is_empty() {
+                    self.input.came = came.map_err(|error| self.failed(&error))?;
+                    if self.input.came.is_empty() {
                         return Poll::Ready(Err(self.failed(&io::ErrorKind::UnexpectedEof.into())));
                     }
                 }
@@ -161,28 +144,6 @@ impl Dialog {
         }
     }
 
-    /// The next head of what came. Most come whole; of one that does not, what came is kept.
-    fn parse(&mut self) -> Result<Parsed, Malformed> {
-        if self.input.is_empty() {
-            return Ok(Parsed::Partial);
-        }
-        if self.started.is_empty() {
-            let parsed = answer::parse(&mut self.input, &self.method)?;
-            if let Parsed::Partial = parsed {
-                self.started.extend_from_slice(&std::mem::take(&mut self.input));
-            }
-            return Ok(parsed);
-        }
-        let came = std::mem::take(&mut self.input);
-        self.started.extend_from_slice(&came);
-        // Looking again at each byte that comes alone would be the square of the work.
-        if memchr::memchr(b'\n', &came).is_some() && answer::is_whole(&self.started)? {
-            self.input = std::mem::take(&mut self.started).freeze();
-            return answer::parse(&mut self.input, &self.method);
-        }
-        if self.started.len() > LONGEST { Err(Malformed) } else { Ok(Parsed::Partial) }
-    }
-
     /// The next part of the answer's body.
     pub(in crate::instance) fn poll_frame(
         &mut self,
@@ -190,65 +151,29 @@ impl Dialog {
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let _sent = self.poll_send(cx);
         if matches!(self.output, Out::Ended(Unsent::Broken)) && !self.is_over() {
-            self.body = In::Broken;
+            self.body.breaks(Break::Cut);
         }
         loop {
-            let found = match &mut self.body {
-                In::Nothing => return Poll::Ready(None),
-                In::Broken => return Poll::Ready(Some(Err(BrokenOff))),
-                In::Chunks(chunks) => match chunks.step(&mut self.input) {
-                    Ok(Step::Data(data)) => Some(Frame::data(data)),
-                    Ok(Step::More) => None,
-                    Ok(Step::Trailers(trailers)) => {
-                        self.body = In::Nothing;
-                        Some(Frame::trailers(trailers))
-                    }
-                    Ok(Step::Over) => {
-                        self.body = In::Nothing;
-                        return Poll::Ready(None);
-                    }
-                    Err(Malformed) => {
-                        self.body = In::Broken;
-                        continue;
-                    }
+            match self.body.next(&mut self.input.came) {
+                Next::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
+                Next::Over => return Poll::Ready(None),
+                Next::Broken(_) => return Poll::Ready(Some(Err(BrokenOff))),
+                Next::More => match ready!(read(&mut self.wire, cx)) {
+                    Ok(came) if !came.is_empty() => self.input.came = came,
+                    ended => self.body.end(ended.map(drop)),
                 },
-                In::Data(left) if !self.input.is_empty() => {
-                    let part = usize::try_from(*left).unwrap_or(usize::MAX).min(self.input.len());
-                    let data = self.input.split_to(part);
-                    match *left - part as u64 {
-                        0 => self.body = In::Nothing,
-                        rest => *left = rest,
-                    }
-                    Some(Frame::data(data))
-                }
-                In::All if !self.input.is_empty() => {
-                    Some(Frame::data(std::mem::take(&mut self.input)))
-                }
-                In::Data(_) | In::All => None,
-            };
-            if let Some(frame) = found {
-                return Poll::Ready(Some(Ok(frame)));
-            }
-            match ready!(read(&mut self.wire, cx)) {
-                Ok(came) if !came.is_empty() => self.input = came,
-                Ok(_end) if matches!(self.body, In::All) => self.body = In::Nothing,
-                Ok(_) | Err(_) => self.body = In::Broken,
             }
         }
     }
 
     /// Whether nothing more comes of the answer's body.
     pub(in crate::instance) fn is_over(&self) -> bool {
-        matches!(self.body, In::Nothing)
+        self.body.is_over()
     }
 
     /// What is known of how much comes.
     pub(in crate::instance) fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            In::Nothing => SizeHint::with_exact(0),
-            In::Data(left) => SizeHint::with_exact(*left),
-            In::Chunks(_) | In::All | In::Broken => SizeHint::default(),
-        }
+        self.body.size_hint()
     }
 
     /// Whether all was said, nothing came beyond, and another request may follow.
@@ -276,6 +201,6 @@ impl Dialog {
 
     /// The connection itself, and what was read of it beyond the answer.
     pub(in crate::instance) fn into_raw(self) -> (Wire, Bytes) {
-        (self.wire, self.input)
+        (self.wire, self.input.into_bytes())
     }
 }

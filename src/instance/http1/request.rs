@@ -1,10 +1,12 @@
 //! The head of a request (RFC 9112 section 3), as an instance gets it.
 
-use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Uri};
-use http_body::SizeHint;
+use http_body::{Body, SizeHint};
 
-use crate::instance::http1::sending::Framing;
+use crate::http1::fields::line;
+use crate::http1::sending::Framing;
+use crate::instance::body::RequestBody;
 use crate::trace::context::TRACEPARENT;
 
 /// A request but for its body. The fields are the client's own, since copying them for each attempt
@@ -24,9 +26,12 @@ pub struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    /// Writes it, and gives how its body is to be framed, if it has one. `size` tells what is known of
-    /// that body's size.
-    pub(super) fn write(&self, size: Option<SizeHint>, text: &mut Vec<u8>) -> Framing {
+    /// Writes it, and gives how its body is to be framed, if it has one.
+    pub(super) fn write(&self, body: &RequestBody, text: &mut Vec<u8>) -> Framing {
+        self.head((!body.is_end_stream()).then(|| body.size_hint()), text)
+    }
+
+    fn head(&self, size: Option<SizeHint>, text: &mut Vec<u8>) -> Framing {
         text.extend_from_slice(self.method.as_str().as_bytes());
         text.push(b' ');
         self.write_target(text);
@@ -80,17 +85,10 @@ impl Outgoing<'_> {
     }
 }
 
-/// Writes a line of a field.
-pub(super) fn line(text: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
-    text.extend_from_slice(name.as_str().as_bytes());
-    text.extend_from_slice(b": ");
-    text.extend_from_slice(value);
-    text.extend_from_slice(b"\r\n");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::header::HeaderName;
 
     fn written(target: &str, fields: &[(&'static str, &'static str)], size: Option<u64>) -> String {
         let map = fields
@@ -106,7 +104,7 @@ mod tests {
             traceparent: fields.contains_key(TRACEPARENT).then_some(&traceparent),
         };
         let mut text = Vec::new();
-        let framing = outgoing.write(size.map(SizeHint::with_exact), &mut text);
+        let framing = outgoing.head(size.map(SizeHint::with_exact), &mut text);
         format!("{}{framing:?}", String::from_utf8(text).unwrap())
     }
 

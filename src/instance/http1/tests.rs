@@ -13,11 +13,11 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::http1::sending::Sending;
 use crate::instance::body::{RequestBody, Upload};
 use crate::instance::http1::answer::LONGEST;
 use crate::instance::http1::dialog::{BrokenOff, Dialog, Failed};
 use crate::instance::http1::request::Outgoing;
-use crate::instance::http1::sending::Sending;
 use crate::instance::kept::Ledger;
 use crate::instance::stream::{Stream, Wire};
 
@@ -208,7 +208,8 @@ async fn a_chunk_is_whole_wherever_its_writing_was_held_up() {
             Outgoing { method: &method, target: &target, fields: &fields, host, traceparent };
         let mut nobody = Context::from_waker(Waker::noop());
         let body = upload.attempt(None);
-        let (mut sending, begun) = Sending::begin(&head, body, &mut here, &mut nobody);
+        let (mut sending, begun) =
+            Sending::begin(|text, body| head.write(body, text), body, &mut here, &mut nobody);
         let send = async {
             if begun.is_pending() {
                 poll_fn(|cx| sending.poll(&mut here, cx)).await.unwrap();

@@ -1,8 +1,8 @@
-//! Whether a request has one meaning: what hyper's parser lets pass and no instance may see. Pure.
+//! Whether a request has one meaning: what the parsers let pass and no instance may see. Pure.
 
 use http::header::{
-    AUTHORIZATION, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, PROXY_AUTHORIZATION,
-    TRANSFER_ENCODING, VIA,
+    AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue,
+    PROXY_AUTHORIZATION, TRANSFER_ENCODING, VIA,
 };
 use http::uri::{Authority, Scheme};
 use http::{Method, Version, request};
@@ -41,19 +41,13 @@ pub enum BadRequest {
     Loop,
 }
 
-/// Checks what hyper's parser lets pass. `framed_twice` says that hyper may have left a length out
-/// of a request that has a coding as well.
-pub fn check(
-    head: &request::Parts,
-    fields: Fields,
-    framed_twice: bool,
-    via: Option<&Via>,
-) -> Result<(), BadRequest> {
+/// Checks what the parsers let pass.
+pub fn check(head: &request::Parts, fields: Fields, via: Option<&Via>) -> Result<(), BadRequest> {
     if head.method == Method::CONNECT {
         return Err(BadRequest::Connect);
     }
     if fields.has(Fields::TRANSFER_ENCODING) {
-        check_coding(&head.headers, framed_twice)?;
+        check_coding(&head.headers)?;
     }
     check_target(head)?;
     check_host(head)?;
@@ -73,14 +67,18 @@ pub fn check(
     }
 }
 
-fn check_coding(headers: &HeaderMap, framed_twice: bool) -> Result<(), BadRequest> {
+fn check_coding(headers: &HeaderMap) -> Result<(), BadRequest> {
     let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
     if tokens(headers, &TRANSFER_ENCODING).any(|coding| !is_chunked(coding)) {
         return Err(BadRequest::Coding);
     }
     let mut lines = headers.get_all(TRANSFER_ENCODING).iter().map(HeaderValue::as_bytes);
     let is_plain = lines.next().is_some_and(is_chunked) && lines.next().is_none();
-    if is_plain && !framed_twice { Ok(()) } else { Err(BadRequest::Framing) }
+    if is_plain && !headers.contains_key(CONTENT_LENGTH) {
+        Ok(())
+    } else {
+        Err(BadRequest::Framing)
+    }
 }
 
 /// RFC 9112 section 3.2: of the four forms the one that the method has. RFC 3986 section 2: a target
@@ -191,7 +189,7 @@ mod tests {
 
     fn verdict(builder: request::Builder) -> Result<(), BadRequest> {
         let head = builder.body(()).unwrap().into_parts().0;
-        check(&head, Fields::of(&head.headers), false, Some(&Via::default()))
+        check(&head, Fields::of(&head.headers), Some(&Via::default()))
     }
 
     fn plain() -> request::Builder {
@@ -242,10 +240,8 @@ mod tests {
             let coded = plain().header(HOST, "a").header(TRANSFER_ENCODING, coding);
             assert_eq!(verdict(coded), result, "{coding}");
         }
-        let head = plain().header(HOST, "a").header(TRANSFER_ENCODING, "chunked").body(()).unwrap();
-        let head = head.into_parts().0;
-        let fields = Fields::of(&head.headers);
-        assert_eq!(check(&head, fields, true, None), Err(BadRequest::Framing));
+        let both = plain().header(HOST, "a").header(TRANSFER_ENCODING, "chunked");
+        assert_eq!(verdict(both.header(CONTENT_LENGTH, "3")), Err(BadRequest::Framing));
     }
 
     #[test]

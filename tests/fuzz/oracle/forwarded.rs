@@ -50,7 +50,7 @@ pub(crate) fn check(data: &[u8]) {
 fn passes_a_request_on(mut head: request::Parts, choices: u8) {
     let fields = Fields::of(&head.headers);
     let own = Forwarding::default();
-    if headers::check(&head, fields, false, own.via.as_ref()).is_err() {
+    if headers::check(&head, fields, own.via.as_ref()).is_err() {
         return;
     }
     if let Some(authority) = head.uri.authority() {

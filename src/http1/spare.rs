@@ -1,12 +1,12 @@
-//! Header maps that are done with and were made room in: each answer needs one, and each request that
-//! is over leaves one.
+//! Header maps that are done with and were made room in: each message needs one, and each that was
+//! passed on leaves one.
 
 use std::cell::RefCell;
 
 use http::HeaderMap;
 
 /// As many are kept by a worker.
-const MOST: usize = 32;
+const MOST: usize = 128;
 /// Fields that a new one has room for: those of most requests, with what is added to them. What has
 /// room for many more is not kept.
 const ROOM: usize = 24;
@@ -16,7 +16,7 @@ thread_local! {
 }
 
 /// An empty one with room for so many fields at least.
-pub(super) fn take(fields: usize) -> HeaderMap {
+pub fn take(fields: usize) -> HeaderMap {
     match SPARE.with_borrow_mut(Vec::pop) {
         Some(mut map) => {
             map.reserve(fields);

@@ -1,22 +1,25 @@
-//! The chunks of an answer's body (RFC 9112 section 7.1).
+//! The chunks of a body (RFC 9112 section 7.1).
 
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use memchr::memchr;
 
-use crate::instance::http1::Malformed;
-use crate::instance::http1::answer::{FIELDS, number};
+use crate::http1::Malformed;
+use crate::http1::fields::{FIELDS, number};
 
-/// The longest line that tells the size of a chunk, with its extensions; and the most bytes of all
-/// trailers.
-const LINE: usize = 4096;
+/// The longest line that tells the size of a chunk, with its extensions; the most bytes of all extensions
+/// of a body; and of all trailers.
+const LINE: usize = 16 * 1024;
+const EXTENSIONS: usize = 16 * 1024;
 const TRAILERS: usize = 16 * 1024;
 const END: &[u8] = b"\r\n";
 
 /// Finds the data among the lines around it.
 #[derive(Debug, Default)]
-pub(in crate::instance) struct Chunks {
+pub struct Chunks {
     next: Next,
+    /// Bytes of extensions that may yet come, if that has a bound.
+    extensions: Option<usize>,
     /// The beginning of a line whose end has not come, or trailers.
     started: BytesMut,
 }
@@ -37,24 +40,35 @@ enum Next {
 
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::instance) enum Step {
+pub enum Step {
     /// Nothing, before more comes.
     More,
+    /// Of a chunk.
     Data(Bytes),
     /// The last thing, if there are any.
     Trailers(HeaderMap),
+    /// Nothing: that was all.
     Over,
 }
 
 impl Chunks {
+    /// Those of somebody who may send extensions without end, which cost more than they hold.
+    pub fn bounded() -> Self {
+        Self { extensions: Some(EXTENSIONS), ..Self::default() }
+    }
+
     /// Takes the next step off the front of `input`, which what comes later goes on from.
-    pub(in crate::instance) fn step(&mut self, input: &mut Bytes) -> Result<Step, Malformed> {
+    pub fn step(&mut self, input: &mut Bytes) -> Result<Step, Malformed> {
         loop {
             match self.next {
                 Next::Nothing => return Ok(Step::Over),
                 Next::Size => {
                     let Some(line) = self.line(input, LINE)? else { return Ok(Step::More) };
-                    self.next = match size(&line)? {
+                    let (size, extension) = size(&line)?;
+                    if let Some(left) = &mut self.extensions {
+                        *left = left.checked_sub(extension).ok_or(Malformed)?;
+                    }
+                    self.next = match size {
                         0 => Next::Trailers,
                         size => Next::Data(size),
                     };
@@ -128,9 +142,9 @@ impl Chunks {
     }
 }
 
-/// What a line says of the size of its chunk. Extensions are left out (RFC 9112 section 7.1.1), and
-/// whatever another reader could take for the end of the line is refused.
-fn size(line: &[u8]) -> Result<u64, Malformed> {
+/// What a line says of the size of its chunk, and how long its extensions are, which are left out (RFC
+/// 9112 section 7.1.1). Whatever another reader could take for the end of the line is refused.
+fn size(line: &[u8]) -> Result<(u64, usize), Malformed> {
     let line = line.strip_suffix(END).ok_or(Malformed)?;
     if memchr(b'\r', line).is_some() {
         return Err(Malformed);
@@ -138,7 +152,10 @@ fn size(line: &[u8]) -> Result<u64, Malformed> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (digits, rest) = line.split_at(digits);
     match rest.iter().find(|byte| !matches!(byte, b' ' | b'\t')) {
-        None | Some(b';') if !digits.is_empty() => number(digits, 16).ok_or(Malformed),
+        None | Some(b';') if !digits.is_empty() => {
+            let extension = rest.trim_ascii_start().len();
+            number(digits, 16).map(|size| (size, extension)).ok_or(Malformed)
+        }
         _ => Err(Malformed),
     }
 }
@@ -166,7 +183,10 @@ mod tests {
     type Found = (Vec<u8>, Option<HeaderMap>, Bytes);
 
     fn found(parts: &[&[u8]]) -> Result<Found, Malformed> {
-        let mut chunks = Chunks::default();
+        found_by(Chunks::default(), parts)
+    }
+
+    fn found_by(mut chunks: Chunks, parts: &[&[u8]]) -> Result<Found, Malformed> {
         let mut data = Vec::new();
         let mut input = Bytes::new();
         for part in parts {
@@ -232,6 +252,11 @@ mod tests {
             assert_eq!(found(&[text]), Err(Malformed), "{}", text.escape_ascii());
         }
         assert_eq!(found(&[&[b'1'; LINE + 1]]), Err(Malformed));
+        let endless = b"1 \t;abcdefg\r\nx\r\n".repeat(EXTENSIONS / 8 + 1);
+        assert_eq!(found(&[&endless]).unwrap().0.len(), EXTENSIONS / 8 + 1);
+        assert_eq!(found_by(Chunks::bounded(), &[&endless]), Err(Malformed));
+        let most = &endless[..endless.len() / (EXTENSIONS / 8 + 1) * (EXTENSIONS / 8)];
+        assert_eq!(found_by(Chunks::bounded(), &[most]).unwrap().0.len(), EXTENSIONS / 8);
         let trailers = [&b"0\r\n"[..], &b"a: b\r\n".repeat(TRAILERS / 6 + 1)].concat();
         assert_eq!(found(&[&trailers]), Err(Malformed));
         let trailers = [&b"0\r\n"[..], &b"a: b\r\n".repeat(FIELDS + 1), b"\r\n"].concat();

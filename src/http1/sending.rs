@@ -1,7 +1,7 @@
-//! A request on its way: its head, then its body as it comes, framed as its head says.
+//! A message on its way: its head, then its body as it comes, framed as its head says.
 //!
 //! What is ready together goes out together. Nothing is taken of a body before what was taken last
-//! is written, so that a slow instance holds its client back.
+//! is written, so that whoever takes it slowly holds back whoever sends it.
 
 use std::cell::RefCell;
 use std::io::{IoSlice, Write as _};
@@ -13,8 +13,7 @@ use http::HeaderMap;
 use http_body::Body;
 use tokio::io::AsyncWrite;
 
-use crate::instance::body::{BodyError, RequestBody};
-use crate::instance::http1::request::{Outgoing, line};
+use crate::http1::fields::line;
 
 /// Data of no more than this is copied, to go out with what is before and behind it.
 const SMALL: usize = 4 * 1024;
@@ -28,18 +27,22 @@ thread_local! {
 
 /// How a body is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
+pub enum Framing {
     /// There is none.
     Nothing,
     /// So many bytes are still to come.
     Length(u64),
     /// By chunks (RFC 9112 section 7.1).
     Chunks,
+    /// By chunks, for somebody who wants no trailers (RFC 9110 section 6.5.1).
+    BareChunks,
+    /// By the end of the connection.
+    UntilClose,
 }
 
-/// Why no more of a request goes out.
+/// Why no more of a message goes out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::instance) enum Unsent {
+pub enum Unsent {
     /// The connection takes nothing, and never took any of it.
     Whole,
     /// It takes no more.
@@ -52,12 +55,12 @@ pub(in crate::instance) enum Unsent {
 
 /// What is still to be sent.
 #[derive(Debug)]
-pub(in crate::instance) struct Sending {
+pub struct Sending<Content> {
     /// What is to be written before more is taken of the body: text, data, and the end of a chunk.
     text: Bytes,
     data: Bytes,
     end: &'static [u8],
-    body: RequestBody,
+    body: Content,
     framing: Framing,
     /// Whether all of the body was taken.
     taken: bool,
@@ -65,17 +68,28 @@ pub(in crate::instance) struct Sending {
     begun: bool,
 }
 
-impl Sending {
-    /// Begins with a head, and goes as far as it can.
-    pub(in crate::instance) fn begin(
-        head: &Outgoing<'_>,
-        body: RequestBody,
+/// Puts text together. Whoever does may come to another message that is put together meanwhile.
+fn put_together<T>(work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    let mut text = TEXT.take();
+    text.clear();
+    let done = work(&mut text);
+    TEXT.set(text);
+    done
+}
+
+impl<Content> Sending<Content>
+where
+    Content: Body<Data = Bytes, Error: Into<Unsent>> + Unpin,
+{
+    /// Begins with the head that `write` writes, and goes as far as it can.
+    pub fn begin(
+        write: impl FnOnce(&mut Vec<u8>, &Content) -> Framing,
+        body: Content,
         wire: &mut (impl AsyncWrite + Unpin),
         cx: &mut Context<'_>,
     ) -> (Self, Poll<Result<(), Unsent>>) {
-        TEXT.with_borrow_mut(|text| {
-            text.clear();
-            let framing = head.write((!body.is_end_stream()).then(|| body.size_hint()), text);
+        put_together(|text| {
+            let framing = write(text, &body);
             let mut new = Self {
                 text: Bytes::new(),
                 data: Bytes::new(),
@@ -94,13 +108,12 @@ impl Sending {
     }
 
     /// Goes on; ready when all is written.
-    pub(in crate::instance) fn poll(
+    pub fn poll(
         &mut self,
         wire: &mut (impl AsyncWrite + Unpin),
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Unsent>> {
-        TEXT.with_borrow_mut(|text| {
-            text.clear();
+        put_together(|text| {
             text.extend_from_slice(&std::mem::take(&mut self.text));
             self.write_on(text, wire, cx)
         })
@@ -179,13 +192,15 @@ impl Sending {
             let frame = match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(None) => return self.finish(None, text),
-                Poll::Ready(Some(Err(BodyError::Superseded))) => return Err(Unsent::Unwanted),
-                Poll::Ready(Some(Err(_broken))) => return Err(Unsent::Broken),
+                Poll::Ready(Some(Err(broken))) => return Err(broken.into()),
                 Poll::Ready(Some(Ok(frame))) => frame,
             };
             match frame.into_data() {
                 Ok(data) => self.put(data, text)?,
                 Err(frame) => return self.finish(frame.into_trailers().ok().as_ref(), text),
+            }
+            if self.data.is_empty() && self.body.is_end_stream() {
+                return self.finish(None, text);
             }
         }
         Ok(())
@@ -201,7 +216,8 @@ impl Sending {
                 *left = left.checked_sub(data.len() as u64).ok_or(Unsent::Broken)?;
                 b""
             }
-            Framing::Chunks | Framing::Nothing => {
+            Framing::UntilClose | Framing::Nothing => b"",
+            Framing::Chunks | Framing::BareChunks => {
                 // Nothing that is written to memory fails.
                 let _ = write!(text, "{:x}\r\n", data.len());
                 b"\r\n"
@@ -219,10 +235,11 @@ impl Sending {
     fn finish(&mut self, trailers: Option<&HeaderMap>, text: &mut Vec<u8>) -> Result<(), Unsent> {
         self.taken = true;
         match self.framing {
-            Framing::Nothing | Framing::Length(0) => Ok(()),
+            Framing::Nothing | Framing::UntilClose | Framing::Length(0) => Ok(()),
             Framing::Length(_) => Err(Unsent::Broken),
-            Framing::Chunks => {
+            Framing::Chunks | Framing::BareChunks => {
                 text.extend_from_slice(b"0\r\n");
+                let trailers = trailers.filter(|_| self.framing == Framing::Chunks);
                 for (name, value) in trailers.into_iter().flatten() {
                     line(text, name, value.as_bytes());
                 }

@@ -1,0 +1,305 @@
+//! What is said on a connection: a request, its answer, and then perhaps the next.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::Response;
+use tokio::io::AsyncWrite;
+
+use super::answer;
+use super::head::{self, Head, Limits, Said};
+use super::wire::{Settled, Shared};
+use crate::config::types::ClientLimits;
+use crate::http1::sending::{Sending, Unsent};
+use crate::http1::spare;
+use crate::listener::connection::{Answering, answering};
+use crate::listener::paced::Paced;
+use crate::listener::transport::Transport;
+use crate::listener::watchdog::Over;
+use crate::proxy::answer::AnswerBody;
+use crate::proxy::client::{Client, HeadBytes, Waits};
+use crate::proxy::error::Reason;
+
+/// What a client begins HTTP/2 with (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// See the module.
+pub(in crate::listener) struct Conversation {
+    wire: Shared,
+    client: Arc<Client>,
+    limits: Limits,
+    state: State,
+    /// Whether it ends with the answer that is under way.
+    leaves: bool,
+}
+
+enum State {
+    /// For a request.
+    Waits,
+    /// For its answer.
+    Asked(Asked),
+    /// For its turn to write that.
+    Ready(Ready),
+    /// For the client to take it.
+    Answered(Sending<AnswerBody>, Said),
+    /// For the end of a request that was answered early.
+    Settles(Said),
+}
+
+/// A request whose answer has not begun.
+struct Asked {
+    answering: Answering,
+    said: Said,
+    /// What is being written of interim answers; with nothing left it is to be flushed.
+    told: Option<Bytes>,
+}
+
+/// An answer that has come.
+struct Ready {
+    response: Response<AnswerBody>,
+    said: Said,
+    /// What goes before it.
+    told: Option<Bytes>,
+}
+
+/// Why what came is no head.
+enum Stop {
+    Http2,
+    Unreadable(Reason),
+}
+
+impl Conversation {
+    /// Begins on a connection of which `read` was read already.
+    pub(in crate::listener) fn new(
+        stream: Transport,
+        client: &Arc<Client>,
+        limits: &ClientLimits,
+        read: Bytes,
+    ) -> Self {
+        Self {
+            wire: Shared::new(Paced::new(stream, Arc::clone(client)), read),
+            client: Arc::clone(client),
+            limits: Limits { bytes: limits.head, fields: limits.fields },
+            state: State::Waits,
+            leaves: false,
+        }
+    }
+
+    /// Goes on; ready when nothing more is said.
+    pub(in crate::listener) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+        loop {
+            let went_on = match &mut self.state {
+                State::Waits => self.poll_request(cx),
+                State::Asked(_) => self.poll_answer(cx),
+                State::Ready(_) => Poll::Ready(self.answer(cx)),
+                State::Answered(sending, said) => match sending.poll(&mut self.wire, cx) {
+                    Poll::Ready(sent) => {
+                        let said = *said;
+                        Poll::Ready(self.sent(sent, said))
+                    }
+                    Poll::Pending => self.poll_gone(cx),
+                },
+                State::Settles(said) => {
+                    let said = *said;
+                    self.poll_settled(said, cx)
+                }
+            };
+            if let Err(over) = ready!(went_on) {
+                return Poll::Ready(over);
+            }
+        }
+    }
+
+    /// Ends it with the answer that is under way. Gives whether there is nothing to wait for: browsers
+    /// connect before they know what to ask.
+    pub(in crate::listener) fn leave(&mut self) -> bool {
+        self.leaves = true;
+        matches!(self.client.pace.waits(), Waits::Head(_, HeadBytes::None))
+    }
+
+    /// The connection, and what was read of it and not made use of.
+    pub(in crate::listener) fn into_parts(self) -> Option<(Transport, Bytes)> {
+        self.wire.take()
+    }
+
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Over>> {
+        loop {
+            let mut wire = self.wire.lock();
+            let (client, limits) = (&self.client, self.limits);
+            match wire.input.head(|input| parse(input, client, limits)) {
+                Ok(None) if wire.input.started() > limits.bytes => {
+                    return Poll::Ready(Err(Over::Unreadable(Reason::HeadTooLarge)));
+                }
+                Ok(None) => {}
+                Ok(Some(head)) => {
+                    drop(wire);
+                    self.ask(head);
+                    return next_turn(cx);
+                }
+                Err(Stop::Http2) => return Poll::Ready(Err(Over::Http2)),
+                Err(Stop::Unreadable(reason)) => {
+                    return Poll::Ready(Err(Over::Unreadable(reason)));
+                }
+            }
+            let has_begun = !wire.input.is_empty();
+            // A head that comes whole has not been waited for.
+            if has_begun {
+                self.client.pace.read();
+            } else if self.leaves {
+                return Poll::Ready(Err(Over::Finished));
+            }
+            let came = ready!(wire.poll_head(cx));
+            match (came, wire.input.came.is_empty()) {
+                (Ok(()), false) => {}
+                (Ok(()), true) if !has_begun => return Poll::Ready(Err(Over::Finished)),
+                (Ok(()) | Err(_), _) => return Poll::Ready(Err(Over::Broken)),
+            }
+        }
+    }
+
+    fn ask(&mut self, head: Head) {
+        let Head { request, length, expects, said } = head;
+        let body = self.wire.body(length, expects);
+        let request = request.map(|()| body);
+        let answering = answering(Arc::clone(&self.client), request);
+        self.state = State::Asked(Asked { answering, said, told: None });
+    }
+
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Over>> {
+        let State::Asked(asked) = &mut self.state else { return Poll::Ready(Ok(())) };
+        match asked.answering.as_mut().poll(cx) {
+            Poll::Ready(response) => {
+                let (told, said) = (asked.told.take(), asked.said);
+                self.state = State::Ready(Ready { response, said, told });
+                next_turn(cx)
+            }
+            Poll::Pending => {
+                if let Poll::Ready(Err(over)) = asked.tell(&mut self.wire, &self.client, cx) {
+                    return Poll::Ready(Err(over));
+                }
+                self.poll_gone(cx)
+            }
+        }
+    }
+
+    /// Begins to answer, behind what is left of interim answers.
+    fn answer(&mut self, cx: &mut Context<'_>) -> Result<(), Over> {
+        let State::Ready(ready) = std::mem::replace(&mut self.state, State::Waits) else {
+            return Ok(());
+        };
+        let Ready { response, mut said, told } = ready;
+        let continues = self.wire.lock().answered();
+        let (head, body) = response.into_parts();
+        said.persists &= !self.leaves;
+        let interim = &self.client.interim;
+        let write = |text: &mut Vec<u8>, body: &AnswerBody| {
+            text.extend_from_slice(&told.unwrap_or_default());
+            // Its body was asked for: it would be waited for.
+            text.extend_from_slice(if continues { CONTINUE } else { b"" });
+            if interim.is_waiting() {
+                text.extend_from_slice(&interim.take());
+            }
+            answer::write(&head, body, &mut said, text)
+        };
+        let (sending, polled) = Sending::begin(write, body, &mut self.wire, cx);
+        spare::give(head.headers);
+        match polled {
+            Poll::Ready(sent) => {
+                drop(sending);
+                self.sent(sent, said)
+            }
+            Poll::Pending => {
+                self.state = State::Answered(sending, said);
+                Ok(())
+            }
+        }
+    }
+
+    /// An answer was sent, or it broke off.
+    fn sent(&mut self, sent: Result<(), Unsent>, said: Said) -> Result<(), Over> {
+        // Dropped here, what was on the way is accounted for.
+        self.state = State::Settles(said);
+        sent.map_err(|_unsent| Over::Broken)
+    }
+
+    /// Whatever comes next, an instance may have answered before it has all of its request, and want it.
+    fn poll_settled(&mut self, said: Said, cx: &mut Context<'_>) -> Poll<Result<(), Over>> {
+        let settled = self.wire.lock().poll_settled(cx);
+        if settled.is_pending() && said.ends_by_close {
+            // Nothing else tells the client that it has all of its answer. With TLS it may take a while.
+            let _ended = Pin::new(&mut self.wire).poll_shutdown(cx);
+        }
+        match ready!(settled) {
+            Settled::Clear if said.persists => {
+                self.state = State::Waits;
+                Poll::Ready(Ok(()))
+            }
+            Settled::Clear | Settled::Unread => Poll::Ready(Err(Over::Finished)),
+        }
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Over>> {
+        self.wire.lock().poll_gone(cx).map(|()| Err(Over::Broken))
+    }
+}
+
+impl Asked {
+    /// Writes what goes before the answer (RFC 9110 section 15.2).
+    fn tell(
+        &mut self,
+        wire: &mut Shared,
+        client: &Client,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Over>> {
+        loop {
+            let Some(told) = &mut self.told else {
+                let continues = wire.lock().continues(cx.waker());
+                if !continues && !client.interim.is_waiting() {
+                    return Poll::Ready(Ok(()));
+                }
+                let mut text = BytesMut::from(if continues { CONTINUE } else { b"" });
+                text.extend_from_slice(&client.interim.take());
+                self.told = Some(text.freeze());
+                continue;
+            };
+            let polled = match told.is_empty() {
+                true => ready!(Pin::new(&mut *wire).poll_flush(cx)).map(|()| self.told = None),
+                false => {
+                    ready!(Pin::new(&mut *wire).poll_write(cx, told)).and_then(|size| match size {
+                        0 => Err(std::io::ErrorKind::WriteZero.into()),
+                        size => Ok(told.advance(size)),
+                    })
+                }
+            };
+            if polled.is_err() {
+                return Poll::Ready(Err(Over::Broken));
+            }
+        }
+    }
+}
+
+/// Lets others go first that are ready now. So those read who have something to read, then all of them
+/// ask their instances, and what comes back is written when all of it has been read: each of that is done by
+/// warm code, and whoever is at the other ends is woken once for many (`benches/README.md`).
+fn next_turn<T>(cx: &Context<'_>) -> Poll<T> {
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
+/// What comes next, where it may be anything.
+fn parse(input: &mut Bytes, client: &Client, limits: Limits) -> Result<Option<Head>, Stop> {
+    if input.starts_with(b"P") && client.pace.is_fresh() {
+        // Whoever begins so has said nothing else; with TLS the handshake told what is spoken (RFC 9113
+        // section 3.2), and it is refused.
+        if input.starts_with(PREFACE) {
+            return Err(Stop::Http2);
+        }
+        if PREFACE.starts_with(input) {
+            return Ok(None);
+        }
+    }
+    head::parse(input, limits).map_err(Stop::Unreadable)
+}

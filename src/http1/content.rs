@@ -105,11 +105,11 @@ impl Content {
         }
     }
 
-    /// The connection has ended, or failed.
-    pub fn end(&mut self, came: std::io::Result<()>) {
+    /// The connection has ended, well or not.
+    pub fn end(&mut self, well: bool) {
         match self {
             Self::Nothing | Self::Broken(_) => {}
-            Self::All if came.is_ok() => *self = Self::Nothing,
+            Self::All if well => *self = Self::Nothing,
             Self::All | Self::Data(_) | Self::Chunks(_) => drop(self.breaks(Break::Cut)),
         }
     }

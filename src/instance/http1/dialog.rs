@@ -160,7 +160,7 @@ impl Dialog {
                 Next::Broken(_) => return Poll::Ready(Some(Err(BrokenOff))),
                 Next::More => match ready!(read(&mut self.wire, cx)) {
                     Ok(came) if !came.is_empty() => self.input.came = came,
-                    ended => self.body.end(ended.map(drop)),
+                    ended => self.body.end(ended.is_ok()),
                 },
             }
         }

@@ -265,17 +265,15 @@ impl Asked {
                 self.told = Some(text.freeze());
                 continue;
             };
-            let polled = match told.is_empty() {
-                true => ready!(Pin::new(&mut *wire).poll_flush(cx)).map(|()| self.told = None),
-                false => {
-                    ready!(Pin::new(&mut *wire).poll_write(cx, told)).and_then(|size| match size {
-                        0 => Err(std::io::ErrorKind::WriteZero.into()),
-                        size => Ok(told.advance(size)),
-                    })
-                }
-            };
-            if polled.is_err() {
-                return Poll::Ready(Err(Over::Broken));
+            let wire = Pin::new(&mut *wire);
+            if told.is_empty() {
+                ready!(wire.poll_flush(cx)).map_err(|_failed| Over::Broken)?;
+                self.told = None;
+                continue;
+            }
+            match ready!(wire.poll_write(cx, told)) {
+                Ok(size @ 1..) => told.advance(size),
+                Ok(0) | Err(_) => return Poll::Ready(Err(Over::Broken)),
             }
         }
     }

@@ -153,7 +153,7 @@ impl Wire {
             };
             match read(stream, cx) {
                 Poll::Ready(Ok(came)) if !came.is_empty() => self.input.came = came,
-                Poll::Ready(ended) => self.body.end(ended.map(drop)),
+                Poll::Ready(ended) => self.body.end(ended.is_ok()),
                 Poll::Pending => {
                     self.reader = Some(cx.waker().clone());
                     return Poll::Pending;

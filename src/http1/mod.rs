@@ -3,8 +3,8 @@
 //!
 //! hyper's own connections are made for callers who know nothing of each other: a channel for each body,
 //! a task or a turn of the scheduler for each step, a buffer for each connection. Here the task of a
-//! request does all of it, and what small answers cost is a third of that (`benches/README.md`). The grammar
-//! is still httparse's; what is decided here is where a message ends, and each rule of that names its
+//! request does all of it, and small answers cost less for it (`benches/README.md`). The grammar is still
+//! httparse's; what is decided here is where a message ends, and each rule of that names its
 //! section. Nothing here knows who is at the other end. Read [`content`] first.
 
 pub mod chunks;

@@ -23,7 +23,7 @@
 //! # At run time
 //!
 //! - A worker is a thread with a runtime of its own: its accept loops (`SO_REUSEPORT`), its clients, its tunnels, its
-//!   connections to instances. A request stays on the worker that accepted it, and takes no lock there.
+//!   connections to instances. A request stays on the worker that accepted it, and waits for no lock there.
 //! - The configuration becomes one immutable [`snapshot`], published in one place. A request loads it once and keeps
 //!   it; a tunnel keeps its instance only, so that an old one pins no old configuration.
 //! - What is live of an instance (health, breaker, counters, what the operator wants) belongs to its identity, and

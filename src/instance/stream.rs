@@ -1,7 +1,7 @@
 //! The socket of a connection, and what leads to an instance.
 //!
-//! Small messages go out in one plain send: hyper hands over a head and a body as two slices, and to
-//! gather them in the kernel costs more than to copy a few hundred bytes first.
+//! Small messages go out in one plain send: HTTP/2 hands over frames as slices, and to gather them in the
+//! kernel costs more than to copy a few hundred bytes first.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

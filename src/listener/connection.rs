@@ -177,8 +177,10 @@ async fn converse(
     let over =
         attend(&mut conversation, client, true, Conversation::poll, Conversation::leave).await;
     let was_busy = client.pace.is_busy();
-    if let Over::Late(reason) = over {
-        client.cut(reason);
+    match over {
+        Over::Late(reason) => client.cut(reason),
+        Over::Broken => tracing::debug!(client = %client.peer, "a client's connection broke off"),
+        Over::Finished | Over::Unreadable(_) | Over::Http2 | Over::Rests => {}
     }
     (over, was_busy, conversation.into_parts())
 }

@@ -220,7 +220,7 @@ impl Conversation {
 
     /// An answer was sent, or it broke off.
     fn sent(&mut self, sent: Result<(), Unsent>, said: Said) -> Result<(), Over> {
-        // Dropped here, what was on the way is accounted for.
+        // With the state before, the account of the request is closed.
         self.state = State::Settles(said);
         sent.map_err(|_unsent| Over::Broken)
     }

@@ -7,6 +7,8 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::{c_int, c_long};
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use libmimalloc_sys as mi;
@@ -93,6 +95,18 @@ pub async fn give_back() {
             mi::mi_collect(false);
         }
     }
+}
+
+/// A future that is large and rare, apart from the one that waits for it: it takes no room in what that
+/// one keeps all its life, nor on the stack, where each poll of that one would touch every page of it.
+#[inline(never)]
+pub fn apart<'a, Work>(
+    make: impl FnOnce() -> Work,
+) -> Pin<Box<dyn Future<Output = Work::Output> + Send + 'a>>
+where
+    Work: Future + Send + 'a,
+{
+    Box::pin(make())
 }
 
 #[cfg(test)]

@@ -22,9 +22,10 @@ use crate::listener::seats::{self, Seat};
 use crate::listener::transport::Transport;
 use crate::listener::watchdog::{Over, attend};
 use crate::listener::{Worker, handshake, http1, http2, proxied, rest};
+use crate::memory::apart;
 use crate::observe::red::Red;
 use crate::proxy::answer::AnswerBody;
-use crate::proxy::client::{Arrival, Client, HeadBytes, Waits};
+use crate::proxy::client::{Arrival, Came, Client, HeadBytes, Waits};
 use crate::proxy::error::Reason;
 use crate::proxy::{challenge, exchange, headers, redirect};
 use crate::proxy_protocol::Ends;
@@ -38,13 +39,14 @@ pub(super) const LINGER: Duration = Duration::from_secs(2);
 pub(super) type Answering = Pin<Box<dyn Future<Output = Response<AnswerBody>> + Send>>;
 
 /// Answers a request in the manner of its listener.
-pub(super) fn answering(client: Arc<Client>, request: Request<Option<Incoming>>) -> Answering {
-    if let Some(proof) = challenge::proof(&client, &request) {
-        return Box::pin(challenge::handle(client, &request, proof));
+pub(super) fn answering(came: Came, request: Request<Option<Incoming>>) -> Answering {
+    let client = came.client();
+    if let Some(proof) = challenge::proof(client, &request) {
+        return Box::pin(challenge::handle(came, &request, proof));
     }
     match client.arrival.redirect {
-        None => Box::pin(crate::proxy::handle(client, request)),
-        Some(to) => Box::pin(redirect::handle(client, request, to)),
+        None => Box::pin(crate::proxy::handle(came, request)),
+        Some(to) => apart(|| redirect::handle(came, request, to)),
     }
 }
 
@@ -81,10 +83,9 @@ pub fn spawn(
                     let client = client(&worker, (ends, hold), arrival);
                     serve(&worker, client, Transport::plain(stream), &manner).await;
                 }
-                // Boxed, so that a plain connection is no larger for it.
                 (Ok(hold), Some(secure)) => {
-                    let served = serve_tls(&worker, stream, (ends, hold), (&manner, secure), red);
-                    Box::pin(served).await;
+                    let guest = (ends, hold);
+                    apart(|| serve_tls(&worker, stream, guest, (&manner, secure), red)).await;
                 }
             }
         }
@@ -141,25 +142,25 @@ async fn serve(worker: &Worker, client: Arc<Client>, stream: Transport, manner: 
                 tokio::spawn(tunnel.open(&worker.registry));
             }
         }
-        (Over::Finished, None) => Box::pin(linger(stream)).await,
-        (Over::Unreadable(reason), _) => Box::pin(refuse(&client, stream, reason)).await,
+        (Over::Finished, None) => apart(|| linger(stream)).await,
+        (Over::Unreadable(reason), _) => apart(|| refuse(&client, stream, reason)).await,
         (Over::Http2, _) if manner.listener.http2 && !stream.is_tls() && client.pace.is_fresh() => {
-            Box::pin(http2::serve(client, stream, read)).await;
+            apart(|| http2::serve(client, stream, read)).await;
         }
-        (Over::Http2, _) => Box::pin(refuse(&client, stream, Reason::BadRequest)).await,
+        (Over::Http2, _) => apart(|| refuse(&client, stream, Reason::BadRequest)).await,
         (Over::Late(Reason::HeaderReadTimeout), _) => {
             // Without a byte of a head there is no request to answer, and none to log.
             if head_bytes(&client) == HeadBytes::None {
                 client.live.counters.error(Reason::HeaderReadTimeout);
-                Box::pin(farewell(stream)).await;
+                apart(|| farewell(stream)).await;
             } else {
-                Box::pin(refuse(&client, stream, Reason::HeaderReadTimeout)).await;
+                apart(|| refuse(&client, stream, Reason::HeaderReadTimeout)).await;
             }
         }
         // What is not told on the line of a request that was cut is counted here.
         (Over::Late(reason), _) if !was_busy => {
             client.live.counters.error(reason);
-            Box::pin(farewell(stream)).await;
+            apart(|| farewell(stream)).await;
         }
         (Over::Late(_) | Over::Broken | Over::Rests, _) => {}
     }
@@ -234,8 +235,7 @@ async fn farewell(mut stream: Transport) {
     }
 }
 
-/// Sends FIN, and takes what the client still sends until it has seen it. Boxed where it is called:
-/// a connection should not carry this buffer all its life.
+/// Sends FIN, and takes what the client still sends until it has seen it.
 pub(super) async fn linger(mut stream: Transport) {
     let mut rest = [0; 4096];
     // With TLS what it has not taken yet goes before the end, and it may take none of it.

@@ -24,9 +24,9 @@ use crate::instance::body::{self, Broken};
 use crate::listener::connection::{self, LINGER};
 use crate::listener::io::ClientIo;
 use crate::listener::transport::Transport;
-use crate::listener::watchdog::{Over, Watchdog, attend};
+use crate::listener::watchdog::{Over, Step, Watchdog, attend};
 use crate::proxy::answer::AnswerBody;
-use crate::proxy::client::Client;
+use crate::proxy::client::{Came, Client};
 use crate::proxy::error::Reason;
 
 /// Streams that a client may have open at once; more are refused and may be tried again
@@ -68,7 +68,7 @@ impl Service<Request<Incoming>> for Proxy {
             let has_one = !body.is_end_stream();
             has_one.then(|| Box::pin(body.map_err(broken)) as body::Incoming)
         });
-        Answering(connection::answering(client, request))
+        Answering(connection::answering(Came::now(&client), request))
     }
 }
 
@@ -163,12 +163,13 @@ fn poll(
     connection: &mut Pin<Box<Connection>>,
     client: &Client,
     cx: &mut Context<'_>,
-) -> Poll<Over> {
-    connection.as_mut().poll(cx).map(|ended| match ended {
+) -> Poll<Step> {
+    let polled = connection.as_mut().poll(cx).map(|ended| match ended {
         Ok(()) => Over::Finished,
         Err(error) => {
             tracing::debug!(client = %client.peer, %error, "a client's connection ended");
             Over::Broken
         }
-    })
+    });
+    polled.map(Step::Over)
 }

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::config::types::Acceptance;
 use crate::listener::Worker;
+use crate::memory::apart;
 use crate::proxy::error::Reason;
 use crate::proxy::headers;
 use crate::proxy_protocol::{Ends, Header, LONGEST, Malformed, Start, parse};
@@ -51,8 +52,7 @@ pub(super) async fn ends(
     let is_required = acceptance == Acceptance::Require;
     let header = tokio::select! {
         biased;
-        // Boxed: a connection should not carry this all its life.
-        header = Box::pin(header(worker, stream, peer, is_required)) => header,
+        header = apart(|| header(worker, stream, peer, is_required)) => header,
         _ = phase.wait_for(|phase| *phase != Phase::Serving) => return None,
     };
     let error = match header {

@@ -39,6 +39,23 @@ pub(super) enum Over {
     Rests,
 }
 
+/// How far a connection came that has something to do.
+pub(super) enum Step {
+    /// To where others go first that are ready now. So those read who have something to read, then all of
+    /// them ask their instances, and what comes back is written when all of it has been read: each of that
+    /// is done by warm code, and whoever is at the other ends is woken once for many
+    /// (`benches/README.md`).
+    Turn,
+    /// To its end.
+    Over(Over),
+}
+
+impl From<Over> for Step {
+    fn from(over: Over) -> Self {
+        Self::Over(over)
+    }
+}
+
 /// How far a connection is with a drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leaving {
@@ -57,7 +74,7 @@ pub(super) async fn attend<Connection>(
     connection: &mut Connection,
     client: &Client,
     may_rest: bool,
-    poll: impl Fn(&mut Connection, &mut Context<'_>) -> Poll<Over>,
+    poll: impl Fn(&mut Connection, &mut Context<'_>) -> Poll<Step>,
     leave: impl Fn(&mut Connection) -> bool,
 ) -> Over {
     let mut phase = client.live.phase();
@@ -68,16 +85,31 @@ pub(super) async fn attend<Connection>(
     // over.
     let mut patience = std::pin::pin!(tokio::time::sleep(Duration::MAX));
     let mut both = |connection: &mut Connection, cx: &mut Context<'_>| match poll(connection, cx) {
-        Poll::Ready(over) => Poll::Ready(over),
+        Poll::Ready(Step::Over(over)) => Poll::Ready(over),
+        Poll::Ready(Step::Turn) => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
         Poll::Pending => watchdog.poll(client, cx),
     };
     loop {
+        let before = known;
+        let mut news = pin!(phase.wait_for(|phase| *phase != before));
+        let mut is_heard = false;
+        let news = poll_fn(|cx| {
+            // One task polls this all the time, and what was asked once wakes it: until there are news,
+            // to ask again would only cost each of its turns something.
+            if std::mem::replace(&mut is_heard, true) && !client.live.is_leaving() {
+                return Poll::Pending;
+            }
+            news.as_mut().poll(cx).map_ok(|now| *now)
+        });
         tokio::select! {
             biased;
             over = poll_fn(|cx| both(connection, cx)) => return over,
             // Somebody who takes over may himself be told to stop before the rest is over.
-            Ok(now) = phase.wait_for(|phase| *phase != known), if leaving != Leaving::Told => {
-                known = *now;
+            Ok(now) = news, if leaving != Leaving::Told => {
+                known = now;
                 leaving = Leaving::Resting;
                 let rest = known.rest().filter(|_| may_rest).unwrap_or_else(Instant::now);
                 patience.as_mut().reset(rest.into());

@@ -3,14 +3,12 @@
 //! It comes before everything else that a listener or a service says of requests, and only for what
 //! is being proved now: any other request goes the ordinary way.
 
-use std::sync::Arc;
-
 use http::header::HOST;
 use http::{Method, Request, Response};
 
 use crate::instance::body::Incoming;
 use crate::proxy::answer::{self, AnswerBody};
-use crate::proxy::client::Client;
+use crate::proxy::client::{Came, Client};
 use crate::proxy::exchange::Exchange;
 
 /// The proof that `request` asks for, if it does and there is one.
@@ -22,11 +20,11 @@ pub fn proof(client: &Client, request: &Request<Option<Incoming>>) -> Option<Str
 
 /// Answers with it.
 pub fn handle(
-    client: Arc<Client>,
+    came: Came,
     request: &Request<Option<Incoming>>,
     proof: String,
 ) -> impl Future<Output = Response<AnswerBody>> + Send + use<> {
-    let mut exchange = Exchange::begin(client, request);
+    let mut exchange = Exchange::begin(came, request);
     let snapshot = exchange.client.live.snapshot();
     exchange.log_as(&snapshot, Some(request.headers()));
     exchange.host = request.headers().get(HOST).cloned();

@@ -262,6 +262,27 @@ impl Drop for Client {
     }
 }
 
+/// A request whose head is complete, until somebody opens its account.
+#[derive(Debug)]
+pub struct Came {
+    /// Keeps its connection from being thought idle.
+    pub busy: Busy,
+    /// When.
+    pub at: Instant,
+}
+
+impl Came {
+    /// Now, by the connection of `client`.
+    pub fn now(client: &Arc<Client>) -> Self {
+        Self { busy: client.stay_busy(), at: Instant::now() }
+    }
+
+    /// By whose connection.
+    pub fn client(&self) -> &Arc<Client> {
+        &self.busy.0
+    }
+}
+
 /// Says that a connection is in the middle of a request: of its answer, or of a body that outlasts
 /// an early answer.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use crate::observe::access::{self, Agent};
 use crate::observe::counters::TunnelEnd;
 use crate::observe::judged::Verdict;
 use crate::observe::red::Ended;
-use crate::proxy::client::{Busy, Client};
+use crate::proxy::client::{Busy, Came, Client};
 use crate::proxy::error::Reason;
 use crate::proxy::retry::Failure;
 use crate::proxy::session::Outcome;
@@ -98,12 +98,11 @@ pub struct Exchange {
 
 impl Exchange {
     /// Opens the account.
-    pub fn begin(client: Arc<Client>, request: &Request<Option<Incoming>>) -> Box<Self> {
-        let now = Instant::now();
+    pub fn begin(came: Came, request: &Request<Option<Incoming>>) -> Box<Self> {
         Box::new(Self {
-            _busy: client.stay_busy(),
-            client,
-            started: now,
+            client: Arc::clone(came.client()),
+            _busy: came.busy,
+            started: came.at,
             method: request.method().clone(),
             target: request.uri().clone(),
             version: request.version(),

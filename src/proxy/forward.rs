@@ -20,6 +20,7 @@ use crate::instance::pool;
 use crate::instance::stream::OpenError;
 use crate::instance::trunk::Sending;
 use crate::instance::{Distress, InFlight, Instance, Interim, Roster};
+use crate::memory::apart;
 use crate::proxy::client::Client;
 use crate::proxy::coming::Coming;
 use crate::proxy::headers;
@@ -114,8 +115,7 @@ impl Attempt<'_> {
     ) -> Result<Answer, Failure> {
         match self.version.protocol {
             Protocol::Http1 => {}
-            // Boxed: it is large, and rare.
-            Protocol::Http2 => return Box::pin(self.send_stream(worker, head)).await,
+            Protocol::Http2 => return apart(|| self.send_stream(worker, head)).await,
         }
         let replayable = head.method.is_idempotent() && self.replayable();
         let pool = &self.instance.lane(worker).pool;
@@ -126,7 +126,7 @@ impl Attempt<'_> {
                 result => return result,
             }
         }
-        let link = Box::pin(self.connect(worker)).await?;
+        let link = apart(|| self.connect(worker)).await?;
         self.exchange(head, link, Instant::now()).await
     }
 

@@ -49,9 +49,10 @@ use crate::http1::spare;
 use crate::instance::Kind;
 use crate::instance::body::{Bounds, Incoming, Upload};
 use crate::instance::roster::count;
+use crate::memory::apart;
 use crate::proxy::admission::{Found, Search};
 use crate::proxy::answer::AnswerBody;
-use crate::proxy::client::Client;
+use crate::proxy::client::Came;
 use crate::proxy::error::Reason;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::Answer;
@@ -65,10 +66,10 @@ use crate::snapshot::{Branch, Service, Snapshot};
 
 /// Answers one request. Whatever happens, the client gets an answer and the log a line.
 pub fn handle(
-    client: Arc<Client>,
+    came: Came,
     request: Request<Option<Incoming>>,
 ) -> impl Future<Output = Response<AnswerBody>> + Send {
-    let mut exchange = Exchange::begin(client, &request);
+    let mut exchange = Exchange::begin(came, &request);
     let (mut head, incoming) = request.into_parts();
     // Lent, since a future keeps what it is given twice: as it came, and as it is used.
     async move {
@@ -150,7 +151,7 @@ async fn pass(
             Found::Place(place) => Ok(place),
             Found::Full => {
                 exchange.has_waited = true;
-                Box::pin(tries.wait(&mut session)).await
+                apart(|| tries.wait(&mut session)).await
             }
             Found::Nobody(reason) => Err(reason),
         };
@@ -159,13 +160,13 @@ async fn pass(
         let began = exchange.began();
         attempt.traceparent = exchange.attempt(place, began);
         let question = Question::watched(worker, head, upgrade.as_ref(), &tries, &attempt);
-        // Boxed, as is all that is rare and large: the future of every request carries the rest.
+        // What is rare and large is apart: the future of every request carries the rest.
         let (instance, result) = match (question, &upgrade) {
             (Some(question), _) => {
-                Box::pin(race::run(question, attempt, exchange, &mut tries, &session)).await
+                apart(|| race::run(question, attempt, exchange, &mut tries, &session)).await
             }
             (None, Some(to)) => {
-                let result = Box::pin(attempt.upgrade(worker, head, to)).await;
+                let result = apart(|| attempt.upgrade(worker, head, to)).await;
                 (attempt.instance, result)
             }
             (None, None) => {
@@ -456,7 +457,7 @@ mod tests {
     /// Each request in flight has one: what is rare is boxed.
     #[test]
     fn the_future_of_a_request_stays_small() {
-        fn size<F: Future>(_: fn(Arc<Client>, Request<Option<Incoming>>) -> F) -> usize {
+        fn size<F: Future>(_: fn(Came, Request<Option<Incoming>>) -> F) -> usize {
             size_of::<F>()
         }
         assert!(size(handle) <= 1152, "{} bytes", size(handle));

@@ -1,44 +1,29 @@
 //! What a plain listener answers that sends its clients to https: the same URL there.
 
-use std::sync::Arc;
-
 use http::header::{HOST, HeaderValue};
 use http::{Request, Response, StatusCode, request};
 
 use crate::config::types::HttpsRedirect;
 use crate::instance::body::Incoming;
 use crate::proxy::answer::{self, AnswerBody};
-use crate::proxy::client::Client;
+use crate::proxy::client::Came;
 use crate::proxy::error::Reason;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::headers::{self, Fields};
 
 /// Answers one request. Of a client that came to a trusted proxy by https it is none to redirect:
 /// that would go on for ever.
-pub fn handle(
-    client: Arc<Client>,
-    request: Request<Option<Incoming>>,
-    redirect: HttpsRedirect,
-) -> impl Future<Output = Response<AnswerBody>> + Send {
-    // Before anybody looks whether it is in the middle of something.
-    let busy = client.stay_busy();
-    async move {
-        let response = direct(client, request, redirect).await;
-        drop(busy);
-        response
-    }
-}
-
-async fn direct(
-    client: Arc<Client>,
+pub async fn handle(
+    came: Came,
     request: Request<Option<Incoming>>,
     redirect: HttpsRedirect,
 ) -> Response<AnswerBody> {
+    let client = came.client();
     let snapshot = client.live.snapshot();
     if headers::is_https(request.headers(), client.origin(&snapshot, request.version())) {
-        return super::handle(client, request).await;
+        return super::handle(came, request).await;
     }
-    let mut exchange = Exchange::begin(client, &request);
+    let mut exchange = Exchange::begin(came, &request);
     exchange.log_as(&snapshot, Some(request.headers()));
     let (head, incoming) = request.into_parts();
     let origin = exchange.client.origin(&snapshot, head.version);

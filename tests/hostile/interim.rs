@@ -10,9 +10,13 @@ const HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 async fn listen() -> (TcpListener, Burdock) {
+    listen_with("").await
+}
+
+async fn listen_with(settings: &str) -> (TcpListener, Burdock) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("its address");
-    let config = format!("{}instances: [{address}]\nbreaker: off\n", support::HEADER);
+    let config = format!("{}instances: [{address}]\nbreaker: off\n{settings}", support::HEADER);
     (listener, Burdock::start(&config).await)
 }
 
@@ -97,4 +101,25 @@ async fn a_client_that_is_behind_gets_each_answer_whole() {
     }
     assert!(hints <= 20, "{hints}");
     drop(within("the instance", serve).await);
+}
+
+/// There is always more to read of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_never_stops_hinting_is_not_waited_for() {
+    let (listener, burdock) = listen_with("timeouts: { first_byte: 500ms }\n").await;
+    let mut client = Client::ask(&burdock, 1).await;
+    let serve = tokio::spawn(async move {
+        let (mut instance, _) = listener.accept().await.expect("a connection");
+        take_request(&mut instance).await;
+        let hints = HINTS.repeat(1000);
+        while instance.write_all(&hints).await.is_ok() {}
+    });
+    let status = loop {
+        match client.answer(0).await {
+            (103, _) => {}
+            (status, _) => break status,
+        }
+    };
+    assert_eq!(status, 504);
+    within("the end of its connection", serve).await.expect("it ends");
 }

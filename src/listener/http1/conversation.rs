@@ -17,9 +17,9 @@ use crate::http1::spare;
 use crate::listener::connection::{Answering, answering};
 use crate::listener::paced::Paced;
 use crate::listener::transport::Transport;
-use crate::listener::watchdog::Over;
+use crate::listener::watchdog::{Over, Step};
 use crate::proxy::answer::AnswerBody;
-use crate::proxy::client::{Client, HeadBytes, Waits};
+use crate::proxy::client::{Came, Client, HeadBytes, Waits};
 use crate::proxy::error::Reason;
 
 /// What a client begins HTTP/2 with (RFC 9113 section 3.4).
@@ -39,6 +39,8 @@ pub(in crate::listener) struct Conversation {
 enum State {
     /// For a request.
     Waits,
+    /// For its turn to be asked.
+    Heard(Heard),
     /// For its answer.
     Asked(Asked),
     /// For its turn to write that.
@@ -47,6 +49,12 @@ enum State {
     Answered(Sending<AnswerBody>, Said),
     /// For the end of a request that was answered early.
     Settles(Said),
+}
+
+/// A request that has come.
+struct Heard {
+    head: Head,
+    came: Came,
 }
 
 /// A request whose answer has not begun.
@@ -88,11 +96,12 @@ impl Conversation {
         }
     }
 
-    /// Goes on; ready when nothing more is said.
-    pub(in crate::listener) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+    /// Goes on; ready when nothing more is said, or others go first.
+    pub(in crate::listener) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         loop {
             let went_on = match &mut self.state {
                 State::Waits => self.poll_request(cx),
+                State::Heard(_) => Poll::Ready(self.ask()),
                 State::Asked(_) => self.poll_answer(cx),
                 State::Ready(_) => Poll::Ready(self.answer(cx)),
                 State::Answered(sending, said) => match sending.poll(&mut self.wire, cx) {
@@ -107,8 +116,8 @@ impl Conversation {
                     self.poll_settled(said, cx)
                 }
             };
-            if let Err(over) = ready!(went_on) {
-                return Poll::Ready(over);
+            if let Err(step) = ready!(went_on) {
+                return Poll::Ready(step);
             }
         }
     }
@@ -125,23 +134,24 @@ impl Conversation {
         self.wire.take()
     }
 
-    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Over>> {
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Step>> {
         loop {
             let mut wire = self.wire.lock();
             let (client, limits) = (&self.client, self.limits);
             match wire.input.head(|input| parse(input, client, limits)) {
                 Ok(None) if wire.input.started() > limits.bytes => {
-                    return Poll::Ready(Err(Over::Unreadable(Reason::HeadTooLarge)));
+                    return Poll::Ready(Err(Over::Unreadable(Reason::HeadTooLarge).into()));
                 }
                 Ok(None) => {}
                 Ok(Some(head)) => {
                     drop(wire);
-                    self.ask(head);
-                    return next_turn(cx);
+                    let came = Came::now(&self.client);
+                    self.state = State::Heard(Heard { head, came });
+                    return Poll::Ready(Err(Step::Turn));
                 }
-                Err(Stop::Http2) => return Poll::Ready(Err(Over::Http2)),
+                Err(Stop::Http2) => return Poll::Ready(Err(Over::Http2.into())),
                 Err(Stop::Unreadable(reason)) => {
-                    return Poll::Ready(Err(Over::Unreadable(reason)));
+                    return Poll::Ready(Err(Over::Unreadable(reason).into()));
                 }
             }
             let has_begun = !wire.input.is_empty();
@@ -149,36 +159,39 @@ impl Conversation {
             if has_begun {
                 self.client.pace.read();
             } else if self.leaves {
-                return Poll::Ready(Err(Over::Finished));
+                return Poll::Ready(Err(Over::Finished.into()));
             }
             let came = ready!(wire.poll_head(cx));
             match (came, wire.input.came.is_empty()) {
                 (Ok(()), false) => {}
-                (Ok(()), true) if !has_begun => return Poll::Ready(Err(Over::Finished)),
-                (Ok(()) | Err(_), _) => return Poll::Ready(Err(Over::Broken)),
+                (Ok(()), true) if !has_begun => return Poll::Ready(Err(Over::Finished.into())),
+                (Ok(()) | Err(_), _) => return Poll::Ready(Err(Over::Broken.into())),
             }
         }
     }
 
-    fn ask(&mut self, head: Head) {
-        let Head { request, length, expects, said } = head;
-        let body = self.wire.body(length, expects);
-        let request = request.map(|()| body);
-        let answering = answering(Arc::clone(&self.client), request);
-        self.state = State::Asked(Asked { answering, said, told: None });
+    fn ask(&mut self) -> Result<(), Step> {
+        if let State::Heard(Heard { head, came }) = std::mem::replace(&mut self.state, State::Waits)
+        {
+            let Head { request, length, expects, said } = head;
+            let body = self.wire.body(length, expects);
+            let answering = answering(came, request.map(|()| body));
+            self.state = State::Asked(Asked { answering, said, told: None });
+        }
+        Ok(())
     }
 
-    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Over>> {
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Step>> {
         let State::Asked(asked) = &mut self.state else { return Poll::Ready(Ok(())) };
         match asked.answering.as_mut().poll(cx) {
             Poll::Ready(response) => {
                 let (told, said) = (asked.told.take(), asked.said);
                 self.state = State::Ready(Ready { response, said, told });
-                next_turn(cx)
+                Poll::Ready(Err(Step::Turn))
             }
             Poll::Pending => {
-                if let Poll::Ready(Err(over)) = asked.tell(&mut self.wire, &self.client, cx) {
-                    return Poll::Ready(Err(over));
+                if let Poll::Ready(Err(step)) = asked.tell(&mut self.wire, &self.client, cx) {
+                    return Poll::Ready(Err(step));
                 }
                 self.poll_gone(cx)
             }
@@ -186,7 +199,7 @@ impl Conversation {
     }
 
     /// Begins to answer, behind what is left of interim answers.
-    fn answer(&mut self, cx: &mut Context<'_>) -> Result<(), Over> {
+    fn answer(&mut self, cx: &mut Context<'_>) -> Result<(), Step> {
         let State::Ready(ready) = std::mem::replace(&mut self.state, State::Waits) else {
             return Ok(());
         };
@@ -219,14 +232,14 @@ impl Conversation {
     }
 
     /// An answer was sent, or it broke off.
-    fn sent(&mut self, sent: Result<(), Unsent>, said: Said) -> Result<(), Over> {
+    fn sent(&mut self, sent: Result<(), Unsent>, said: Said) -> Result<(), Step> {
         // With the state before, the account of the request is closed.
         self.state = State::Settles(said);
-        sent.map_err(|_unsent| Over::Broken)
+        sent.map_err(|_unsent| Over::Broken.into())
     }
 
     /// Whatever comes next, an instance may have answered before it has all of its request, and want it.
-    fn poll_settled(&mut self, said: Said, cx: &mut Context<'_>) -> Poll<Result<(), Over>> {
+    fn poll_settled(&mut self, said: Said, cx: &mut Context<'_>) -> Poll<Result<(), Step>> {
         let settled = self.wire.lock().poll_settled(cx);
         if settled.is_pending() && said.ends_by_close {
             // Nothing else tells the client that it has all of its answer. With TLS it may take a while.
@@ -237,12 +250,12 @@ impl Conversation {
                 self.state = State::Waits;
                 Poll::Ready(Ok(()))
             }
-            Settled::Clear | Settled::Unread => Poll::Ready(Err(Over::Finished)),
+            Settled::Clear | Settled::Unread => Poll::Ready(Err(Over::Finished.into())),
         }
     }
 
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Over>> {
-        self.wire.lock().poll_gone(cx).map(|()| Err(Over::Broken))
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Step>> {
+        self.wire.lock().poll_gone(cx).map(|()| Err(Over::Broken.into()))
     }
 }
 
@@ -253,7 +266,7 @@ impl Asked {
         wire: &mut Shared,
         client: &Client,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Over>> {
+    ) -> Poll<Result<(), Step>> {
         loop {
             let Some(told) = &mut self.told else {
                 let continues = wire.lock().continues(cx.waker());
@@ -273,18 +286,10 @@ impl Asked {
             }
             match ready!(wire.poll_write(cx, told)) {
                 Ok(size @ 1..) => told.advance(size),
-                Ok(0) | Err(_) => return Poll::Ready(Err(Over::Broken)),
+                Ok(0) | Err(_) => return Poll::Ready(Err(Over::Broken.into())),
             }
         }
     }
-}
-
-/// Lets others go first that are ready now. So those read who have something to read, then all of them
-/// ask their instances, and what comes back is written when all of it has been read: each of that is done by
-/// warm code, and whoever is at the other ends is woken once for many (`benches/README.md`).
-fn next_turn<T>(cx: &Context<'_>) -> Poll<T> {
-    cx.waker().wake_by_ref();
-    Poll::Pending
 }
 
 /// What comes next, where it may be anything.

@@ -18,8 +18,10 @@ const MOST: usize = 100_000;
 /// Where sessions went, by the mark of the token they came with.
 #[derive(Debug, Default)]
 pub struct Rehomes {
-    moved: Mutex<HashMap<u64, (Arc<Instance>, Instant)>>,
+    moved: Mutex<Moved>,
 }
+
+type Moved = HashMap<u64, (Arc<Instance>, Instant)>;
 
 impl Rehomes {
     /// Where the session with this token went a moment ago.
@@ -29,16 +31,31 @@ impl Rehomes {
         (now.saturating_duration_since(*at) < MEMORY).then(|| Arc::clone(instance))
     }
 
+    /// Where the session with this token went a moment ago, if it `fits`, else where `make` says, which is
+    /// noted. Of several that ask at the same time, whatever their workers, only one has it made.
+    pub fn share(
+        &self,
+        mark: u64,
+        now: Instant,
+        fits: impl FnOnce(&Arc<Instance>) -> bool,
+        make: impl FnOnce() -> Option<Arc<Instance>>,
+    ) -> Option<Arc<Instance>> {
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((instance, at)) = moved.get(&mark)
+            && now.saturating_duration_since(*at) < MEMORY
+            && fits(instance)
+        {
+            return Some(Arc::clone(instance));
+        }
+        let made = make()?;
+        insert(&mut moved, mark, Arc::clone(&made), now);
+        Some(made)
+    }
+
     /// Notes where the session with this token goes.
     pub fn note(&self, mark: u64, instance: Arc<Instance>, now: Instant) {
         let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
-        if moved.len() >= MOST {
-            moved.retain(|_, (_, at)| now.saturating_duration_since(*at) < MEMORY);
-        }
-        if moved.len() >= MOST {
-            moved.clear();
-        }
-        moved.insert(mark, (instance, now));
+        insert(&mut moved, mark, instance, now);
     }
 
     /// Lets go of what is older than the memory, so that removed instances can go.
@@ -47,4 +64,14 @@ impl Rehomes {
         moved.retain(|_, (_, at)| now.saturating_duration_since(*at) < MEMORY);
         moved.shrink_to(1024);
     }
+}
+
+fn insert(moved: &mut Moved, mark: u64, instance: Arc<Instance>, now: Instant) {
+    if moved.len() >= MOST {
+        moved.retain(|_, (_, at)| now.saturating_duration_since(*at) < MEMORY);
+    }
+    if moved.len() >= MOST {
+        moved.clear();
+    }
+    moved.insert(mark, (instance, now));
 }

@@ -44,14 +44,11 @@ impl Session<'_> {
                 })
             }
             State::Moving(bond, _) => {
-                let followed = roster.rehomes.find(bond.mark, now).filter(|instance| {
-                    instance.eligibility().bound.is_ok() && instance.admits() && untried(instance)
-                });
-                followed.or_else(|| {
-                    let chosen = roster.choose(draw, self.kind, tried)?;
-                    roster.rehomes.note(bond.mark, Arc::clone(&chosen), now);
-                    Some(chosen)
-                })
+                let fits = |to: &Arc<Instance>| {
+                    to.eligibility().bound.is_ok() && to.admits() && untried(to)
+                };
+                let choose = || roster.choose(draw, self.kind, tried);
+                roster.rehomes.share(bond.mark, now, fits, choose)
             }
         };
         chosen.ok_or(otherwise)

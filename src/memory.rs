@@ -3,7 +3,7 @@
 //!
 //! glibc keeps what is as large as the buffers of a connection on no list of its thread: each costs a
 //! search, and leaves a hole between what idle connections keep. `benches/README.md` has what this is
-//! worth.
+//! worth, and what it is to keep large futures [`apart`].
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::{c_int, c_long};

@@ -236,6 +236,7 @@ async fn the_file_belongs_to_whom_root_becomes_and_can_be_opened_again() {
     assert_eq!(burdock.log("root's rights are given up").len(), usize::from(is_root));
     std::fs::rename(&file, burdock.directory.join("moved.log")).expect("rotate");
     burdock.signal(libc::SIGUSR1);
+    eventually("a new file", || file.exists().then_some(())).await;
     burdock.client().get("/").await;
     has(&file, 1).await;
 }

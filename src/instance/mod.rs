@@ -32,7 +32,6 @@ pub mod queue;
 pub mod rate;
 pub mod recent;
 mod recently;
-pub mod rehomes;
 pub mod relay;
 pub mod roster;
 pub mod sessions;
@@ -344,7 +343,12 @@ impl Instance {
 
     /// About how many sessions are bound to it and live. One in a tunnel makes no requests.
     pub fn session_count(&self, now: Instant) -> u64 {
-        self.sessions.estimate(now).max(self.lanes.iter().map(Lane::tunnels).sum())
+        let living = match self.eligibility().bound {
+            // What was under way at the end of its drain is answered, and its session lives elsewhere.
+            Err(Rehome::Drained) => 0,
+            _ => self.sessions.estimate(now),
+        };
+        living.max(self.lanes.iter().map(Lane::tunnels).sum())
     }
 
     /// What it may receive now.

@@ -128,8 +128,13 @@ mod tests {
         let roster = Arc::new(Roster::new("s", "v", Instant::now()));
         roster.reconcile(&config.services[0].versions[0], 1);
         let instance = Arc::clone(&roster.members().all()[0]);
+        instance.sessions.began(7);
+        assert_eq!(instance.session_count(Instant::now()), 1);
         let drilled = instance.rehearse(State::Draining, Some(Duration::from_secs(1))).unwrap();
         assert!(instance.finish_drain(drilled));
+        instance.sessions.seen(8);
+        let now = Instant::now() + Duration::from_secs(2);
+        assert_eq!(instance.session_count(now), 0, "an answer that was under way at the end");
         let report = Report { state: State::Draining, percent: 100 };
         let own = instance.heed(report).expect("a drain of its own");
         assert!(own.until > drilled.until + Duration::from_secs(30));

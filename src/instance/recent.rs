@@ -1,5 +1,5 @@
-//! A bounded memory of where clients went that bring no token: by their engine.io session, or by
-//! what is alike in the first requests of one client.
+//! A bounded memory of what was decided for a client a moment ago: by its engine.io session, by what
+//! is alike in its first requests, or by the token that it came with when its session moved.
 //!
 //! Of two generations the older is forgotten when the younger is full, so that memory is bounded
 //! and each step takes constant time; what is looked up moves to the younger one. All workers share
@@ -190,6 +190,24 @@ mod tests {
         assert_eq!(share('d', 11, false), Some('d'));
         assert_eq!(share('e', 12, true), Some('d'));
         assert_eq!(recent.share(2, begin, |_| true, || None), None);
+    }
+
+    #[test]
+    fn of_two_who_ask_at_once_one_decides() {
+        let recent = Recent::new(SECOND);
+        let (now, start) = (Instant::now(), std::sync::Barrier::new(2));
+        let share = |mine: char| -> String {
+            let share = |key: u64| {
+                start.wait();
+                recent.share(key, now, |_| true, || Some(mine)).unwrap()
+            };
+            (0..1000).map(share).collect()
+        };
+        let (one, other) = std::thread::scope(|scope| {
+            let other = scope.spawn(|| share('b'));
+            (share('a'), other.join().unwrap())
+        });
+        assert_eq!(one, other);
     }
 
     #[test]

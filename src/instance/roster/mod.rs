@@ -30,7 +30,6 @@ use crate::instance::panic::Panic;
 use crate::instance::queue::{Full, Queue, Ticket, Want};
 use crate::instance::rate::Rate;
 use crate::instance::recent::Recent;
-use crate::instance::rehomes::Rehomes;
 use crate::instance::tally::Tally;
 use crate::instance::{Cause, Departure, Identity, Instance, Kind, Lane, Source, events};
 use crate::observe::events::Whose;
@@ -47,7 +46,9 @@ use members::Manner;
 /// An engine.io session that made no request for this long is forgotten. A client makes one each
 /// `pingInterval`, 25 s by default, for as long as it polls.
 const SID_LIFETIME: Duration = Duration::from_secs(300);
-
+/// How long it is remembered where the session of an old token went: longer than any client takes to
+/// use the new one.
+const REHOME_LIFETIME: Duration = Duration::from_secs(10);
 /// Whoever has not asked for so long has all of its quota again, whatever `burst` would say.
 const QUOTA_LIFETIME: Duration = Duration::from_secs(3600);
 /// How far apart the requests are that count as one client's first ones.
@@ -78,8 +79,9 @@ pub struct Roster {
     pub budget: Budget,
     /// Of tunnels that are opened.
     upgrades: Rate,
-    /// Where sessions went.
-    pub rehomes: Rehomes,
+    /// Where sessions went a moment ago, by the mark of the token that they came with. A client has
+    /// several requests under way when its instance fails: the first decides, the others follow.
+    pub rehomes: Recent<Arc<Instance>>,
     /// Clients that are to come back to another instance.
     pub moves: Moves,
     /// Requests that wait for a place.
@@ -131,7 +133,7 @@ impl Roster {
             is_set_up: AtomicBool::new(false),
             budget: Budget::new(now),
             upgrades: Rate::new(now),
-            rehomes: Rehomes::default(),
+            rehomes: Recent::new(REHOME_LIFETIME),
             moves: Moves::default(),
             queue: Queue::default(),
             sids: Recent::new(SID_LIFETIME),

@@ -213,26 +213,3 @@ fn a_change_among_ten_thousand_is_published_within_milliseconds() {
         assert!(took.iter().min().is_some_and(|best| *best < Duration::from_millis(50)));
     }
 }
-
-#[test]
-fn of_the_requests_of_a_session_that_move_at_once_one_decides() {
-    let roster = roster("instances: [a:1, b:1]\n");
-    let (members, now) = (roster.members(), Instant::now());
-    let start = std::sync::Barrier::new(2);
-    let moved = |here: usize| -> Vec<_> {
-        let share = |mark: u64| {
-            start.wait();
-            roster.rehomes.share(mark, now, |_| true, || Some(Arc::clone(&members.all()[here])))
-        };
-        (0..1000).map(|mark| share(mark).unwrap().address().to_owned()).collect()
-    };
-    let (one, other) = std::thread::scope(|scope| {
-        let other = scope.spawn(|| moved(1));
-        (moved(0), other.join().unwrap())
-    });
-    assert_eq!(one, other);
-    let elsewhere = Arc::clone(&members.all()[usize::from(one[0] == "a:1")]);
-    let found = roster.rehomes.share(0, now, |_| false, || Some(Arc::clone(&elsewhere)));
-    assert!(Arc::ptr_eq(&found.unwrap(), &elsewhere), "where it went does not fit any more");
-    assert!(Arc::ptr_eq(&roster.rehomes.find(0, now).unwrap(), &elsewhere));
-}

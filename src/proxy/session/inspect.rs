@@ -77,7 +77,7 @@ impl Session<'_> {
             State::Moving(bond, _) => {
                 let serves = |to: &Arc<Instance>| to.eligibility().bound.is_ok() && has_place(to);
                 let sent = roster.moves.sent(bond.mark);
-                let followed = sent.or_else(|| roster.rehomes.find(bond.mark, now));
+                let followed = sent.or_else(|| roster.rehomes.peek(bond.mark, now));
                 followed.filter(serves).or_else(beside)
             }
         };
@@ -94,7 +94,7 @@ impl Session<'_> {
         let roster = &self.service.roster;
         match &self.state {
             State::Bound(bond, _) => bond.issued.is_none(),
-            State::Moving(bond, _) => roster.rehomes.find(bond.mark, now).is_some(),
+            State::Moving(bond, _) => roster.rehomes.peek(bond.mark, now).is_some(),
             State::Absent | State::Rejected(_) => {
                 self.burst().is_some_and(|key| roster.bursts.peek(key, now).is_some())
             }

@@ -13,7 +13,8 @@
 //! On the path: [`listener`], [`proxy`], [`route`], [`affinity`], [`balance`], [`instance`], [`tunnel`].
 //! Beside it: [`config`] (file -> validated types), [`snapshot`] (what a request may read), [`proxy_protocol`]
 //! (who a client is behind proxies that pass bytes on), [`http1`] (messages, to both sides), [`tls`] (certificates, tickets, secured streams), [`outward`]
-//! (what Burdock asks on its own account), [`memory`] (the allocator, large futures), [`acme`] (certificates from a CA), [`health`] (checks and breaker), [`discovery`]
+//! (what Burdock asks on its own account), [`memory`] (the allocator, large futures),
+//! [`turn`] (who goes first), [`acme`] (certificates from a CA), [`health`] (checks and breaker), [`discovery`]
 //! (instances that are found), [`etcd`] (keys, leases, watches), [`fleet`] (what balancers share), [`observe`] (logs), [`trace`] (spans),
 //! [`admin`] (its API, metrics), [`doctor`] (classic mistakes), [`rehearsal`] (a drill on this balancer),
 //! [`run`] (puts all of it together), [`demo`] (embedded instances), [`cli`] (the command line's shape). Outside all of it, and only by the
@@ -91,3 +92,4 @@ pub mod tls;
 pub mod top;
 pub mod trace;
 pub mod tunnel;
+pub mod turn;

@@ -14,6 +14,7 @@ use crate::listener::connection::LINGER;
 use crate::proxy::client::{Client, Waits};
 use crate::proxy::error::Reason;
 use crate::snapshot::{Phase, Snapshot};
+use crate::turn;
 
 /// Who has asked for nothing for this long rests. Sooner, many would be taken apart and
 /// put together again for each request, which costs about a tenth of one; later, clients that come
@@ -41,10 +42,7 @@ pub(super) enum Over {
 
 /// How far a connection came that has something to do.
 pub(super) enum Step {
-    /// To where others go first that are ready now. So those read who have something to read, then all of
-    /// them ask their instances, and what comes back is written when all of it has been read: each of that
-    /// is done by warm code, and whoever is at the other ends is woken once for many
-    /// (`benches/README.md`).
+    /// To where others go first that are ready now ([`turn`]).
     Turn,
     /// To its end.
     Over(Over),
@@ -86,10 +84,7 @@ pub(super) async fn attend<Connection>(
     let mut patience = std::pin::pin!(tokio::time::sleep(Duration::MAX));
     let mut both = |connection: &mut Connection, cx: &mut Context<'_>| match poll(connection, cx) {
         Poll::Ready(Step::Over(over)) => Poll::Ready(over),
-        Poll::Ready(Step::Turn) => {
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        }
+        Poll::Ready(Step::Turn) => turn::end(cx),
         Poll::Pending => watchdog.poll(client, cx),
     };
     loop {

@@ -27,6 +27,7 @@ use crate::proxy::headers;
 use crate::proxy::retry::{self, Failure, Sent};
 use crate::proxy::upgrade::Raw;
 use crate::proxy_protocol::Introduction;
+use crate::turn;
 
 /// The head of an answer, and what its body comes by.
 #[derive(Debug)]
@@ -174,6 +175,7 @@ impl Attempt<'_> {
         link: &mut Link,
         now: Instant,
     ) -> Result<Response<()>, Failure> {
+        turn::next().await;
         let idempotent = head.method.is_idempotent();
         if let Some(failure) = self.distress(Sent::Nothing, idempotent) {
             return Err(failure);

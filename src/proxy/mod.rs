@@ -63,6 +63,7 @@ use crate::proxy::session::{Session, Visit};
 use crate::proxy::tries::{Next, Tries};
 use crate::proxy::upgrade::Upgrade;
 use crate::snapshot::{Branch, Service, Snapshot};
+use crate::turn;
 
 /// Answers one request. Whatever happens, the client gets an answer and the log a line.
 pub fn handle(
@@ -134,6 +135,7 @@ async fn pass(
     }
     check_hops(head, incoming.is_some())?;
     let upgrade = asked_upgrade(exchange, head, fields, service, incoming.is_some())?;
+    turn::next().await;
     let mut session = recognise(exchange, &snapshot, service, head, fields, upgrade.as_ref());
     let kept_in_all = snapshot.config.client_limits.retry_memory;
     let upload = upload(exchange, head, fields, incoming, (version, kept_in_all))?;

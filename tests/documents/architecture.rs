@@ -24,6 +24,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("tunnel::frames", 2),
     ("outward", 2),
     ("memory", 0),
+    ("turn", 0),
     ("etcd", 3),
     ("acme", 3),
     ("instance", 3),

@@ -18,6 +18,7 @@ use crate::instance::http1::answer::{self, Interim, LONGEST, Parsed};
 use crate::instance::http1::request::Outgoing;
 use crate::instance::stream::Wire;
 use crate::tls::client::is_refusal;
+use crate::turn;
 
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +132,7 @@ impl Dialog {
                     if self.input.came.is_empty() {
                         return Poll::Ready(Err(self.failed(&io::ErrorKind::UnexpectedEof.into())));
                     }
+                    return turn::end(cx);
                 }
             }
         }

@@ -163,7 +163,7 @@ impl Conversation {
             }
             let came = ready!(wire.poll_head(cx));
             match (came, wire.input.came.is_empty()) {
-                (Ok(()), false) => {}
+                (Ok(()), false) => return Poll::Ready(Err(Step::Turn)),
                 (Ok(()), true) if !has_begun => return Poll::Ready(Err(Over::Finished.into())),
                 (Ok(()) | Err(_), _) => return Poll::Ready(Err(Over::Broken.into())),
             }

@@ -126,7 +126,9 @@ impl Conversation {
     /// connect before they know what to ask.
     pub(in crate::listener) fn leave(&mut self) -> bool {
         self.leaves = true;
+        // What was read before this turn may be a request.
         matches!(self.client.pace.waits(), Waits::Head(_, HeadBytes::None))
+            && self.wire.lock().input.is_empty()
     }
 
     /// The connection, and what was read of it and not made use of.
@@ -135,39 +137,37 @@ impl Conversation {
     }
 
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Step>> {
-        loop {
-            let mut wire = self.wire.lock();
-            let (client, limits) = (&self.client, self.limits);
-            match wire.input.head(|input| parse(input, client, limits)) {
-                Ok(None) if wire.input.started() > limits.bytes => {
-                    return Poll::Ready(Err(Over::Unreadable(Reason::HeadTooLarge).into()));
-                }
-                Ok(None) => {}
-                Ok(Some(head)) => {
-                    drop(wire);
-                    let came = Came::now(&self.client);
-                    self.state = State::Heard(Heard { head, came });
-                    return Poll::Ready(Err(Step::Turn));
-                }
-                Err(Stop::Http2) => return Poll::Ready(Err(Over::Http2.into())),
-                Err(Stop::Unreadable(reason)) => {
-                    return Poll::Ready(Err(Over::Unreadable(reason).into()));
-                }
+        let mut wire = self.wire.lock();
+        let (client, limits) = (&self.client, self.limits);
+        match wire.input.head(|input| parse(input, client, limits)) {
+            Ok(None) if wire.input.started() > limits.bytes => {
+                return Poll::Ready(Err(Over::Unreadable(Reason::HeadTooLarge).into()));
             }
-            let has_begun = !wire.input.is_empty();
-            // A head that comes whole has not been waited for.
-            if has_begun {
-                self.client.pace.read();
-            } else if self.leaves {
-                return Poll::Ready(Err(Over::Finished.into()));
+            Ok(None) => {}
+            Ok(Some(head)) => {
+                drop(wire);
+                let came = Came::now(&self.client);
+                self.state = State::Heard(Heard { head, came });
+                return Poll::Ready(Err(Step::Turn));
             }
-            let came = ready!(wire.poll_head(cx));
-            match (came, wire.input.came.is_empty()) {
-                (Ok(()), false) => return Poll::Ready(Err(Step::Turn)),
-                (Ok(()), true) if !has_begun => return Poll::Ready(Err(Over::Finished.into())),
-                (Ok(()) | Err(_), _) => return Poll::Ready(Err(Over::Broken.into())),
+            Err(Stop::Http2) => return Poll::Ready(Err(Over::Http2.into())),
+            Err(Stop::Unreadable(reason)) => {
+                return Poll::Ready(Err(Over::Unreadable(reason).into()));
             }
         }
+        let has_begun = !wire.input.is_empty();
+        // A head that comes whole has not been waited for.
+        if has_begun {
+            self.client.pace.read();
+        } else if self.leaves {
+            return Poll::Ready(Err(Over::Finished.into()));
+        }
+        let came = ready!(wire.poll_head(cx));
+        Poll::Ready(Err(match (came, wire.input.came.is_empty()) {
+            (Ok(()), false) => Step::Turn,
+            (Ok(()), true) if !has_begun => Over::Finished.into(),
+            (Ok(()) | Err(_), _) => Over::Broken.into(),
+        }))
     }
 
     fn ask(&mut self) -> Result<(), Step> {

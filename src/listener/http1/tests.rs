@@ -1,6 +1,7 @@
 //! Clients that say what they like.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -17,6 +18,7 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::conversation::Conversation;
 use super::head::{self, Limits};
 use super::wire::{Settled, Shared};
 use crate::affinity::token::Keyring;
@@ -24,6 +26,7 @@ use crate::http1::content::{Content, Length, Next};
 use crate::instance::body::{self, Broken};
 use crate::listener::paced::Paced;
 use crate::listener::transport::Transport;
+use crate::listener::watchdog::Step;
 use crate::proxy::client::{Arrival, Client};
 use crate::proxy_protocol::Ends;
 use crate::snapshot::Live;
@@ -141,8 +144,8 @@ proptest! {
     }
 }
 
-/// A connection of which this was read, and the client's end of it.
-async fn wire(read: &'static [u8]) -> (Shared, TcpStream) {
+/// A client's connection, what is known of it, and the client's end.
+async fn accepted() -> (Transport, Arc<Client>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let end = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, peer) = listener.accept().await.unwrap();
@@ -153,8 +156,13 @@ async fn wire(read: &'static [u8]) -> (Shared, TcpStream) {
     let ends = Ends { source: peer, destination: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)) };
     let here = (0, Registry::new());
     let client = Arc::new(Client::new(live, here, (ends, Box::new(())), Arrival::default()));
-    let paced = Paced::new(Transport::plain(stream), client);
-    (Shared::new(paced, Bytes::from_static(read)), end)
+    (Transport::plain(stream), client, end)
+}
+
+/// A connection of which this was read, and the client's end of it.
+async fn wire(read: &'static [u8]) -> (Shared, TcpStream) {
+    let (stream, client, end) = accepted().await;
+    (Shared::new(Paced::new(stream, client), Bytes::from_static(read)), end)
 }
 
 async fn whole(mut body: body::Incoming) -> Result<Vec<u8>, Broken> {
@@ -219,4 +227,20 @@ async fn a_100_is_asked_for_by_whoever_asks_for_a_body_that_has_not_come() {
     assert!(!wire.lock().continues(Waker::noop()), "once");
     end.write_all(b"ok").await.unwrap();
     assert_eq!(whole(body).await.unwrap(), b"ok");
+}
+
+#[tokio::test]
+async fn a_request_that_was_read_and_not_looked_at_is_waited_for() {
+    for (asked, is_over) in [(&b""[..], true), (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", false)] {
+        let (stream, client, mut end) = accepted().await;
+        let limits = client.live.snapshot().config.client_limits;
+        let mut conversation = Conversation::new(stream, &client, &limits, Bytes::new());
+        end.write_all(asked).await.unwrap();
+        if !asked.is_empty() {
+            let step = poll_fn(|cx| conversation.poll(cx)).await;
+            assert!(matches!(step, Step::Turn));
+            assert!(!client.pace.is_busy(), "it is not known yet that this is a request");
+        }
+        assert_eq!(conversation.leave(), is_over);
+    }
 }

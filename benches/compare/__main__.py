@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Burdock beside HAProxy, nginx, Envoy, Caddy, Traefik, pingora-proxy and a bare forwarder of bytes.
+"""Burdock beside HAProxy, nginx, Envoy, Caddy, Traefik, Sozu, pingora-proxy and a bare forwarder of bytes.
 
-    python3 benches/compare                       everything, some 25 minutes; what is missing is installed
+    python3 benches/compare                       everything, some 30 minutes; what is missing is installed
     python3 benches/compare --only a,b            these scenarios; the others of today's results stay
     python3 benches/compare --report              tables, plots and READMEs from the newest results
     python3 benches/compare --check               fails if they are not what the newest results say
@@ -114,7 +114,7 @@ def certificate(folder):
     """One for all who speak TLS."""
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
                     "-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-days", "2", "-subj", "/CN=bench",
-                    "-addext", "subjectAltName=DNS:bench,IP:127.0.0.1"], check=True, stderr=subprocess.DEVNULL)
+                    "-addext", "subjectAltName=DNS:bench,DNS:localhost,IP:127.0.0.1"], check=True, stderr=subprocess.DEVNULL)
     (folder / "both.pem").write_bytes((folder / "cert.pem").read_bytes() + (folder / "key.pem").read_bytes())
 
 

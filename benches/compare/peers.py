@@ -12,6 +12,8 @@ TOOLS = ROOT / "target/compare"
 VENV = TOOLS / "venv"
 ENDS = ROOT / "target/release/examples/ends"
 PINGORA = TOOLS / "pingora/release/pingora-baseline"
+SOZU = TOOLS / "sozu/bin/sozu"
+SOZU_VERSION = "2.3.3"
 ONE_GO = dict(os.environ, GOMAXPROCS="1")
 
 
@@ -113,6 +115,16 @@ class Traefik(Peer):
                 "--global.checknewversion=false", "--global.sendanonymoususage=false", "--log.level=FATAL"]
 
 
+class Sozu(Peer):
+    """Its `reload` adds what a file names and takes nothing away."""
+
+    name, path, files = "sozu", str(SOZU), ("sozu.toml",)
+    can = Peer.can - {"reload"}
+
+    def command(self, at):
+        return [self.path, "-c", at["sozu.toml"], "start"]
+
+
 class Pingora(Peer):
     name, path, can = "pingora", str(PINGORA), frozenset({"tunnels"})
 
@@ -158,10 +170,10 @@ class Running:
     def wait_for_an_answer(self, tls):
         """Some listen before they know their instances."""
         trusting, end = ssl._create_unverified_context(), time.monotonic() + 60
+        origin = f"https://localhost:{self.port}" if tls else f"http://127.0.0.1:{self.port}"
         while time.monotonic() < end:
             try:
-                urllib.request.urlopen(f"http{'s' * tls}://127.0.0.1:{self.port}/50", timeout=10,
-                                       context=trusting if tls else None).close()
+                urllib.request.urlopen(f"{origin}/50", timeout=10, context=trusting if tls else None).close()
                 return
             except OSError:
                 time.sleep(0.05)
@@ -185,7 +197,7 @@ class Running:
         self.process.wait()
 
 
-PEERS = {peer.name: peer for peer in [Burdock(), HAProxy(), Nginx(), Envoy(), Caddy(), Traefik(), Pingora(), Floor()]}
+PEERS = {peer.name: peer for peer in [Burdock(), HAProxy(), Nginx(), Envoy(), Caddy(), Traefik(), Sozu(), Pingora(), Floor()]}
 
 
 def install(names):
@@ -195,6 +207,9 @@ def install(names):
     missing = [package for name, package in packages.items() if name in names and not PEERS[name].found()]
     if "pingora" in names and not PEERS["pingora"].found():
         missing.append("cmake")
+    if "sozu" in names and not PEERS["sozu"].found():
+        # It brings protoc, which the build of sozu asks for.
+        missing.append("grpcio-tools")
     if missing:
         step([sys.executable, "-m", "venv", str(VENV)])
         step([str(VENV / "bin/pip"), "install", "--quiet", *missing])
@@ -203,6 +218,12 @@ def install(names):
         manifest = str(HERE / "pingora/Cargo.toml")
         step(["cargo", "build", "--release", "--locked", "--manifest-path", manifest, "--target-dir", str(TOOLS / "pingora")],
              env=dict(os.environ, PATH=path))
+    if "sozu" in names and not PEERS["sozu"].found():
+        protoc = TOOLS / "protoc"
+        protoc.write_text(f'#!/bin/sh\nexec {VENV / "bin/python"} -m grpc_tools.protoc "$@"\n')
+        protoc.chmod(0o755)
+        step(["cargo", "install", "sozu", "--locked", "--version", SOZU_VERSION, "--root", str(TOOLS / "sozu")],
+             env=dict(os.environ, PROTOC=str(protoc)))
     step(["cargo", "build", "--release", "--locked", "--example", "ends"], cwd=ROOT)
     if "BURDOCK_BIN" not in os.environ:
         step(["cargo", "build", "--release", "--locked", "--bins"], cwd=ROOT)

@@ -118,6 +118,8 @@ impl Attempt<'_> {
             Protocol::Http1 => {}
             Protocol::Http2 => return apart(|| self.send_stream(worker, head)).await,
         }
+        // Before a kept connection is looked at, not after: it stands when the request goes out.
+        turn::next().await;
         let replayable = head.method.is_idempotent() && self.replayable();
         let pool = &self.instance.lane(worker).pool;
         if let Some(link) = pool.take(now, replayable, self.introduction.as_deref()) {
@@ -175,7 +177,6 @@ impl Attempt<'_> {
         link: &mut Link,
         now: Instant,
     ) -> Result<Response<()>, Failure> {
-        turn::next().await;
         let idempotent = head.method.is_idempotent();
         if let Some(failure) = self.distress(Sent::Nothing, idempotent) {
             return Err(failure);

@@ -5,8 +5,25 @@
 //! step together, with warm code, and whoever is at the other ends is woken once for many
 //! (`benches/README.md`). Each step is as much as fits, and system calls stand at the edges of them.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
+
+thread_local! {
+    /// Whether a turn was ended since this was last cleared.
+    static HAS_ENDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What came of a poll.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Polled<T> {
+    /// All of it.
+    Ready(T),
+    /// It goes on at its next turn, whatever it waits for besides.
+    Turn,
+    /// It waits.
+    Pending,
+}
 
 /// Goes on when others have had their turn.
 pub async fn next() {
@@ -20,8 +37,19 @@ pub async fn next() {
 
 /// Ends this turn: pending, and polled again when others have had theirs.
 pub fn end<T>(cx: &Context<'_>) -> Poll<T> {
+    HAS_ENDED.set(true);
     cx.waker().wake_by_ref();
     Poll::Pending
+}
+
+/// Tells a poll that waits from one that is to be repeated at once.
+pub fn watch<T>(poll: impl FnOnce() -> Poll<T>) -> Polled<T> {
+    HAS_ENDED.set(false);
+    match poll() {
+        Poll::Ready(value) => Polled::Ready(value),
+        Poll::Pending if HAS_ENDED.get() => Polled::Turn,
+        Poll::Pending => Polled::Pending,
+    }
 }
 
 #[cfg(test)]
@@ -30,6 +58,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_poll_that_ended_a_turn_is_told_from_one_that_waits() {
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        assert_eq!(watch(|| end::<()>(cx)), Polled::Turn);
+        assert_eq!(watch(|| Poll::<()>::Pending), Polled::Pending);
+        assert_eq!(watch(|| Poll::Ready(1)), Polled::Ready(1));
+    }
 
     #[tokio::test]
     async fn who_is_ready_together_takes_each_step_together() {

@@ -1,11 +1,11 @@
-//! What wakes the task that drives a link, and what rings all links of an instance at once.
+//! What ends the wait for an answer, and what rings all links of an instance at once.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Wake, Waker};
 
 use futures_util::task::AtomicWaker;
 
-/// Wakes the task that drives a link.
+/// Wakes the task that waits for an answer, whether its time is over or its instance was given up.
 #[derive(Debug, Default)]
 pub(super) struct Bell(AtomicWaker);
 
@@ -33,8 +33,8 @@ impl Bell {
 
 /// The bells of an instance's links.
 ///
-/// A link is told of an alarm by the bell that its task waits for anyway, so that waiting for both
-/// costs a request nothing.
+/// A link is told of an alarm by the bell that its timer rings, so that a request waits for one of them
+/// and hears of both.
 #[derive(Debug, Default)]
 pub(super) struct Bells(Mutex<Vec<Weak<Bell>>>);
 

@@ -24,6 +24,7 @@ use crate::instance::http1::request::Outgoing;
 use crate::instance::stream::{OpenError, Wire};
 use crate::proxy_protocol::Introduction;
 use crate::tls::client::Alpn;
+use crate::turn::{self, Polled};
 
 /// A connection that takes one request at a time.
 pub struct Link {
@@ -90,8 +91,8 @@ impl Link {
 
     /// Begins a request: as much of it goes out as does so at once.
     pub fn begin(&mut self, request: &Outgoing<'_>, body: RequestBody) {
-        // Nobody hears the bell yet; what rings before somebody does is looked at then.
-        self.dialog.begin(request, body, &mut Context::from_waker(&self.waker));
+        // What can't be done at once is asked for again by whoever waits for the answer.
+        self.dialog.begin(request, body, &mut Context::from_waker(Waker::noop()));
     }
 
     /// Goes on with it, and waits for the head of its answer, or of an upgrade.
@@ -104,13 +105,22 @@ impl Link {
         mut interim: impl FnMut(Interim),
         mut patience: impl FnMut(bool) -> Result<Instant, E>,
     ) -> impl Future<Output = Result<Result<Response<()>, Failed>, E>> {
+        let mut is_heard = false;
         poll_fn(move |cx| {
-            self.bell.call(cx.waker());
-            let mut bell = Context::from_waker(&self.waker);
-            if let Poll::Ready(answered) = self.dialog.poll_head(&mut interim, &mut bell) {
-                self.bell.rest();
-                return Poll::Ready(Ok(answered));
+            match turn::watch(|| self.dialog.poll_head(&mut interim, cx)) {
+                Polled::Ready(answered) => {
+                    if is_heard {
+                        self.bell.rest();
+                    }
+                    return Poll::Ready(Ok(answered));
+                }
+                // What has come may be the answer, and nothing ends the wait for it any more.
+                Polled::Turn => return Poll::Pending,
+                Polled::Pending => {}
             }
+            // Before patience is asked, so that nothing is missed in between.
+            self.bell.call(cx.waker());
+            is_heard = true;
             let mut is_due = false;
             loop {
                 is_due = match patience(is_due) {
@@ -160,5 +170,61 @@ impl Link {
     /// What an upgraded connection was made on, and what was read of it beyond the answer.
     pub fn into_raw(self) -> (Wire, Bytes) {
         self.dialog.into_raw()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::Duration;
+
+    use http::{HeaderMap, Method, Uri};
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::instance::stream::Stream;
+
+    #[tokio::test]
+    async fn an_answer_that_has_come_is_not_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let here = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut instance = listener.accept().await.unwrap().0;
+        let bell = Arc::new(Bell::default());
+        let waker = Waker::from(Arc::clone(&bell));
+        let dialog = Dialog::new(Wire::Plain(Stream::new(here)));
+        let timer = Timer::default();
+        let mut link = Link { introduction: None, dialog, bell, waker, timer, epoch: 0 };
+        let (method, target, fields) = (Method::GET, Uri::from_static("/"), HeaderMap::new());
+        let (host, traceparent) = (None, None);
+        let request =
+            Outgoing { method: &method, target: &target, fields: &fields, host, traceparent };
+        link.begin(&request, RequestBody::Empty);
+
+        let asked = Cell::new(0);
+        let patience = |_| {
+            asked.set(asked.get() + 1);
+            Ok::<_, ()>(Instant::now() + Duration::from_secs(60))
+        };
+        let mut turns = 0;
+        let answer = async {
+            let mut answer = pin!(link.answer(drop, patience));
+            instance.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            loop {
+                let before = asked.get();
+                let mut polled = |cx: &mut Context<'_>| turn::watch(|| answer.as_mut().poll(cx));
+                match poll_fn(|cx| Poll::Ready(polled(cx))).await {
+                    Polled::Ready(answered) => return answered,
+                    Polled::Pending => tokio::task::yield_now().await,
+                    Polled::Turn => {
+                        turns += 1;
+                        assert_eq!(asked.get(), before, "the answer may be here");
+                    }
+                }
+            }
+        };
+        let answer = tokio::time::timeout(Duration::from_secs(15), answer).await.unwrap();
+        assert_eq!(turns, 1);
+        assert_eq!(answer.unwrap().unwrap().status(), 204);
     }
 }

@@ -21,6 +21,7 @@ use crate::listener::watchdog::{Over, Step};
 use crate::proxy::answer::AnswerBody;
 use crate::proxy::client::{Came, Client, HeadBytes, Waits};
 use crate::proxy::error::Reason;
+use crate::turn::{self, Polled};
 
 /// What a client begins HTTP/2 with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -183,13 +184,15 @@ impl Conversation {
 
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Step>> {
         let State::Asked(asked) = &mut self.state else { return Poll::Ready(Ok(())) };
-        match asked.answering.as_mut().poll(cx) {
-            Poll::Ready(response) => {
+        match turn::watch(|| asked.answering.as_mut().poll(cx)) {
+            Polled::Ready(response) => {
                 let (told, said) = (asked.told.take(), asked.said);
                 self.state = State::Ready(Ready { response, said, told });
                 Poll::Ready(Err(Step::Turn))
             }
-            Poll::Pending => {
+            // What else there is to do is asked when it waits.
+            Polled::Turn => Poll::Pending,
+            Polled::Pending => {
                 if let Poll::Ready(Err(step)) = asked.tell(&mut self.wire, &self.client, cx) {
                     return Poll::Ready(Err(step));
                 }

@@ -10,7 +10,7 @@ use tokio::io::AsyncWrite;
 
 use super::answer;
 use super::head::{self, Head, Limits, Said};
-use super::wire::{Settled, Shared};
+use super::wire::{Access, Settled};
 use crate::config::types::ClientLimits;
 use crate::http1::sending::{Sending, Unsent};
 use crate::http1::spare;
@@ -29,7 +29,7 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// See the module.
 pub(in crate::listener) struct Conversation {
-    wire: Shared,
+    wire: Access,
     client: Arc<Client>,
     limits: Limits,
     state: State,
@@ -89,7 +89,7 @@ impl Conversation {
         read: Bytes,
     ) -> Self {
         Self {
-            wire: Shared::new(Paced::new(stream, Arc::clone(client)), read),
+            wire: Access::new(Paced::new(stream, Arc::clone(client)), read),
             client: Arc::clone(client),
             limits: Limits { bytes: limits.head, fields: limits.fields },
             state: State::Waits,
@@ -134,7 +134,7 @@ impl Conversation {
 
     /// The connection, and what was read of it and not made use of.
     pub(in crate::listener) fn into_parts(self) -> Option<(Transport, Bytes)> {
-        self.wire.take()
+        self.wire.into_parts()
     }
 
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Step>> {
@@ -243,7 +243,7 @@ impl Conversation {
 
     /// Whatever comes next, an instance may have answered before it has all of its request, and want it.
     fn poll_settled(&mut self, said: Said, cx: &mut Context<'_>) -> Poll<Result<(), Step>> {
-        let settled = self.wire.lock().poll_settled(cx);
+        let settled = self.wire.poll_settled(cx);
         if settled.is_pending() && said.ends_by_close {
             // Nothing else tells the client that it has all of its answer. With TLS it may take a while.
             let _ended = Pin::new(&mut self.wire).poll_shutdown(cx);
@@ -266,7 +266,7 @@ impl Asked {
     /// Writes what goes before the answer (RFC 9110 section 15.2).
     fn tell(
         &mut self,
-        wire: &mut Shared,
+        wire: &mut Access,
         client: &Client,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Step>> {

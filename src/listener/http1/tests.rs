@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::conversation::Conversation;
 use super::head::{self, Limits};
-use super::wire::{Settled, Shared};
+use super::wire::{Access, Settled};
 use crate::affinity::token::Keyring;
 use crate::http1::content::{Content, Length, Next};
 use crate::instance::body::{self, Broken};
@@ -160,9 +160,9 @@ async fn accepted() -> (Transport, Arc<Client>, TcpStream) {
 }
 
 /// A connection of which this was read, and the client's end of it.
-async fn wire(read: &'static [u8]) -> (Shared, TcpStream) {
+async fn wire(read: &'static [u8]) -> (Access, TcpStream) {
     let (stream, client, end) = accepted().await;
-    (Shared::new(Paced::new(stream, client), Bytes::from_static(read)), end)
+    (Access::new(Paced::new(stream, client), Bytes::from_static(read)), end)
 }
 
 async fn whole(mut body: body::Incoming) -> Result<Vec<u8>, Broken> {
@@ -175,19 +175,22 @@ async fn whole(mut body: body::Incoming) -> Result<Vec<u8>, Broken> {
 
 #[tokio::test]
 async fn a_body_ends_where_it_ends_whoever_still_holds_it() {
-    let (wire, _end) = wire(b"first, second").await;
+    let (mut wire, _end) = wire(b"first, second").await;
     let mut nobody = Context::from_waker(Waker::noop());
     assert!(wire.body(Length::Exactly(0), false).is_none());
     let mut first = wire.body(Length::Exactly(5), false).unwrap();
-    assert_eq!(wire.lock().poll_settled(&mut nobody), Poll::Pending);
+    assert_eq!(wire.poll_settled(&mut nobody), Poll::Pending);
     let frame = first.frame().await.unwrap().unwrap();
     assert_eq!(frame.into_data().unwrap(), "first");
-    assert_eq!(wire.lock().poll_settled(&mut nobody), Poll::Ready(Settled::Clear));
+    assert_eq!(wire.poll_settled(&mut nobody), Poll::Ready(Settled::Clear));
     let second = wire.body(Length::Exactly(8), false).unwrap();
     assert!(first.frame().await.is_none(), "what comes now is not its own");
     drop(first);
-    assert_eq!(wire.lock().poll_settled(&mut nobody), Poll::Pending);
+    assert_eq!(wire.poll_settled(&mut nobody), Poll::Pending);
     assert_eq!(whole(second).await.unwrap(), b", second");
+    assert!(matches!(wire, Access::Shared(_)));
+    assert_eq!(wire.poll_settled(&mut nobody), Poll::Ready(Settled::Clear));
+    assert!(matches!(wire, Access::Sole(_)), "nobody reads any more");
 }
 
 #[tokio::test]
@@ -196,29 +199,28 @@ async fn what_nobody_wants_is_passed_over_only_if_it_is_there() {
     for (read, settled) in
         [(&b"5\r\nhello\r\n0\r\n\r\n"[..], Settled::Clear), (b"5\r\nhel", Settled::Unread)]
     {
-        let (wire, _end) = wire(read).await;
+        let (mut wire, _end) = wire(read).await;
         drop(wire.body(Length::Chunked, false));
-        assert_eq!(wire.lock().poll_settled(&mut nobody), Poll::Ready(settled));
+        assert_eq!(wire.poll_settled(&mut nobody), Poll::Ready(settled));
     }
 }
 
 #[tokio::test]
 async fn whoever_reads_a_body_hears_when_its_connection_is_taken_away() {
-    let (wire, _end) = wire(b"hel").await;
+    let (mut wire, _end) = wire(b"hel").await;
     let reading = tokio::spawn(whole(wire.body(Length::Exactly(5), false).unwrap()));
     while wire.lock().input.came.len() == 3 {
         tokio::task::yield_now().await;
     }
     tokio::task::yield_now().await;
-    let (_stream, read) = wire.take().expect("it is there once");
+    let (_stream, read) = wire.into_parts().expect("it is there");
     assert_eq!(read, "");
     assert_eq!(reading.await.unwrap(), Err(Broken::Gone));
-    assert!(wire.take().is_none());
 }
 
 #[tokio::test]
 async fn a_100_is_asked_for_by_whoever_asks_for_a_body_that_has_not_come() {
-    let (wire, mut end) = wire(b"").await;
+    let (mut wire, mut end) = wire(b"").await;
     let mut body = wire.body(Length::Exactly(2), true).unwrap();
     assert!(!wire.lock().continues(Waker::noop()));
     let mut nobody = Context::from_waker(Waker::noop());

@@ -1,11 +1,13 @@
 //! A client's connection, of which a request's body is read by whoever sends it on, and answers are
 //! written by the conversation.
 //!
-//! Both may be tasks of their own: an answer may begin before its request has ended. So the connection is
-//! behind a lock, which nobody holds while anybody else is polled. Only one of them reads: the body's
-//! reader until that is over, else the conversation.
+//! Both may be tasks of their own: an answer may begin before its request has ended. So with a body the
+//! connection is behind a lock, which nobody holds while anybody else is polled. Only one of them reads:
+//! the body's reader until that is over, else the conversation. Most requests have none, and a lock for
+//! each look at the connection would be a sixth of all that is atomic about them.
 
 use std::io::{self, IoSlice};
+use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -55,6 +57,19 @@ pub(super) enum Settled {
 }
 
 impl Wire {
+    /// What is left of one that was taken away.
+    fn gone() -> Self {
+        Self {
+            stream: None,
+            input: Input::default(),
+            body: Content::Nothing,
+            is_read: false,
+            reader: None,
+            watcher: None,
+            expects: Expects::Nothing,
+        }
+    }
+
     /// Reads on where a request's head is. Nothing at the end of the connection.
     pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.input.came = match &mut self.stream {
@@ -105,8 +120,7 @@ impl Wire {
         std::mem::replace(&mut self.expects, Expects::Nothing) == Expects::Now
     }
 
-    /// What is left of a request after its answer, as soon as somebody knows.
-    pub(super) fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<Settled> {
+    fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<Settled> {
         if self.is_read && !self.body.is_over() {
             self.watcher = Some(cx.waker().clone());
             return Poll::Pending;
@@ -179,44 +193,102 @@ fn wake(waiting: &mut Option<Waker>) {
     }
 }
 
-/// The same, shared.
-#[derive(Debug, Clone)]
-pub(super) struct Shared(Arc<Mutex<Wire>>);
+/// The same, shared with the body's reader.
+type Shared = Arc<Mutex<Wire>>;
 
-impl Shared {
-    /// A connection between two requests, of which this was read already.
+fn lock(shared: &Shared) -> MutexGuard<'_, Wire> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How the conversation comes at its connection.
+#[derive(Debug)]
+pub(super) enum Access {
+    /// It is the only one.
+    Sole(Wire),
+    /// There is a reader of a body, or was one until lately.
+    Shared(Shared),
+}
+
+/// Access to the connection: nobody may be polled meanwhile.
+pub(super) enum Guard<'a> {
+    Sole(&'a mut Wire),
+    Shared(MutexGuard<'a, Wire>),
+}
+
+impl Deref for Guard<'_> {
+    type Target = Wire;
+
+    fn deref(&self) -> &Wire {
+        match self {
+            Self::Sole(wire) => wire,
+            Self::Shared(wire) => wire,
+        }
+    }
+}
+
+impl DerefMut for Guard<'_> {
+    fn deref_mut(&mut self) -> &mut Wire {
+        match self {
+            Self::Sole(wire) => wire,
+            Self::Shared(wire) => wire,
+        }
+    }
+}
+
+impl Access {
+    /// To a connection between two requests, of which this was read already.
     pub(super) fn new(stream: Paced, read: Bytes) -> Self {
-        Self(Arc::new(Mutex::new(Wire {
-            stream: Some(stream),
-            input: Input::new(read),
-            body: Content::Nothing,
-            is_read: false,
-            reader: None,
-            watcher: None,
-            expects: Expects::Nothing,
-        })))
+        Self::Sole(Wire { stream: Some(stream), input: Input::new(read), ..Wire::gone() })
     }
 
-    /// Nobody may be polled while this is held.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Wire> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// See [`Guard`].
+    pub(super) fn lock(&mut self) -> Guard<'_> {
+        match self {
+            Self::Sole(wire) => Guard::Sole(wire),
+            Self::Shared(shared) => Guard::Shared(lock(shared)),
+        }
     }
 
     /// The body of the request whose head was just taken, if it has one.
-    pub(super) fn body(&self, length: Length, expects: bool) -> Option<Incoming> {
+    pub(super) fn body(&mut self, length: Length, expects: bool) -> Option<Incoming> {
         if length == Length::Exactly(0) {
             return None;
         }
-        let mut wire = self.lock();
+        let shared = self.share();
+        let mut wire = lock(&shared);
         wire.body = Content::bounded(length);
         wire.is_read = true;
         wire.expects = if expects { Expects::OnceAsked } else { Expects::Nothing };
-        Some(Box::pin(Received(Some(self.clone()))))
+        drop(wire);
+        Some(Box::pin(Received(Some(shared))))
+    }
+
+    fn share(&mut self) -> Shared {
+        match self {
+            Self::Sole(wire) => {
+                let shared = Arc::new(Mutex::new(std::mem::replace(wire, Wire::gone())));
+                *self = Self::Shared(Arc::clone(&shared));
+                shared
+            }
+            Self::Shared(shared) => Arc::clone(shared),
+        }
+    }
+
+    /// What is left of a request after its answer, as soon as somebody knows.
+    pub(super) fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<Settled> {
+        let settled = ready!(self.lock().poll_settled(cx));
+        if let Self::Shared(shared) = self
+            && let Some(wire) = Arc::get_mut(shared)
+        {
+            let wire = wire.get_mut().unwrap_or_else(PoisonError::into_inner);
+            *self = Self::Sole(std::mem::replace(wire, Wire::gone()));
+        }
+        Poll::Ready(settled)
     }
 
     /// The connection, and what was read of it and not made use of. Whoever still reads a body gets no
     /// more of it.
-    pub(super) fn take(&self) -> Option<(Transport, Bytes)> {
+    pub(super) fn into_parts(mut self) -> Option<(Transport, Bytes)> {
         let mut wire = self.lock();
         wake(&mut wire.reader);
         let stream = wire.stream.take()?;
@@ -224,9 +296,9 @@ impl Shared {
     }
 }
 
-impl AsyncWrite for Shared {
+impl AsyncWrite for Access {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
@@ -234,7 +306,7 @@ impl AsyncWrite for Shared {
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
@@ -242,14 +314,18 @@ impl AsyncWrite for Shared {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.lock().stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+        let is_vectored = |wire: &Wire| wire.stream.as_ref().is_some_and(Paced::is_write_vectored);
+        match self {
+            Self::Sole(wire) => is_vectored(wire),
+            Self::Shared(shared) => is_vectored(&lock(shared)),
+        }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.lock().stream()?.poll_flush(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.lock().stream()?.poll_shutdown(cx)
     }
 }
@@ -267,7 +343,7 @@ impl Body for Received {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let Some(shared) = &self.0 else { return Poll::Ready(None) };
-        let mut wire = shared.lock();
+        let mut wire = lock(shared);
         let polled = wire.poll_body(cx);
         if polled.is_ready() && wire.body.is_over() {
             wire.left();
@@ -283,7 +359,7 @@ impl Body for Received {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Some(shared) => shared.lock().body.size_hint(),
+            Some(shared) => lock(shared).body.size_hint(),
             None => SizeHint::with_exact(0),
         }
     }
@@ -292,7 +368,7 @@ impl Body for Received {
 impl Drop for Received {
     fn drop(&mut self) {
         if let Some(shared) = &self.0 {
-            shared.lock().left();
+            lock(shared).left();
         }
     }
 }

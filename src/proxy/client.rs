@@ -1,6 +1,7 @@
 //! A client's connection as the request path sees it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -164,7 +165,7 @@ impl Client {
         if let Some(connection) = &self.connection {
             connection.pace.begin();
         }
-        Busy(Arc::clone(self))
+        Busy { client: Arc::clone(self), is_over: false }
     }
 
     /// It may take nothing of its answer for this long, and must take so many bytes in a second.
@@ -279,21 +280,43 @@ impl Came {
 
     /// By whose connection.
     pub fn client(&self) -> &Arc<Client> {
-        &self.busy.0
+        &self.busy
     }
 }
 
 /// Says that a connection is in the middle of a request: of its answer, or of a body that outlasts
 /// an early answer.
 #[derive(Debug)]
-pub struct Busy(Arc<Client>);
+pub struct Busy {
+    client: Arc<Client>,
+    is_over: bool,
+}
+
+impl Busy {
+    /// It no longer is.
+    pub fn end(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        self.client.pace.end(now);
+        if let Some(connection) = &self.client.connection {
+            connection.pace.end(now);
+        }
+    }
+}
+
+impl Deref for Busy {
+    type Target = Arc<Client>;
+
+    fn deref(&self) -> &Arc<Client> {
+        &self.client
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let now = Instant::now();
-        self.0.pace.end(now);
-        if let Some(connection) = &self.0.connection {
-            connection.pace.end(now);
+        if !self.is_over {
+            self.end(Instant::now());
         }
     }
 }

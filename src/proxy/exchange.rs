@@ -36,9 +36,8 @@ use crate::tunnel::registry::Entry;
 /// One request.
 #[derive(Debug)]
 pub struct Exchange {
-    /// The connection it came by.
-    pub client: Arc<Client>,
-    _busy: Busy,
+    /// The connection it came by, which is busy with it.
+    pub client: Busy,
     /// When its head was complete.
     pub started: Instant,
     method: Method,
@@ -100,8 +99,7 @@ impl Exchange {
     /// Opens the account.
     pub fn begin(came: Came, request: &Request<Option<Incoming>>) -> Box<Self> {
         Box::new(Self {
-            client: Arc::clone(came.client()),
-            _busy: came.busy,
+            client: came.busy,
             started: came.at,
             method: request.method().clone(),
             target: request.uri().clone(),
@@ -442,5 +440,6 @@ impl Drop for Exchange {
         if self.logged == Some(true) {
             access::write(&self.line(now));
         }
+        self.client.end(now);
     }
 }

@@ -437,7 +437,7 @@ fn draw<'a>(
     head: &request::Parts,
     (address, is_shared): (IpAddr, bool),
 ) -> &'a Service {
-    let stream = (exchange.client.is_stream() && !is_shared).then_some(&*exchange.client);
+    let stream = (exchange.client.is_stream() && !is_shared).then_some(&**exchange.client);
     let lot = session::draw(snapshot, branch, head, address, stream);
     exchange.lot = Some((lot.by, lot.number));
     lot.service

@@ -65,6 +65,15 @@ enum Leaving {
     Told,
 }
 
+/// What happens next.
+enum Event {
+    Over(Over),
+    /// Of a drain.
+    News(Phase),
+    /// The end of a rest, or of patience with whoever was told to leave.
+    Late,
+}
+
 /// Runs `connection`, the watchdog beside it, and the drain when it comes: `leave` is called then,
 /// or after the rest that it `may_rest`, and says whether that is the end. What may rest is also given
 /// back when it does.
@@ -82,34 +91,44 @@ pub(super) async fn attend<Connection>(
     // The end of its rest; then, whoever has nothing under way any more need not agree that it is
     // over.
     let mut patience = std::pin::pin!(tokio::time::sleep(Duration::MAX));
-    let mut both = |connection: &mut Connection, cx: &mut Context<'_>| match poll(connection, cx) {
-        Poll::Ready(Step::Over(over)) => Poll::Ready(over),
-        Poll::Ready(Step::Turn) => turn::end(cx),
-        Poll::Pending => watchdog.poll(client, cx),
-    };
     loop {
         let before = known;
         let mut news = pin!(phase.wait_for(|phase| *phase != before));
         let mut is_heard = false;
-        let news = poll_fn(|cx| {
+        let event = poll_fn(|cx| {
+            let over = match poll(connection, cx) {
+                Poll::Ready(Step::Over(over)) => Poll::Ready(over),
+                Poll::Ready(Step::Turn) => turn::end(cx),
+                Poll::Pending => watchdog.poll(client, cx),
+            };
+            if let Poll::Ready(over) = over {
+                return Poll::Ready(Event::Over(over));
+            }
             // One task polls this all the time, and what was asked once wakes it: until there are news,
             // to ask again would only cost each of its turns something.
-            if std::mem::replace(&mut is_heard, true) && !client.live.is_leaving() {
-                return Poll::Pending;
+            if (!std::mem::replace(&mut is_heard, true) || client.live.is_leaving())
+                && leaving != Leaving::Told
+                && let Poll::Ready(Ok(now)) = news.as_mut().poll(cx)
+            {
+                return Poll::Ready(Event::News(*now));
             }
-            news.as_mut().poll(cx).map_ok(|now| *now)
+            match leaving {
+                Leaving::No => Poll::Pending,
+                Leaving::Resting | Leaving::Told => {
+                    patience.as_mut().poll(cx).map(|()| Event::Late)
+                }
+            }
         });
-        tokio::select! {
-            biased;
-            over = poll_fn(|cx| both(connection, cx)) => return over,
+        match event.await {
+            Event::Over(over) => return over,
             // Somebody who takes over may himself be told to stop before the rest is over.
-            Ok(now) = news, if leaving != Leaving::Told => {
+            Event::News(now) => {
                 known = now;
                 leaving = Leaving::Resting;
                 let rest = known.rest().filter(|_| may_rest).unwrap_or_else(Instant::now);
                 patience.as_mut().reset(rest.into());
             }
-            () = patience.as_mut(), if leaving != Leaving::No => {
+            Event::Late => {
                 let is_over = match leaving {
                     Leaving::Told => !client.pace.is_busy(),
                     Leaving::No | Leaving::Resting => leave(connection),

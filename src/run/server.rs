@@ -145,10 +145,7 @@ impl Server {
         for note in &loaded.notes {
             tracing::info!("{note}");
         }
-        let count = match config.workers {
-            Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
-            Workers::Count(count) => count,
-        };
+        let count = worker_count(&config);
         let doors = Doors::default();
         let unserved = doors.bind(&config, count, &mut inherited)?;
         for address in inherited.unused() {
@@ -171,13 +168,7 @@ impl Server {
         let live = Arc::new(live.with(automatic).telling(Arc::clone(fleet.board())));
         live.findings.locate(loaded.places);
         warn(&live.journal, &loaded.warnings);
-        let prober = Prober::new({
-            let live = Arc::clone(&live);
-            Arc::new(move |instance, drain| {
-                live.nudge();
-                drains::finish(&live, &instance, drain);
-            })
-        });
+        let prober = prober(&live);
         let (threads, workers) = crew(&live, count).map_err(StartError::Workers)?;
         let (file, begun) = (config_file.map(Path::to_owned), SystemTime::now());
         live.counters.reloaded(loaded.warnings);
@@ -429,6 +420,23 @@ fn warn(journal: &Journal, warnings: &[String]) {
         let message = warning.clone();
         journal.note(Event::Warning { code: "config", whose: None, message, cure: None });
     }
+}
+
+/// How many workers there are.
+fn worker_count(config: &Config) -> usize {
+    match config.workers {
+        Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
+        Workers::Count(count) => count,
+    }
+}
+
+/// Who asks instances how they are, and sees to the end of drains that they ask for.
+fn prober(live: &Arc<Live>) -> Prober {
+    let live = Arc::clone(live);
+    Prober::new(Arc::new(move |instance, drain| {
+        live.nudge();
+        drains::finish(&live, &instance, drain);
+    }))
 }
 
 /// The worker threads, with what each of them looks after besides clients.

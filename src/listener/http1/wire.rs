@@ -202,6 +202,7 @@ fn lock(shared: &Shared) -> MutexGuard<'_, Wire> {
 
 /// How the conversation comes at its connection.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it nearly always is the large one")]
 pub(super) enum Access {
     /// It is the only one.
     Sole(Wire),

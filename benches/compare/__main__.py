@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Burdock beside HAProxy, nginx, Envoy, Caddy, Traefik, Sozu, pingora-proxy and a bare forwarder of bytes.
 
-    python3 benches/compare                       everything, some 30 minutes; what is missing is installed
+    python3 benches/compare                       everything, some 25 minutes; what is missing is installed
     python3 benches/compare --only a,b            these scenarios; the others of today's results stay
     python3 benches/compare --report              tables, plots and READMEs from the newest results
     python3 benches/compare --check               fails if they are not what the newest results say

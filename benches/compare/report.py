@@ -80,7 +80,8 @@ def ordered(rows, key):
 
 def circumstances(samples):
     """How much stands behind a table."""
-    rounds = max(map(len, samples.values()), default=0)
+    counts = sorted({len(taken) for taken in samples.values() if taken}) or [0]
+    rounds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else counts[0]
     values = [sample["noise"] for taken in samples.values() for sample in taken if "noise" in sample]
     noise = f", others took {statistics.median(values):.0%} of the machine" if values else ""
     return f" ({rounds} round{'s' * (rounds != 1)}{noise})"

@@ -232,27 +232,10 @@ pub fn explain(snapshot: &Snapshot, mut question: Question) -> Explanation {
         explanation.why = format!("answered with 403: `access` of the service keeps {client} out");
         return explanation;
     }
-    if let Some(index) = route.part {
-        let part = &first.settings().routes[index];
-        explanation.why_service += &words::treated(part, index);
-        if let Some(redirect) = &part.redirect {
-            let to = part::elsewhere(redirect, route.path, &question.head, (https, &host));
-            let to = to.map(|(_, to)| to.to_str().unwrap_or_default().to_owned());
-            explanation.outcome = "redirected".to_owned();
-            explanation.why = match to {
-                Ok(to) => {
-                    format!("answered with {}: it sends its clients to {to}", redirect.status)
-                }
-                Err(reason) => format!("answered with an error: {}", reason.label()),
-            };
-            return explanation;
-        }
-        if let Some(to) = &part.rewrite_prefix
-            && let Err(reason) = part::rewrite(&mut question.head, route.path, to)
-        {
-            explanation.refuse(reason);
-            return explanation;
-        }
+    if let Some(index) = route.part
+        && !treat(&mut explanation, &mut question, (first, index), route.path, (https, &host))
+    {
+        return explanation;
     }
     question.carry_token(branch.carriers().next().unwrap_or(first));
     let service = branch.only().unwrap_or_else(|| {
@@ -263,6 +246,35 @@ pub fn explain(snapshot: &Snapshot, mut question: Question) -> Explanation {
     explanation.version = Some(service.roster.version().to_owned());
     go(&mut explanation, snapshot, service, question, (client, https));
     explanation
+}
+
+/// What one of the service's `routes` does to it; whether it goes on after that.
+fn treat(
+    explanation: &mut Explanation,
+    question: &mut Question,
+    (service, index): (&Service, usize),
+    path: &str,
+    origin: (bool, &str),
+) -> bool {
+    let part = &service.settings().routes[index];
+    explanation.why_service += &words::treated(part, index);
+    if let Some(redirect) = &part.redirect {
+        let to = part::elsewhere(redirect, path, &question.head, origin);
+        let to = to.map(|(_, to)| to.to_str().unwrap_or_default().to_owned());
+        explanation.outcome = "redirected".to_owned();
+        explanation.why = match to {
+            Ok(to) => format!("answered with {}: it sends its clients to {to}", redirect.status),
+            Err(reason) => format!("answered with an error: {}", reason.label()),
+        };
+        return false;
+    }
+    if let Some(to) = &part.rewrite_prefix
+        && let Err(reason) = part::rewrite(&mut question.head, path, to)
+    {
+        explanation.refuse(reason);
+        return false;
+    }
+    true
 }
 
 /// The part of it within a service.

@@ -121,20 +121,9 @@ async fn pass(
     head: &mut request::Parts,
     incoming: Option<Incoming>,
 ) -> Result<Passed, Stop> {
-    exchange.connect = http2::translate(head);
-    let fields = Fields::of(&head.headers);
     let snapshot = exchange.client.live.snapshot();
-    tell_as(exchange, &snapshot, head);
-    vet(&snapshot, head, fields)?;
-    let service = prepare(exchange, &snapshot, head, incoming.is_some())?;
+    let (service, fields, upgrade) = examine(exchange, &snapshot, head, incoming.is_some())?;
     let (version, roster) = (service.version(), &service.roster);
-    roster.budget.earn(&version.retry);
-
-    if let Some(limit) = &version.rate_limit {
-        admission::restrain(exchange, &snapshot, head, roster, limit)?;
-    }
-    check_hops(head, incoming.is_some())?;
-    let upgrade = asked_upgrade(exchange, head, fields, service, incoming.is_some())?;
     turn::next().await;
     let mut session = recognise(exchange, &snapshot, service, head, fields, upgrade.as_ref());
     let kept_in_all = snapshot.config.client_limits.retry_memory;
@@ -197,6 +186,28 @@ async fn pass(
     exchange.session = mark;
     let notice = notice.or_else(|| notice::of_sid(service, &instance, head, &answer.response));
     Ok(finish(exchange, service, answer, notice))
+}
+
+/// Whose request it is and what it asks for, if it may.
+fn examine<'a>(
+    exchange: &mut Exchange,
+    snapshot: &'a Snapshot,
+    head: &mut request::Parts,
+    has_body: bool,
+) -> Result<(&'a Service, Fields, Option<Upgrade>), Stop> {
+    exchange.connect = http2::translate(head);
+    let fields = Fields::of(&head.headers);
+    tell_as(exchange, snapshot, head);
+    vet(snapshot, head, fields)?;
+    let service = prepare(exchange, snapshot, head, has_body)?;
+    let (version, roster) = (service.version(), &service.roster);
+    roster.budget.earn(&version.retry);
+    if let Some(limit) = &version.rate_limit {
+        admission::restrain(exchange, snapshot, head, roster, limit)?;
+    }
+    check_hops(head, has_body)?;
+    let upgrade = asked_upgrade(exchange, head, fields, service, has_body)?;
+    Ok((service, fields, upgrade))
 }
 
 /// Does to an answer what its route says, and tells the client of its number in a split.

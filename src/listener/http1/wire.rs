@@ -4,7 +4,7 @@
 //! Both may be tasks of their own: an answer may begin before its request has ended. So with a body the
 //! connection is behind a lock, which nobody holds while anybody else is polled. Only one of them reads:
 //! the body's reader until that is over, else the conversation. Most requests have none, and a lock for
-//! each look at the connection would be a sixth of all that is atomic about them.
+//! each look at the connection would be a seventh of all that is atomic about them.
 
 use std::io::{self, IoSlice};
 use std::ops::{Deref, DerefMut};

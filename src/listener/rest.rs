@@ -7,8 +7,9 @@ use tokio::time::sleep_until;
 
 use crate::listener::transport::Transport;
 use crate::listener::watchdog::{Over, may_rest_for};
-use crate::proxy::client::{Client, Waits};
+use crate::proxy::client::Client;
 use crate::proxy::error::Reason;
+use crate::proxy::pace::Waits;
 
 /// Between two looks at limits that a reload may change.
 const LOOK: Duration = Duration::from_secs(5);

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use tokio::task::unconstrained;
 
 use crate::listener::connection::LINGER;
-use crate::proxy::client::{Client, Waits};
+use crate::proxy::client::Client;
 use crate::proxy::error::Reason;
+use crate::proxy::pace::Waits;
 use crate::snapshot::{Phase, Snapshot};
 use crate::turn;
 

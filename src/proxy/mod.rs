@@ -25,6 +25,7 @@ pub mod interim;
 pub mod key;
 pub mod mirror;
 pub mod notice;
+pub mod pace;
 pub mod part;
 pub mod race;
 pub mod redirect;

@@ -19,8 +19,9 @@ use crate::listener::paced::Paced;
 use crate::listener::transport::Transport;
 use crate::listener::watchdog::{Over, Step};
 use crate::proxy::answer::AnswerBody;
-use crate::proxy::client::{Came, Client, HeadBytes, Waits};
+use crate::proxy::client::{Came, Client};
 use crate::proxy::error::Reason;
+use crate::proxy::pace::{HeadBytes, Waits};
 use crate::turn::{self, Polled};
 
 /// What a client begins HTTP/2 with (RFC 9113 section 3.4).

@@ -137,13 +137,16 @@ async fn serve(worker: &Worker, client: Arc<Client>, stream: Transport, manner: 
         }
     };
     match (over, client.opening()) {
-        (Over::Finished, Some(opening)) => {
+        (Over::Finished | Over::Parted, Some(opening)) => {
             let client = Side { socket: stream.into_socket(), early: read };
             if let Some(tunnel) = opening.into_tunnel(client) {
                 tokio::spawn(tunnel.open(&worker.registry));
             }
         }
-        (Over::Finished, None) => apart(|| linger(stream)).await,
+        // Nothing comes for which the kernel would reset it before the answer is read. With TLS the end
+        // itself is answered.
+        (Over::Parted, None) if !stream.is_tls() => {}
+        (Over::Finished | Over::Parted, None) => apart(|| linger(stream)).await,
         (Over::Unreadable(reason), _) => apart(|| refuse(&client, stream, reason)).await,
         (Over::Http2, _) if manner.listener.http2 && !stream.is_tls() && client.pace.is_fresh() => {
             apart(|| http2::serve(client, stream, read)).await;
@@ -182,7 +185,7 @@ async fn converse(
     match over {
         Over::Late(reason) => client.cut(reason),
         Over::Broken => tracing::debug!(client = %client.peer, "a client's connection broke off"),
-        Over::Finished | Over::Unreadable(_) | Over::Http2 | Over::Rests => {}
+        Over::Finished | Over::Parted | Over::Unreadable(_) | Over::Http2 | Over::Rests => {}
     }
     (over, was_busy, conversation.into_parts())
 }

@@ -29,6 +29,8 @@ const SELDOM: Duration = Duration::from_millis(3200);
 pub(super) enum Over {
     /// In order: closed, or switched to another protocol.
     Finished,
+    /// In order, by a client that said it would send nothing more.
+    Parted,
     /// A limit of time was passed.
     Late(Reason),
     /// The client sent no request of HTTP/1, and has been told so.

@@ -244,3 +244,29 @@ async fn an_upload_that_nobody_takes_ends_though_it_was_answered() {
     drop(conn);
     burdock.wait_metric("burdock_client_connections", &[], |open| open == 0.0).await;
 }
+
+/// RFC 9112 section 9.6: whoever may go on sending is listened to for a while, so that no reset takes his
+/// answer away; whoever has said that he won't is not waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_will_send_nothing_more_is_not_waited_for() {
+    let a = Backend::start("a").await;
+    let burdock = Burdock::start(&yaml(&[&a], "")).await;
+    let more = vec![b'x'; 8 << 20];
+    for (request, waits) in [
+        ("GET /sized/7 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", false),
+        ("GET /sized/7 HTTP/1.0\r\nHost: x\r\n\r\n", false),
+        // Some have sent an empty line behind it.
+        ("POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx", true),
+        ("GET /sized/7 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n\r\n", true),
+    ] {
+        let mut conn = raw::open(burdock.address(), request).await;
+        let answer = within("an answer", conn.head()).await.unwrap().unwrap();
+        assert_eq!((answer.status(), answer.field("connection")), (200, Some("close")));
+        let framing = answer.response_framing("GET");
+        assert!(within("its body", conn.body(framing)).await.unwrap().size > 0);
+        assert!(within("the end", conn.closed_without_a_byte()).await);
+        // More than all buffers hold is taken only by somebody who reads it.
+        let taken = within("a fate for what is sent then", conn.write(&more)).await;
+        assert_eq!(taken.is_ok(), waits, "{request:?}: {taken:?}");
+    }
+}

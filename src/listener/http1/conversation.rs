@@ -254,6 +254,9 @@ impl Conversation {
                 self.state = State::Waits;
                 Poll::Ready(Ok(()))
             }
+            Settled::Clear if said.is_last && self.wire.lock().input.is_empty() => {
+                Poll::Ready(Err(Over::Parted.into()))
+            }
             Settled::Clear | Settled::Unread => Poll::Ready(Err(Over::Finished.into())),
         }
     }

@@ -48,6 +48,8 @@ pub(super) struct Said {
     pub(super) trailers: bool,
     /// Whether its answer ends with the connection.
     pub(super) ends_by_close: bool,
+    /// Whether nothing follows it, not even a body (RFC 9112 section 9.6).
+    pub(super) is_last: bool,
 }
 
 /// Takes a head off the front of `input`, if all of it is there.
@@ -110,7 +112,8 @@ fn read(head: &httparse::Request<'_, '_>, input: &Bytes) -> Result<Head, Reason>
     let length = told.length()?;
     let persists = options.persist(version);
     let is_head = method == Method::HEAD;
-    let said = Said { version, is_head, persists, trailers, ends_by_close: false };
+    let is_last = !persists && length == Length::Exactly(0);
+    let said = Said { version, is_head, persists, trailers, ends_by_close: false, is_last };
     let mut request = Request::new(());
     *request.method_mut() = method;
     *request.uri_mut() = target;

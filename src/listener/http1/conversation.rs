@@ -208,9 +208,12 @@ impl Conversation {
             return Ok(());
         };
         let Ready { response, mut said, told } = ready;
-        let continues = self.wire.lock().answered();
+        let (continues, is_left) = {
+            let mut wire = self.wire.lock();
+            (wire.answered(), wire.is_left())
+        };
         let (head, body) = response.into_parts();
-        said.persists &= !self.leaves;
+        said.persists &= !self.leaves && !is_left;
         let interim = &self.client.interim;
         let write = |text: &mut Vec<u8>, body: &AnswerBody| {
             text.extend_from_slice(&told.unwrap_or_default());

@@ -120,6 +120,12 @@ impl Wire {
         std::mem::replace(&mut self.expects, Expects::Nothing) == Expects::Now
     }
 
+    /// Whether nobody takes the rest of the body, and it has not come: then the next request can't be
+    /// found, and its client should be told.
+    pub(super) fn is_left(&mut self) -> bool {
+        !self.is_read && !self.passes_over()
+    }
+
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<Settled> {
         if self.is_read && !self.body.is_over() {
             self.watcher = Some(cx.waker().clone());

@@ -145,13 +145,13 @@ impl Pace {
 
     /// A request's head is complete.
     pub fn begin(&self) {
-        self.busy.store(self.busy.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.busy.fetch_add(1, Ordering::Relaxed);
         self.begun.store(0, Ordering::Relaxed);
     }
 
     /// A request is answered.
     pub fn end(&self, now: Instant) {
-        self.busy.store(self.busy.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+        self.busy.fetch_sub(1, Ordering::Relaxed);
         let rested = micros(now.saturating_duration_since(self.start)).max(1);
         self.rested.store(rested, Ordering::Relaxed);
     }

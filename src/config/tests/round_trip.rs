@@ -464,10 +464,7 @@ prop_compose! {
         ),
         drain in drain(),
         timeouts in (limit(), limit(), limit()),
-        proxy_protocol in proptest::option::of(prop_oneof![
-            Just(ProxyVersion::V1),
-            Just(ProxyVersion::V2),
-        ]),
+        proxy_protocol in proptest::option::of(prop_oneof![Just(ProxyVersion::V1), Just(ProxyVersion::V2)]),
         rate_limit in proptest::option::of(rate_limit()),
         limits in limits(),
         discovery in proptest::option::of(discovery()),

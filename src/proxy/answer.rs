@@ -258,20 +258,16 @@ pub fn refuse(mut exchange: Box<Exchange>, reason: Reason, is_grpc: bool) -> Res
     response
 }
 
-/// Sends the client elsewhere. `unread` says that its request has a body, which nobody takes.
+/// Sends the client elsewhere.
 pub fn redirect(
     mut exchange: Box<Exchange>,
     status: StatusCode,
     location: HeaderValue,
-    (label, unread): (&str, bool),
+    label: &str,
 ) -> Response<AnswerBody> {
     exchange.answered(status);
     let mut response = own(&mut exchange, status, label);
-    let headers = response.headers_mut();
-    headers.insert(LOCATION, location);
-    if unread {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
+    response.headers_mut().insert(LOCATION, location);
     response
 }
 

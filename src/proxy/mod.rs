@@ -82,8 +82,7 @@ pub fn handle(
             }
             Err(Stop::Last(echo)) => answer::last(exchange, echo),
             Err(Stop::Elsewhere(to)) => {
-                let Elsewhere { status, location, unread } = *to;
-                answer::redirect(exchange, status, location, ("redirect", unread))
+                answer::redirect(exchange, to.status, to.location, "redirect")
             }
         };
         spare::give(head.headers);
@@ -107,8 +106,6 @@ enum Stop {
 struct Elsewhere {
     status: StatusCode,
     location: HeaderValue,
-    /// Whether it sends a body that nobody reads.
-    unread: bool,
 }
 
 impl<Why: Into<Reason>> From<Why> for Stop {
@@ -200,7 +197,7 @@ fn examine<'a>(
     let fields = Fields::of(&head.headers);
     tell_as(exchange, snapshot, head);
     vet(snapshot, head, fields)?;
-    let service = prepare(exchange, snapshot, head, has_body)?;
+    let service = prepare(exchange, snapshot, head)?;
     let (version, roster) = (service.version(), &service.roster);
     roster.budget.earn(&version.retry);
     if let Some(limit) = &version.rate_limit {
@@ -366,7 +363,6 @@ fn prepare<'a>(
     exchange: &mut Exchange,
     snapshot: &'a Snapshot,
     head: &mut request::Parts,
-    has_body: bool,
 ) -> Result<&'a Service, Stop> {
     let origin = exchange.client.origin(snapshot, head.version);
     let trusted = &snapshot.config.trusted_proxies;
@@ -409,7 +405,7 @@ fn prepare<'a>(
     }
     if let Some((index, prefix)) = part {
         let route = &service.settings().routes[usize::from(index)];
-        treat(exchange, head, (route, prefix), has_body)?;
+        treat(exchange, head, (route, prefix))?;
         exchange.part = Some(index);
     }
     if let Some((by, _)) = exchange.lot {
@@ -426,14 +422,12 @@ fn treat(
     exchange: &Exchange,
     head: &mut request::Parts,
     (route, prefix): (&types::Route, &str),
-    has_body: bool,
 ) -> Result<(), Stop> {
     if let Some(redirect) = &route.redirect {
         let host = exchange.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
         let came = (exchange.https, host);
         let (status, location) = part::elsewhere(redirect, prefix, head, came)?;
-        let to = Elsewhere { status, location, unread: has_body };
-        return Err(Stop::Elsewhere(Box::new(to)));
+        return Err(Stop::Elsewhere(Box::new(Elsewhere { status, location })));
     }
     match &route.rewrite_prefix {
         Some(to) => Ok(part::rewrite(head, prefix, to)?),

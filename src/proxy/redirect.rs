@@ -25,7 +25,7 @@ pub async fn handle(
     }
     let mut exchange = Exchange::begin(came, &request);
     exchange.log_as(&snapshot, Some(request.headers()));
-    let (head, incoming) = request.into_parts();
+    let (head, _unread) = request.into_parts();
     let origin = exchange.client.origin(&snapshot, head.version);
     let trusted = &snapshot.config.trusted_proxies;
     let address = headers::client_address(&head.headers, origin, trusted);
@@ -33,10 +33,7 @@ pub async fn handle(
     exchange.host = head.headers.get(HOST).cloned();
     let status = StatusCode::from_u16(redirect.status).unwrap_or(StatusCode::PERMANENT_REDIRECT);
     match location(&head, redirect.port) {
-        Ok(location) => {
-            let what = ("https_redirect", incoming.is_some());
-            answer::redirect(exchange, status, location, what)
-        }
+        Ok(location) => answer::redirect(exchange, status, location, "https_redirect"),
         Err(reason) => answer::refuse(exchange, reason, false),
     }
 }

@@ -275,21 +275,32 @@ async fn a_client_that_will_send_nothing_more_is_not_waited_for() {
 async fn a_client_is_told_that_its_connection_ends_where_nobody_takes_its_body() {
     let a = Backend::start("a").await;
     let services = format!(
-        "services: {{ s: {{ hosts: [here.test], versions: {{ v1: {{ instances: [{}] }} }} }} }}\n",
+        "services: {{ s: {{ hosts: [here.test], versions: {{ v1: {{ instances: [{}] }} }},\n\
+         routes: [{{ paths: [/moved], redirect: {{ to: /new }} }}] }} }}\n",
         a.address
     );
     let burdock = Burdock::start(&format!("{}{services}", support::HEADER)).await;
-    let elsewhere = |framing: &str| format!("POST / HTTP/1.1\r\nHost: there.test\r\n{framing}\r\n");
-    for (request, connection) in [
-        (elsewhere("Content-Length: 5\r\n") + "12", Some("close")),
-        (elsewhere("Transfer-Encoding: chunked\r\n") + "5\r\n12345\r\n", Some("close")),
+    let (length, chunked) = ("Content-Length: 5\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n");
+    let cases = [
+        (format!("{length}12"), Some("close")),
+        (format!("{chunked}5\r\n12345\r\n"), Some("close")),
         // What has come is left out, and the next request is behind it.
-        (elsewhere("Content-Length: 5\r\n") + "12345", None),
-        (elsewhere("Transfer-Encoding: chunked\r\n") + "5\r\n12345\r\n0\r\n\r\n", None),
-    ] {
+        (format!("{length}12345"), None),
+        (format!("{chunked}5\r\n12345\r\n0\r\n\r\n"), None),
+    ];
+    let targets = [("/", "there.test", 404), ("/moved", "here.test", 308)];
+    for (target, (rest, connection)) in
+        targets.iter().flat_map(|to| cases.iter().map(move |it| (to, it)))
+    {
+        let (path, host, status) = target;
+        let request = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\n{rest}");
         let mut conn = raw::open(burdock.address(), &request).await;
-        let answer = within("a refusal", conn.head()).await.unwrap().unwrap();
-        assert_eq!((answer.status(), answer.field("connection")), (404, connection), "{request}");
+        let answer = within("an answer", conn.head()).await.unwrap().unwrap();
+        assert_eq!(
+            (answer.status(), answer.field("connection")),
+            (*status, *connection),
+            "{request}"
+        );
         within("its body", conn.body(answer.response_framing("POST"))).await.unwrap();
         if connection.is_some() {
             assert!(within("the end", conn.closed_without_a_byte()).await);

@@ -1,6 +1,8 @@
 //! The composition root: builds the server, keeps it in step with its files and signals, and takes
 //! it down in order. Only this room knows all the others.
 
+mod crew;
+mod departures;
 mod doors;
 mod ending;
 mod finding;

@@ -1,6 +1,5 @@
 //! A running balancer: workers, listeners, checks, and what a reload changes of them.
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,21 +13,20 @@ use crate::admin::desk::{Asked, Desk};
 use crate::admin::sampler;
 use crate::affinity::token::Keyring;
 use crate::config::overlay::Overlay;
-use crate::config::types::{Config, Drain, Service, Version, Workers};
+use crate::config::types::{Config, Service, Version};
 use crate::config::{ConfigErrors, Loaded, diff};
 use crate::discovery::Sources;
 use crate::doctor;
 use crate::fleet::{Fleet, Sent};
+use crate::health;
 use crate::health::prober::Prober;
-use crate::health::{self, Membership};
-use crate::instance::{self, Departure, Instance, Roster};
 use crate::listener::Worker;
-use crate::memory;
 use crate::observe::access::{self, Prepared};
 use crate::observe::events::{Event, UpgradeStage};
 use crate::observe::journal::Journal;
 use crate::rehearsal::guard;
 use crate::run::StartError;
+use crate::run::crew;
 use crate::run::doors::{Doors, Unserved};
 use crate::run::finding::{self, Begun};
 use crate::run::handover::{Estate, HandoverError};
@@ -36,21 +34,16 @@ use crate::run::inherited::Inherited;
 use crate::run::keys::OwnKey;
 use crate::run::threads::Threads;
 use crate::run::{fleet, privileges, steering};
-use crate::snapshot::{self, Layers, Live, Published, Snapshot, drains};
+use crate::snapshot::{self, Layers, Live, Snapshot, drains};
 use crate::trace::export;
 use crate::tunnel::rebalance;
-use crate::tunnel::registry::Registry;
 
 /// A start waits this long for first verdicts, so that it doesn't greet clients with a 503.
 const FIRST_VERDICTS: Duration = Duration::from_secs(1);
-/// Between two looks at idle connections.
-const SWEEP: Duration = Duration::from_secs(5);
 /// A process that takes over waits this long for services that the one before it served.
 const SUCCESSION: Duration = Duration::from_secs(10);
-/// Between two steps of an instance that ramps up.
-const RAMP_STEP: Duration = Duration::from_secs(1);
 /// Between two looks at whether an instance has become ready.
-const START_LOOK: Duration = Duration::from_millis(50);
+pub(super) const START_LOOK: Duration = Duration::from_millis(50);
 
 /// What asked for a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,7 +138,7 @@ impl Server {
         for note in &loaded.notes {
             tracing::info!("{note}");
         }
-        let count = worker_count(&config);
+        let count = crew::size(&config);
         let doors = Doors::default();
         let unserved = doors.bind(&config, count, &mut inherited)?;
         for address in inherited.unused() {
@@ -169,7 +162,7 @@ impl Server {
         live.findings.locate(loaded.places);
         warn(&live.journal, &loaded.warnings);
         let prober = prober(&live);
-        let (threads, workers) = crew(&live, count).map_err(StartError::Workers)?;
+        let (threads, workers) = crew::begin(&live, count).map_err(StartError::Workers)?;
         let (file, begun) = (config_file.map(Path::to_owned), SystemTime::now());
         live.counters.reloaded(loaded.warnings);
         let (desk, orders) = Desk::new(Arc::clone(&live), file.clone(), loaded.overrides, begun);
@@ -215,7 +208,7 @@ impl Server {
         let live = || Arc::clone(&self.live);
         let registries = self.workers.iter().map(|worker| Arc::clone(&worker.registry)).collect();
         tokio::spawn(rebalance::run(live(), registries));
-        tokio::spawn(ramp(live()));
+        tokio::spawn(crew::ramp(live()));
         tokio::spawn(sampler::run(live()));
         tokio::spawn(doctor::rounds::run(live()));
         let (spans, known) = (Arc::clone(&self.live.spans), live());
@@ -365,40 +358,6 @@ impl Server {
         Ok((keyring, unserved, log))
     }
 
-    /// Removed and draining instances keep their sessions and tunnels until their deadline.
-    /// Within `limit`, if there is one, and else as their version says.
-    pub(super) fn retire(&self, published: &Published, config: &Config, limit: Option<Duration>) {
-        for change in &published.changes {
-            let Some(first) = change.removed.first() else { continue };
-            let identity = first.identity();
-            // A service that is gone with its instances drains as it was told to before.
-            let services = config.services.iter().chain(&self.config.services);
-            let version = services
-                .filter(|service| service.name == identity.service)
-                .find_map(|service| service.version(&identity.version));
-            let drain = version.map(|version| version.drain).unwrap_or_default();
-            let drain = limit.map_or(drain, |limit| steering::within(limit, drain));
-            let check = version.and_then(|version| version.readiness_check.as_ref());
-            let patience = check.map(|check| check.app_start_timeout);
-            let (live, removed) = (Arc::clone(&self.live), change.removed.clone());
-            match first.roster().zip(patience).filter(|(roster, _)| !is_succeeded(roster)) {
-                Some((roster, patience)) => {
-                    tokio::spawn(async move {
-                        wait_for_successor(&roster, patience).await;
-                        retire_all(&live, removed, drain);
-                    });
-                }
-                None => retire_all(&live, removed, drain),
-            }
-        }
-        for (instance, drain) in published.changes.iter().flat_map(|change| &change.draining) {
-            // Whoever asked for it may have said until when.
-            let drain = self.hasten(instance).unwrap_or(*drain);
-            drains::finish(&self.live, instance, drain);
-        }
-        self.live.nudge();
-    }
-
     fn exchange(&mut self, config: &Config, unserved: Unserved) {
         let Some(threads) = &self.threads else { return };
         self.doors.exchange(config, unserved, &self.desk, (threads, &self.workers));
@@ -422,14 +381,6 @@ fn warn(journal: &Journal, warnings: &[String]) {
     }
 }
 
-/// How many workers there are.
-fn worker_count(config: &Config) -> usize {
-    match config.workers {
-        Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
-        Workers::Count(count) => count,
-    }
-}
-
 /// Who asks instances how they are, and sees to the end of drains that they ask for.
 fn prober(live: &Arc<Live>) -> Prober {
     let live = Arc::clone(live);
@@ -437,28 +388,6 @@ fn prober(live: &Arc<Live>) -> Prober {
         live.nudge();
         drains::finish(&live, &instance, drain);
     }))
-}
-
-/// The worker threads, with what each of them looks after besides clients.
-fn crew(live: &Arc<Live>, count: usize) -> io::Result<(Threads, Vec<Worker>)> {
-    memory::settle();
-    let threads = Threads::start(count)?;
-    let seats = Arc::default();
-    let worker = |index| Worker {
-        index,
-        live: Arc::clone(live),
-        registry: Registry::new(),
-        seats: Arc::clone(&seats),
-    };
-    let workers: Vec<_> = (0..count).map(worker).collect();
-    for worker in &workers {
-        let handle = threads.of(worker.index);
-        let registry = Arc::clone(&worker.registry);
-        handle.spawn(registry.watch(Arc::clone(live), worker.index));
-        handle.spawn(sweep(worker.clone()));
-        handle.spawn(memory::give_back());
-    }
-    Ok((threads, workers))
 }
 
 /// Whether tokens are issued.
@@ -482,93 +411,6 @@ fn warn_unverified(before: Option<&Config>, config: &Config) {
                     version,
                     "tls.verify is off: anybody may pose as an instance"
                 );
-            }
-        }
-    }
-}
-
-/// Whether somebody serves instead of instances that were removed, or nobody is meant to.
-fn is_succeeded(roster: &Roster) -> bool {
-    roster.is_served() || roster.members().present().is_empty()
-}
-
-/// As long as no instance that is named is ready, those that were removed are all there is: their
-/// drain begins when one is, or when the new ones have had their time.
-async fn wait_for_successor(roster: &Roster, patience: Duration) {
-    let succeeded = async {
-        while !is_succeeded(roster) {
-            tokio::time::sleep(START_LOOK).await;
-        }
-    };
-    if tokio::time::timeout(patience, succeeded).await.is_err() {
-        let (service, version) = (roster.service(), roster.version());
-        let timeout_s = patience.as_secs_f64();
-        tracing::error!(
-            service,
-            version,
-            timeout_s,
-            "no instance became ready within app_start_timeout; the removed ones drain now"
-        );
-        let message = "no instance became ready within app_start_timeout: the removed ones drain";
-        roster.journal.note(Event::Warning {
-            code: "no_successor",
-            whose: Some(roster.whose()),
-            message: message.to_owned(),
-            cure: None,
-        });
-    }
-}
-
-fn retire_all(live: &Arc<Live>, removed: Vec<Arc<Instance>>, drain: Drain) {
-    // Some may have been named again while they were waited for.
-    let is_removed = |instance: &Arc<Instance>| instance.membership() == Membership::Removed;
-    for instance in removed.into_iter().filter(is_removed) {
-        retire(live, &instance, drain);
-    }
-    live.nudge();
-}
-
-fn retire(live: &Arc<Live>, instance: &Arc<Instance>, drain: Drain) {
-    let departure = Departure::begin(instance::Cause::Removed, drain, Instant::now());
-    instance.depart(departure);
-    drains::at_its_end(live, instance, departure, move |instance| {
-        // Named again meanwhile, or even removed a second time.
-        let is_it = instance.removal() == Some(departure);
-        if let Some(roster) = instance.roster().filter(|_| is_it) {
-            roster.forget(instance);
-        }
-        is_it
-    });
-}
-
-/// Lets instances that ramp up take a little more.
-async fn ramp(live: Arc<Live>) {
-    loop {
-        tokio::time::sleep(RAMP_STEP).await;
-        for service in live.snapshot().services() {
-            service.roster.advance_ramps(Instant::now());
-        }
-    }
-}
-
-/// Closes idle connections to instances in time, on the worker that owns them.
-async fn sweep(worker: Worker) {
-    loop {
-        tokio::time::sleep(SWEEP).await;
-        let now = Instant::now();
-        let snapshot: Arc<Snapshot> = worker.live.snapshot();
-        for service in snapshot.services() {
-            for instance in service.roster.members().everyone() {
-                instance.lane(worker.index).pool.sweep(now);
-                if worker.index == 0 {
-                    instance.sessions.turn(now);
-                }
-            }
-            if worker.index == 0 {
-                service.roster.rehomes.sweep(now);
-                service.roster.sids.sweep(now);
-                service.roster.bursts.sweep(now);
-                service.roster.asked.sweep(now);
             }
         }
     }

@@ -8,7 +8,8 @@
 
 One worker each. Rounds are interleaved over all peers, medians are shown, and ratios are to the
 best peer, which is never Burdock nor the forwarder. All samples are kept in `benches/results`.
-Needs wrk and h2load, and openssl for a certificate; HAProxy and nginx by apt. Scenarios:
+Needs wrk and h2load, and openssl for a certificate; HAProxy and nginx by apt. Fails at its end if a
+sample is missing. Scenarios:
 """
 
 import argparse, datetime, json, os, platform, re, signal, subprocess, sys, tempfile, time
@@ -43,7 +44,8 @@ class Bench:
     def __init__(self, folder, instances, options, peers):
         self.folder, self.instances, self.peers = folder, instances, peers
         self.rounds, self.seconds = options.rounds, options.seconds
-        self.quiet, self.round, self.can = options.noise, 0, {}
+        self.quiet, self.calls, self.round, self.can = options.noise, options.calls, 0, {}
+        self.lacks = False
 
     def meter(self, running, *clients):
         """`clients` are those that outlive what is measured, as they are no noise."""
@@ -51,7 +53,7 @@ class Bench:
         return Meter(running.pid, ours - {running.pid})
 
     def counts_calls(self, running):
-        return self.round == 0
+        return self.calls and self.round == 0
 
     def start(self, peer, point):
         return Running(peer, self.folder, Wanted(point.features, self.instances.some(point.instances)))
@@ -71,6 +73,7 @@ class Bench:
                 sample = point.sample(self, running)
             except Failed as failure:
                 print(f"no sample of {running.name}, {point.label}: {failure}", flush=True)
+                self.lacks = True
                 return []
             if sample.get("noise", 0) < self.quiet or point.fresh:
                 break
@@ -141,6 +144,8 @@ def arguments():
     options.add_argument("--seconds", type=int, default=2, help="of each sample")
     options.add_argument("--noise", type=float, default=NOISE,
                          help="share of the machine that others may take before a sample is taken again")
+    options.add_argument("--calls", action=argparse.BooleanOptionalAction, default=True,
+                         help="count system calls too, in a round of their own")
     options.add_argument("--keep", help="a folder for configurations and logs")
     options.add_argument("--out", type=Path, help="the file of results")
     options.add_argument("--report", action="store_true", help="only write what is made from results")
@@ -189,6 +194,7 @@ def main():
             instances.end()
     if not options.out:
         report.publish()
+    sys.exit(1 if bench.lacks else 0)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The committed configurations and how one is filled: `${name}` is a value, a line with an
-`${address}` is repeated for each instance, and what stands between `# when NAME` or `# unless NAME`
-and the next such line or `# end` is there only with or without that feature."""
+`${address}` is repeated for each instance, and what stands between `# when NAME ...` or
+`# unless NAME ...` and the next such line or `# end` is there only with or without any such feature."""
 
 import re
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from pathlib import Path
 from string import Template
 
 FOLDER = Path(__file__).parent / "configs"
-MARK = re.compile(r"\s*# (?:(when|unless) (\w+)|end)$")
+MARK = re.compile(r"\s*# (?:(when|unless) ([\w ]+)|end)$")
 PER_INSTANCE = ("${address}", "${host}")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """`features`: `sticky` is affinity by cookie and X-Forwarded-For, `tls` is TLS with HTTP/2.
-    `instances` are pairs of host and port."""
+    """`features`: `sticky` is affinity by cookie and X-Forwarded-For, `tls` is TLS with HTTP/2, `log`
+    an access log, affinity and every field that is told. `instances` are pairs of host and port."""
 
     features: frozenset
     instances: tuple
@@ -25,7 +25,7 @@ def fill(name, wanted, **values):
     lines, here = [], True
     for line in (FOLDER / name).read_text().splitlines():
         if mark := MARK.match(line):
-            here = mark[1] is None or (mark[2] in wanted.features) == (mark[1] == "when")
+            here = mark[1] is None or bool(wanted.features & set(mark[2].split())) == (mark[1] == "when")
         elif here:
             lines += filled(line, wanted, values)
     return "\n".join(lines) + "\n"

@@ -10,7 +10,8 @@ from processes import BURDOCK, ROOT, end, free_port, raise_descriptor_limit, tre
 HERE = Path(__file__).parent
 TOOLS = ROOT / "target/compare"
 VENV = TOOLS / "venv"
-ENDS = ROOT / "target/release/examples/ends"
+ENDS = Path(os.environ.get("ENDS_BIN", ROOT / "target/release/examples/ends"))
+PACKAGED = ROOT / "target/packaged/burdock"
 PINGORA = TOOLS / "pingora/release/pingora-baseline"
 SOZU = TOOLS / "sozu/bin/sozu"
 SOZU_VERSION = "2.3.3"
@@ -46,10 +47,16 @@ class Peer:
 
 class Burdock(Peer):
     name, path, files = "burdock", str(BURDOCK), ("burdock.yaml",)
-    can = Peer.can | {"drain"}
+    can = Peer.can | {"drain", "log"}
 
     def command(self, at):
         return [self.path, "run", "-c", at["burdock.yaml"], "--log-level", "error"]
+
+
+class Packaged(Burdock):
+    """As `deploy/build` makes it for packages and images: led by a profile of itself."""
+
+    name, path = "packaged", str(PACKAGED)
 
 
 class HAProxy(Peer):
@@ -193,11 +200,17 @@ class Running:
         self.peer.reload(self)
 
     def end(self):
-        end(reversed(tree(self.pid)))
-        self.process.wait()
+        """It is asked first, since a program that is profiled writes down what it saw as it ends."""
+        children = tree(self.pid)
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            end(reversed(children))
+            self.process.wait()
 
 
-PEERS = {peer.name: peer for peer in [Burdock(), HAProxy(), Nginx(), Envoy(), Caddy(), Traefik(), Sozu(), Pingora(), Floor()]}
+PEERS = {peer.name: peer for peer in [Burdock(), Packaged(), HAProxy(), Nginx(), Envoy(), Caddy(), Traefik(), Sozu(), Pingora(), Floor()]}
 
 
 def install(names):
@@ -224,7 +237,8 @@ def install(names):
         protoc.chmod(0o755)
         step(["cargo", "install", "sozu", "--locked", "--version", SOZU_VERSION, "--root", str(TOOLS / "sozu")],
              env=dict(os.environ, PROTOC=str(protoc)))
-    step(["cargo", "build", "--release", "--locked", "--example", "ends"], cwd=ROOT)
+    if "ENDS_BIN" not in os.environ:
+        step(["cargo", "build", "--release", "--locked", "--example", "ends"], cwd=ROOT)
     if "BURDOCK_BIN" not in os.environ:
         step(["cargo", "build", "--release", "--locked", "--bins"], cwd=ROOT)
 
@@ -242,6 +256,7 @@ def chosen(names):
         if PEERS[name].found():
             here.append(PEERS[name])
         else:
-            advice = f"; apt-get install {name}" if name in ("haproxy", "nginx") else ""
+            advice = {"haproxy": "; apt-get install haproxy", "nginx": "; apt-get install nginx",
+                      "packaged": "; deploy/build makes it"}.get(name, "")
             print(f"{name} is not here and left out{advice}")
     return here

@@ -9,7 +9,7 @@ from processes import ROOT
 from scenarios import SCENARIOS
 
 RESULTS = ROOT / "benches/results"
-OURS, FLOOR, DIRECT = "burdock", "floor", "direct"
+OURS, PACKAGED, FLOOR, DIRECT = "burdock", "packaged", "floor", "direct"
 BEGIN, END = "<!-- made by `python3 benches/compare --report` -->", "<!-- end -->"
 # Shown in the project's README: scenario, what its first figure is there.
 SHOWN = {letter: "CPU us" for letter in "abcdefhi"} | {
@@ -63,7 +63,7 @@ def medians(scenario, points):
 
 def ratio(rows, key, name):
     """To the best peer. What is next to nothing has none."""
-    best = min((row[key] for peer, row in rows.items() if peer not in (OURS, FLOOR, DIRECT) and row.get(key) is not None),
+    best = min((row[key] for peer, row in rows.items() if peer not in (OURS, PACKAGED, FLOOR, DIRECT) and row.get(key) is not None),
                default=None)
     return rows[name][key] / best if best and best > 0 and rows.get(name, {}).get(key) is not None else None
 
@@ -133,8 +133,10 @@ def overview(results):
     names = [name for name in results["versions"] if name != OURS]
     taken = {f"{scenario.letter}{label}{name}": samples for scenario, points in known(results)
              for label, each in points.items() for name, samples in each.items()}
-    lines = [f"{heading(results)}{circumstances(taken)}.\n", f"| what | Burdock | {' | '.join(names)} | Burdock to the best |",
-             "|---|" + "---|" * (len(names) + 2)]
+    ranked = [name for name in [OURS, PACKAGED] if name in results["versions"]]
+    lines = [f"{heading(results)}{circumstances(taken)}.\n",
+             f"| what | Burdock | {' | '.join(names)} | {' | '.join(f'{name.capitalize()} to the best' for name in ranked)} |",
+             "|---|" + "---|" * (len(names) + 1 + len(ranked))]
     for scenario, points in known(results):
         if scenario.letter not in SHOWN:
             continue
@@ -142,7 +144,8 @@ def overview(results):
         for label, rows in medians(scenario, points).items():
             cells = [number(rows.get(name, {}).get(key)) for name in [OURS, *names]]
             title = f"{scenario.title}: {label} ({SHOWN[scenario.letter]})"
-            lines.append(f"| {title} | {' | '.join(cells)} | {number(ratio(rows, key, OURS))} |")
+            cells += [number(ratio(rows, key, name)) for name in ranked]
+            lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -158,7 +161,7 @@ def plot(scenario, points):
         for place, name in enumerate(names):
             row, y = rows[name], top + 8 + place * bar
             whole = max(row[key], 0) / most * (width - left - right)
-            kind = {OURS: "ours", FLOOR: "floor"}.get(name, "peer")
+            kind = {OURS: "ours", PACKAGED: "ours", FLOOR: "floor"}.get(name, "peer")
             parts.append(f'<text x="{left - 8}" y="{y + 14}" class="name">{name}</text>')
             parts.append(f'<rect x="{left}" y="{y + 2}" width="{whole:.1f}" height="{bar - 5}" class="{kind}"/>')
             if key == "cpu_us" and row.get("user_us"):

@@ -201,7 +201,7 @@ def drain(bench, running):
                               "second": max(seconds), "ends": ends["ends"]}
 
 
-TLS, STICKY, TUNNEL, RELOAD = (frozenset({name}) for name in ("tls", "sticky", "tunnels", "reload"))
+TLS, STICKY, TUNNEL, RELOAD, LOG = (frozenset({name}) for name in ("tls", "sticky", "tunnels", "reload", "log"))
 CLOSE = ["Connection: close"]
 BYTES = [(f"bytes_{count}", f"bytes, {count:,}") for count in reversed(TUNNELS)]
 LATENCY = [("p99_us", "p99 us"), ("p50_us", "p50 us"), ("p999_us", "p99.9 us"), ("max_us", "longest us"), ("rate", "a second"),
@@ -243,4 +243,6 @@ SCENARIOS = {each.letter: each for each in [
         Point("Burdock alone", drain, frozenset({"drain"}), frozenset({"drain"}), fresh=True, rounds=1, instances=1)],
         [("cpu_us", "CPU us"), ("closed", "closed 1012"), ("others", "otherwise"), ("second", "most in 1 s"),
          ("fullest", "most in 0.1 s")]),
+    Scenario("o", "Small answers with affinity, an access log and all that is told by default", "request", [
+        Point("64 connections, Burdock alone", sticky(64), LOG, LOG)]),
 ]}

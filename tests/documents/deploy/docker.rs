@@ -70,6 +70,7 @@ fn copy(from: &Path, to: &Path) {
             copy(&from.join(&name), &to.join(&name));
         }
     } else {
+        std::fs::create_dir_all(to.parent().expect("a folder")).expect("a folder");
         std::fs::copy(from, to).expect("copy");
     }
 }
@@ -99,16 +100,18 @@ fn what_is_copied_is_what_the_build_needs() {
     {
         assert!(folder.join(file).exists(), "{file} is built in");
     }
-    assert!(!folder.join("benches/compare").exists(), "what is not needed stays");
+    assert!(!folder.join("benches/results").exists(), "what is not needed stays");
     let manifest = read(&root().join("Cargo.toml"));
     let least =
         manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).expect("a version");
     assert!(all(build, "FROM")[0].starts_with(&format!("rust:{}-", least.trim_matches('"'))));
-    assert!(
-        all(build, "RUN")
-            .iter()
-            .any(|run| run.contains("cargo build --release --locked --bin burdock"))
-    );
+    let built = all(build, "RUN").into_iter().filter(|run| run.contains(" deploy/build && "));
+    assert_eq!(built.count(), 1);
+    let script = read(&folder.join("deploy/build"));
+    let (_, tools) = script.split_once("apt-get install ").expect("advice");
+    for tool in tools.split(['"', '\n']).next().unwrap_or_default().split(' ') {
+        assert!(all(build, "RUN")[0].contains(&format!(" {tool} ")), "{tool}");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@
     reason = "a test may panic, and nobody reads its documentation elsewhere"
 )]
 
+mod build;
 mod debian;
 mod docker;
 mod fields;

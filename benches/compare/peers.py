@@ -206,8 +206,10 @@ class Running:
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
-            end(reversed(children))
-            self.process.wait()
+            print(f"{self.name} did not end when it was asked", flush=True)
+        # Some leave others behind.
+        end(child for child in reversed(children) if child != self.pid or self.process.poll() is None)
+        self.process.wait()
 
 
 PEERS = {peer.name: peer for peer in [Burdock(), Packaged(), HAProxy(), Nginx(), Envoy(), Caddy(), Traefik(), Sozu(), Pingora(), Floor()]}

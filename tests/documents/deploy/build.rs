@@ -52,6 +52,7 @@ fn the_program_is_put_to_work_at_all_that_is_named() {
         .expect("python3");
     let said = String::from_utf8_lossy(&ran.stdout) + String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success(), "{said}");
+    assert!(!said.contains("did not end"), "nothing would be written down: {said}");
     let seen: Value = serde_json::from_str(&read(&out)).expect("what was seen");
     for letter in after(&words, "--only").split(',') {
         let points = seen["scenarios"][letter]["points"].as_object().expect(letter);
